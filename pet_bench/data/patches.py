@@ -10,8 +10,8 @@ def patches(image: Image.Image, *, grid: int = 6, patch: int = 8) -> np.ndarray:
     """Cut an image into a square grid of flattened pixel patches.
 
     f_j = vec(x_j) / 127.5 - 1, so that black is -1, white is 1 and mid-grey is 0. The image is resized to
-    ``grid * patch`` pixels a side with a bicubic filter, aspect ratio not kept (nothing is resampled when it has that
-    size already). There is nothing learned here: what the pixels mean is left to the visual projector.
+    ``grid * patch`` pixels a side with a bicubic filter, aspect ratio not kept (nothing is resampled when it
+    has that size already). Nothing is learned here: what pixels mean is left to the visual projector.
 
     Returns ``(grid * grid, 3 * patch * patch)`` float16, cells row-major, within a cell ``(y, x, channel)``.
     """

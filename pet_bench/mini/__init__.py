@@ -1,1 +1,1 @@
-"""The embedded default: a small world of coloured shapes, its four tasks on disk, and backbones that read its text."""
+"""The embedded default: a world of coloured shapes, its four tasks on disk, backbones that read its text."""

@@ -1,8 +1,8 @@
 """What is said about the world: the sentences of the four tasks, and scenes written out as text.
 
-Answers need the image. A yes/no question is asked the same way whichever answer is true, each with probability 1/2 given
-its text; open questions ask for attributes that scenes draw uniformly. So a model that reads but does not see can do no
-better than the most frequent answer of the question's type.
+Answers need the image. A yes/no question is asked the same way whichever answer is true, each with
+probability 1/2 given its text; open questions ask for attributes that scenes draw uniformly. So a model
+that reads but does not see can do no better than the most frequent answer of the question's type.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from pet_bench.mini.world import COLORS, GRID, SHAPES, SIZES, Scene, Thing
+from pet_bench.mini.world import COLORS, GRID, SHAPES, Scene, Thing
 
 PROMPTS = {"vqa": "vqa: ", "gqa": "gpa: ", "nlvr": "nlvr: ", "caption": "caption: "}
 IMAGES = ("left", "right")
@@ -59,7 +59,7 @@ def _other(rng: Random, value: str, among: Sequence[str]) -> str:
     return rng.choice([v for v in among if v != value])
 
 
-# -- VQA ---------------------------------------------------------------------------------------------------------------
+# -- VQA -----------------------------------------------------------------------------------------------------
 
 
 def _what_color(scene: Scene, rng: Random) -> Question | None:
@@ -103,7 +103,7 @@ def _is_the(scene: Scene, rng: Random) -> Question | None:
         return Question(f"is the {t.shape} {color}?", "yes" if yes else "no", "is the")
 
 
-# -- GQA ---------------------------------------------------------------------------------------------------------------
+# -- GQA -----------------------------------------------------------------------------------------------------
 
 
 def _related(scene: Scene, rng: Random) -> tuple[Thing, str, Thing] | None:
@@ -121,9 +121,8 @@ def _relation_query(scene: Scene, rng: Random) -> Question | None:
     if found := _related(scene, rng):
         a, relation, b = found
         attribute = rng.choice(("color", "shape"))
-        return Question(
-            f"what {attribute} is the object {relation} the {_name(b)}?", getattr(a, attribute), f"what {attribute}"
-        )
+        asked = f"what {attribute}"
+        return Question(f"{asked} is the object {relation} the {_name(b)}?", getattr(a, attribute), asked)
 
 
 def _pair(scene: Scene, rng: Random) -> tuple[Thing, Thing, str, str] | None:
@@ -209,7 +208,8 @@ def annotators(answer: str, rng: Random) -> list[str]:
     for words in (tuple(COLORS), SHAPES, ("yes", "no"), ("0", "1", "2", "3", "4")):
         if answer in words:
             slips = rng.choice((0, 0, 0, 1, 1, 2, 3))
-            return rng.sample([answer] * (10 - slips) + [_other(rng, answer, words) for _ in range(slips)], 10)
+            given = [answer] * (10 - slips) + [_other(rng, answer, words) for _ in range(slips)]
+            return rng.sample(given, 10)
     raise ValueError(answer)
 
 
@@ -218,7 +218,7 @@ def soft_label(answers: Sequence[str]) -> dict[str, float]:
     return {a: {1: 0.3, 2: 0.6, 3: 0.9}.get(n, 1.0) for a, n in Counter(answers).items()}
 
 
-# -- NLVR2 -------------------------------------------------------------------------------------------------------------
+# -- NLVR2 ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -243,23 +243,28 @@ class Statement:
 
     @property
     def text(self) -> str:
-        fields = dict(color=self.color, shape=self.shape, image=self.image, number=NUMBERS[self.count])
-        return FORMS[self.form][0].format(**fields)
+        template, _ = FORMS[self.form]
+        return template.format(
+            color=self.color, shape=self.shape, image=self.image, number=NUMBERS[self.count]
+        )
 
     def holds(self, left: Scene, right: Scene) -> bool:
-        return FORMS[self.form][1](self, left, right)
+        _, truth = FORMS[self.form]
+        return truth(self, left, right)
 
-
+    def named(self, left: Scene, right: Scene) -> Scene:
+        """The scene of the image that the sentence names."""
+        return left if self.image == "left" else right
 
 
 FORMS: dict[str, tuple[str, Callable[[Statement, Scene, Scene], bool]]] = {
     "one": (
         "the {image} image contains a {color} {shape}.",
-        lambda s, left, right: bool((left if s.image == "left" else right).having(color=s.color, shape=s.shape)),
+        lambda s, left, right: bool(s.named(left, right).having(color=s.color, shape=s.shape)),
     ),
     "color": (
         "the {image} image contains a {color} object.",
-        lambda s, left, right: bool((left if s.image == "left" else right).having(color=s.color)),
+        lambda s, left, right: bool(s.named(left, right).having(color=s.color)),
     ),
     "both": (
         "both images contain a {shape}.",
@@ -275,13 +280,13 @@ FORMS: dict[str, tuple[str, Callable[[Statement, Scene, Scene], bool]]] = {
     ),
     "count": (
         "the {image} image contains exactly {number} objects.",
-        lambda s, left, right: len((left if s.image == "left" else right).things) == s.count,
+        lambda s, left, right: len(s.named(left, right).things) == s.count,
     ),
 }
 
 
 def pair(rng: Random, wanted: Sequence[tuple[Statement, bool]]) -> tuple[Scene, Scene] | None:
-    """Two scenes drawn until every statement has the truth value wanted of it; None if that seems impossible."""
+    """Two scenes, drawn until each statement has the truth value wanted; None if that seems impossible."""
     for _ in range(1000):
         left, right = Scene.sample(rng), Scene.sample(rng)
         if all(s.holds(left, right) == truth for s, truth in wanted):
@@ -289,7 +294,7 @@ def pair(rng: Random, wanted: Sequence[tuple[Statement, bool]]) -> tuple[Scene, 
     return None
 
 
-# -- captions ----------------------------------------------------------------------------------------------------------
+# -- captions ------------------------------------------------------------------------------------------------
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -320,24 +325,37 @@ def captions(scene: Scene, rng: Random, count: int = 5) -> list[str]:
     return [_caption(scene, rng) for _ in range(count)]
 
 
-# -- scenes as text ----------------------------------------------------------------------------------------------------
+# -- scenes as text ------------------------------------------------------------------------------------------
 
 
-def located(thing: Thing, rng: Random) -> str:
-    """'<vis_extra_id_14> small red circle', or the same place in words."""
+def located(thing: Thing, rng: Random, words_only: bool = False) -> str:
+    """'<vis_extra_id_14> small red circle', or (at times, or always) the same place in words."""
     words = f"{thing.size} {thing.color} {thing.shape}"
-    if rng.random() < 0.8:
+    if not words_only and rng.random() < 0.8:
         return f"<vis_extra_id_{thing.cell}> {words}"
     return f"{words} in row {NUMBERS[thing.row + 1]} column {NUMBERS[thing.column + 1]}"
 
 
-def written(scenes: Sequence[Scene], rng: Random) -> str:
+def written(scenes: Sequence[Scene], rng: Random, words_only: bool = False) -> str:
     """One scene, or a left and a right one, as a shuffled list of located objects."""
     parts = []
     for image, scene in zip(IMAGES, scenes, strict=False):
-        things = [located(t, rng) for t in rng.sample(scene.things, len(scene.things))]
+        things = [located(t, rng, words_only) for t in rng.sample(scene.things, len(scene.things))]
         parts.append((f"{image} image: " if len(scenes) > 1 else "") + ", ".join(things) + ".")
     return " ".join(parts)
+
+
+def condensed(scenes: Sequence[Scene], cells: int, rng: Random) -> list[tuple[str, str]]:
+    """Scenes as (location word, words) of `cells` cells each: the filled ones, and some that are 'empty'."""
+    told = []
+    for image, scene in zip(IMAGES, scenes, strict=False):
+        filled = {t.cell: f"{t.size} {t.color} {t.shape}" for t in scene.things}
+        others = [cell for cell in range(GRID * GRID) if cell not in filled]
+        chosen = [*filled, *rng.sample(others, max(0, cells - len(filled)))]
+        told += [
+            (f"<vis_extra_id_{cell}>", f"{image} {filled.get(cell, 'empty')}") for cell in sorted(chosen)
+        ]
+    return told
 
 
 @dataclass(frozen=True)
@@ -362,8 +380,3 @@ class Exercise:
             return cls(task, PROMPTS[task], (scene,), captions(scene, rng, 1)[0])
         scene, (question,) = questioned(rng, VQA if task == "vqa" else GQA, 1)
         return cls(task, PROMPTS[task] + question.text, (scene,), question.answer)
-
-
-CELLS = GRID * GRID
-LOCATIONS = tuple(f"<vis_extra_id_{j}>" for j in range(CELLS))
-WORDS = tuple(SIZES) + tuple(COLORS) + SHAPES

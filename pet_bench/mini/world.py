@@ -1,8 +1,9 @@
 """A procedural world: coloured shapes on a 6x6 board, drawn as 48x48 pixels.
 
-Difficulty is chosen, not accidental. Every colour is equally bright against the background, so a linear map of the
-pixels can tell colour from shape, and the visual projector of a frozen backbone has something to find; jitter and noise
-keep it from being a lookup table. What has to be learned beyond that is which words the patches correspond to.
+Difficulty is chosen, not accidental. Every colour is equally bright against the background, so a linear map
+of the pixels can tell colour from shape, and the visual projector of a frozen backbone has something to
+find; jitter and noise keep it from being a lookup table. What is left to learn is which words go with which
+patches.
 """
 
 from __future__ import annotations
@@ -61,20 +62,14 @@ class Scene:
 
     @classmethod
     def sample(cls, rng: Random, count: int | None = None, most: int = 5) -> Self:
-        """A scene of `count` objects, by default 2 to `most`, all attributes and cells independent and uniform."""
+        """A scene of `count` objects, by default 2 to `most`; attributes and cells are drawn uniformly."""
         cells = sorted(rng.sample(range(GRID * GRID), count or rng.randint(2, most)))
         kinds = list(product(SIZES, COLORS, SHAPES))
         return cls(tuple(Thing(cell, *rng.choice(kinds)) for cell in cells))
 
-    def having(self, size: str | None = None, color: str | None = None, shape: str | None = None) -> list[Thing]:
-        """The objects that have every attribute given."""
-        return [
-            t
-            for t in self.things
-            if (size is None or t.size == size)
-            and (color is None or t.color == color)
-            and (shape is None or t.shape == shape)
-        ]
+    def having(self, **attributes: str) -> list[Thing]:
+        """The objects that have every attribute given (size, color, shape)."""
+        return [t for t in self.things if all(getattr(t, a) == value for a, value in attributes.items())]
 
     def to_json(self) -> list[list[int | str]]:
         return [[t.cell, t.size, t.color, t.shape] for t in self.things]
@@ -106,7 +101,7 @@ def _stamp(shape: str, half: float, dx: float, dy: float) -> np.ndarray:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The scene as a 48x48 RGB image: sub-pixel jitter, slightly varying size and colour, faint noise everywhere."""
+    """The scene as a 48x48 RGB image: sub-pixel jitter, slightly varying size and colour, faint noise."""
     side = GRID * PATCH
     pixels = np.full((side, side, 3), BACKGROUND, np.float32)
     for thing in scene.things:

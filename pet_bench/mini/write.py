@@ -28,7 +28,8 @@ from pet_bench.mini.language import (
 from pet_bench.mini.world import COLORS, SHAPES, SIZES, Scene, draw
 
 FEATURES = "clip_features/data_clip_RN101_att"  # where users of the real data have theirs
-ANSWERS = ("", "yes", "no", "0", "1", "2", "3", "4", "left", "right", "above", "below", *SIZES, *COLORS, *SHAPES)
+WORDS = (*SIZES, *COLORS, *SHAPES, "left", "right", "above", "below")
+ANSWERS = ("", "yes", "no", "0", "1", "2", "3", "4", *WORDS)
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +38,8 @@ Progress = Callable[[int, int], None]
 class Sizes:
     """Images (COCO, VG, GQA) and sentence sets (NLVR2) per split.
 
-    Every COCO, VG and GQA image has `per_image` questions; COCO images have five captions. An NLVR2 set is two sentences
-    over the same four image pairs: eight images, eight examples.
+    Every COCO, VG and GQA image has `per_image` questions; COCO images have five captions. An NLVR2 set is
+    two sentences over the same four image pairs: eight images, eight examples.
     """
 
     coco_train: int = 400
@@ -65,13 +66,15 @@ def write_image_text(
 ) -> None:
     """Write the four image-text tasks under `root`, which must not exist yet or be empty.
 
-    The layout is that of a VL-Adapter workspace: ``COCO/``, ``VG/``, ``GQA/``, ``nlvr/``, ``vqa/``. Each image has one
-    ``<folder>/clip_features/data_clip_RN101_att/<IMG>.h5`` with ``<IMG>/features`` (36, 192) float16 (see
-    `pet_bench.data.patches`) and one ``<folder>/images/<IMG>.png`` of the same pixels. ``scenes.json`` holds what was
-    drawn, ``{image: [[cell, size, color, shape], ...]}``, which no task reads.
+    The layout is that of a VL-Adapter workspace: ``COCO/``, ``VG/``, ``GQA/``, ``nlvr/``, ``vqa/``. Each
+    image has one ``<folder>/clip_features/data_clip_RN101_att/<IMG>.h5`` with ``<IMG>/features`` (36, 192)
+    float16 (see `pet_bench.data.patches`) and one ``<folder>/images/<IMG>.png`` of the same pixels.
+    ``scenes.json`` holds what was drawn, ``{image: [[cell, size, color, shape], ...]}``, which no task
+    reads.
 
-    The same (seed, sizes) gives the same bytes of text and pixels. Everything is written beside `root` first and renamed
-    into place, so an interrupted call leaves nothing half-made. `progress(done, total)` is called once an image.
+    The same (seed, sizes) gives the same text and pixels. Everything is written beside `root` first and
+    renamed into place, so an interrupted call leaves nothing half-made. `progress(done, total)` is called
+    once an image.
 
     Raises `FileExistsError` if `root` holds anything.
     """
@@ -179,7 +182,13 @@ class _Writer:
             "answer_type": "yes/no" if is_yes_no else "number" if question.answer.isdigit() else "other",
             "question_type": question.kind,
         }
-        item = {"question_id": identity, "img_id": name, "sent": question.text, "label": soft_label(given), **types}
+        item = {
+            "question_id": identity,
+            "img_id": name,
+            "sent": question.text,
+            "label": soft_label(given),
+            **types,
+        }
         annotation = {
             "question_id": identity,
             "image_id": image,

@@ -1,0 +1,333 @@
+"""Pre-train the mini backbones on the world's text alone: they never meet a pixel.
+
+Three exercises, all on fresh text at every step:
+
+* denoising of sentences and written scenes (BART text infilling, T5 span corruption);
+* reading comprehension over written scenes: a task's prompted question, then the scene as a list of located
+  objects;
+* the same over condensed scenes: one token per cell, e = Norm(sum of the words' embeddings) + the location
+  word's. This is still text, in the shape in which the visual embedding will later hand over an image
+  (METHODS.md section 1), so a frozen backbone knows what a filled cell means and what is left to learn is
+  to see it.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.modeling_outputs import BaseModelOutput
+
+from pet_bench.backbone.families import FAMILY
+from pet_bench.mini.language import Exercise, condensed, written
+from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
+from pet_bench.mini.world import GRID
+
+WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 96, 4, 3, 2
+STEPS = {"mini-bart": 9000, "mini-t5": 9000}
+RATE = {"mini-bart": 2e-3, "mini-t5": 4e-3}
+BATCH = 64
+WARM_UP = 300
+DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit; tuning later runs at 0.1
+TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
+FORM_SHARES = {"condensed": 7, "written": 2, "denoising": 1}
+
+
+class Reader:
+    """A backbone with its tokenizer, and the exercises as batches for it."""
+
+    def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
+        self.lm, self.tokenizer = lm, tokenizer
+        self.family = FAMILY[lm.config.model_type]
+
+    @classmethod
+    def new(cls, name: str, seed: int) -> Reader:
+        """Random weights, and a tokenizer of the world's text."""
+        if name == "mini-bart":
+            tokenizer = bart_tokenizer(seed)
+            lm = BartForConditionalGeneration(
+                BartConfig(
+                    vocab_size=len(tokenizer),
+                    d_model=WIDTH,
+                    encoder_layers=ENCODER_LAYERS,
+                    decoder_layers=DECODER_LAYERS,
+                    encoder_attention_heads=HEADS,
+                    decoder_attention_heads=HEADS,
+                    encoder_ffn_dim=2 * WIDTH,
+                    decoder_ffn_dim=2 * WIDTH,
+                    max_position_embeddings=256,
+                    activation_function="gelu",
+                    dropout=0.1,
+                    attention_dropout=0.1,
+                    activation_dropout=0.1,
+                    init_std=0.08,
+                    bos_token_id=0,
+                    pad_token_id=1,
+                    eos_token_id=2,
+                    decoder_start_token_id=2,
+                    forced_eos_token_id=None,
+                )
+            )
+        elif name == "mini-t5":
+            tokenizer = t5_tokenizer(seed)
+            lm = T5ForConditionalGeneration(
+                T5Config(
+                    vocab_size=len(tokenizer),
+                    d_model=WIDTH,
+                    d_kv=WIDTH // HEADS,
+                    d_ff=2 * WIDTH,
+                    num_layers=ENCODER_LAYERS,
+                    num_decoder_layers=DECODER_LAYERS,
+                    num_heads=HEADS,
+                    feed_forward_proj="relu",
+                    dropout_rate=0.1,
+                    pad_token_id=0,
+                    eos_token_id=1,
+                    decoder_start_token_id=0,
+                )
+            )
+        else:
+            raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
+        return cls(lm, tokenizer)
+
+    @cached_property
+    def ids(self) -> dict[str, list[int]]:
+        """Words as they stand inside a sentence → token ids."""
+        return {}
+
+    def word(self, word: str) -> list[int]:
+        if word not in self.ids:
+            self.ids[word] = self.tokenizer(f" {word}", add_special_tokens=False).input_ids
+        return self.ids[word]
+
+    def text(self, lines: Sequence[str]) -> Tensor:
+        return self.tokenizer(list(lines), padding=True, return_tensors="pt").input_ids
+
+    def cells(self, told: Sequence[Sequence[tuple[str, str]]]) -> tuple[Tensor, Tensor]:
+        """Condensed scenes → location ids (B, P) and the ids of each cell's words (B, P, 4), padded."""
+        pad = self.tokenizer.pad_token_id
+        location = [[self.tokenizer.convert_tokens_to_ids(place) for place, _ in scene] for scene in told]
+        words = [
+            [([i for w in said.split() for i in self.word(w)] + [pad] * 4)[:4] for _, said in scene]
+            for scene in told
+        ]
+        return torch.tensor(location), torch.tensor(words)
+
+    def encode(self, text: Tensor, cells: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Encoder states and mask of ids (B, L), followed by condensed cells if there are any."""
+        mask = text != self.tokenizer.pad_token_id
+        if cells is None:
+            return self.lm.get_encoder()(input_ids=text, attention_mask=mask.long())[0], mask
+        location, words = cells
+        table = self.lm.get_input_embeddings().weight
+        image, *said = (
+            F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
+        )
+        said = sum(said)
+        if self.lm.config.model_type == "bart":
+            said = F.layer_norm(said, said.shape[-1:])
+        else:
+            said = said * torch.rsqrt(said.square().mean(-1, keepdim=True) + 1e-6)
+        visual = said + image + F.embedding(location, table)
+        mask = torch.cat([mask, mask.new_ones(location.shape)], dim=1)
+        return self.family.encode(self.lm, text, visual, mask), mask
+
+    def loss(self, inputs: tuple[Tensor, tuple[Tensor, Tensor] | None], targets: Tensor) -> Tensor:
+        """Token-mean cross-entropy."""
+        states, mask = self.encode(*inputs)
+        labels = targets.masked_fill(targets == self.tokenizer.pad_token_id, -100)
+        return self.lm(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask.long(),
+            labels=labels,
+        ).loss
+
+    def comprehension(
+        self, exercises: Sequence[Exercise], form: str, cells: int, rng: Random
+    ) -> tuple[tuple[Tensor, tuple[Tensor, Tensor] | None], Tensor]:
+        targets = self.text([e.target for e in exercises])
+        if form == "written":
+            return (self.text([f"{e.text} {written(e.scenes, rng)}" for e in exercises]), None), targets
+        told = self.cells([condensed(e.scenes, cells, rng) for e in exercises])
+        return (self.text([e.text for e in exercises]), told), targets
+
+    def denoising(self, exercises: Sequence[Exercise], rng: Random) -> tuple[tuple[Tensor, None], Tensor]:
+        """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
+        bart = self.lm.config.model_type == "bart"
+        sources, targets = [], []
+        for e in exercises:
+            line = rng.choice((written(e.scenes, rng), f"{e.text} {e.target}"))
+            ids = self.tokenizer(line, add_special_tokens=False).input_ids
+            source, spans, i = [], [], 0
+            while i < len(ids):
+                length = rng.randint(1, 5)
+                if rng.random() < (0.14 if bart else 0.06) and len(spans) < 99:
+                    mark = self.tokenizer.mask_token_id
+                    if not bart:
+                        mark = self.tokenizer.convert_tokens_to_ids(f"<extra_id_{len(spans)}>")
+                    source.append(mark)
+                    spans.append([mark, *ids[i : i + length]])
+                    i += length
+                else:
+                    source.append(ids[i])
+                    i += 1
+            sources.append(source)
+            targets.append(ids if bart else [t for span in spans for t in span])
+        return (self.padded(sources), None), self.padded(targets)
+
+    def padded(self, lines: Sequence[list[int]]) -> Tensor:
+        """With the tokenizer's special tokens around each line."""
+        bos = [0] if self.lm.config.model_type == "bart" else []
+        lines = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
+        return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def accuracy(self, task: str, *, form: str = "condensed", count: int = 200, seed: int = 1) -> float:
+        """Share of exact answers, generated greedily, to exercises about fresh scenes."""
+        was_training, rng = self.lm.training, Random(f"fresh-{task}-{seed}")
+        self.lm.eval()
+        exercises = [Exercise.sample(task, rng) for _ in range(count)]
+        inputs, _ = self.comprehension(exercises, form, GRID * GRID, rng)
+        states, mask = self.encode(*inputs)
+        ids = self.lm.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask.long(),
+            max_length=40,
+            do_sample=False,
+        )
+        said = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        self.lm.train(was_training)
+        return sum(s == e.target for s, e in zip(said, exercises, strict=True)) / count
+
+
+def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, threads: int = 1) -> None:
+    """Train `mini-bart` or `mini-t5` from random weights and write the folder `out`.
+
+    AdamW, linear warm-up and decay to 0; every batch is one form of exercise on one task. The folder has
+    the usual `transformers` files, `loss_curve.csv` (step, form, task, loss, averaged over 100 steps) and
+    `COMMAND`. It is written beside `out` and renamed, so an interrupted call leaves nothing half-made.
+    Deterministic in the arguments on one kind of machine.
+
+    Raises `ValueError` for an unknown name, `FileExistsError` if `out` exists.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists")
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    reader = Reader.new(name, seed)
+    steps = steps or STEPS[name]
+    set_dropout(reader.lm, DROPOUT_WHILE_READING)
+    curve = train(reader, rng, steps=steps, rate=RATE[name])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        save(reader, draft)
+        with (draft / "loss_curve.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("step", "form", "task", "loss"))
+            writer.writerows((step, form, task, f"{loss:.4f}") for step, form, task, loss in curve)
+        command = f"python -m pet_bench.mini.pretrain {name} OUT --seed {seed} --steps {steps}\n"
+        (draft / "COMMAND").write_text(command)
+        draft.chmod(0o755)
+        draft.rename(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def train(reader: Reader, rng: Random, *, steps: int, rate: float) -> list[tuple[int, str, str, float]]:
+    lm = reader.lm.train()
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    warm_up = min(WARM_UP, steps // 10 + 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / warm_up, (steps - s) / max(1, steps - warm_up))
+    )
+    curve: list[tuple[int, str, str, float]] = []
+    recent: dict[tuple[str, str], list[float]] = {}
+    with Progress() as progress:
+        bar = progress.add_task("reading", total=steps)
+        for step in range(1, steps + 1):
+            task = rng.choices(tuple(TASK_SHARES), TASK_SHARES.values())[0]
+            form = rng.choices(tuple(FORM_SHARES), FORM_SHARES.values())[0]
+            exercises = [Exercise.sample(task, rng) for _ in range(BATCH)]
+            if form == "denoising":
+                batch = reader.denoising(exercises, rng)
+            else:
+                # Whole boards come gradually: short inputs teach the same words for a third of the time.
+                cells = GRID * GRID if rng.random() < step / steps else rng.randint(5, 14)
+                batch = reader.comprehension(exercises, form, cells, rng)
+            loss = reader.loss(*batch)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            recent.setdefault((form, task), []).append(loss.item())
+            if step % 100 == 0 or step == steps:
+                for (form, task), losses in sorted(recent.items()):
+                    curve.append((step, form, task, sum(losses) / len(losses)))
+                recent.clear()
+            progress.update(bar, advance=1, description=f"{form} {task} {loss.item():.3f}")
+    lm.eval()
+    return curve
+
+
+def set_dropout(lm: nn.Module, rate: float) -> None:
+    """Every dropout of the running model; its configuration keeps what it says."""
+    for module in lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in ("dropout", "activation_dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)
+
+
+def save(reader: Reader, folder: Path) -> None:
+    config = reader.lm.config
+    reader.lm.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id if config.model_type == "bart" else None,
+        pad_token_id=config.pad_token_id,
+        eos_token_id=config.eos_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
+    reader.lm.save_pretrained(folder)
+    reader.tokenizer.save_pretrained(folder)
+
+
+def load_reader(folder: Path) -> Reader:
+    """A written backbone, to examine what it understands."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    lm = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+    return Reader(lm.eval(), AutoTokenizer.from_pretrained(folder))
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=tuple(STEPS))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int)
+    sys.exit(pretrain(**vars(parser.parse_args())))
