@@ -1,0 +1,375 @@
+"""The command line. Heavy imports are inside the commands, so that `pet-bench --help` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pet_bench.errors import Faults, UserError, unknown
+
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Grid
+    from pet_bench.spec import TrialSpec
+
+app = typer.Typer(
+    name="pet-bench",
+    help="Which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(help="Prepare datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Kind(StrEnum):
+    METHODS, TASKS, SUITES, BACKBONES, METRICS = "methods", "tasks", "suites", "backbones", "metrics"
+
+
+class Format(StrEnum):
+    TABLE, CSV, JSON = "table", "csv", "json"
+
+
+class Executor(StrEnum):
+    RAY, INLINE = "ray", "inline"
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(["**Examples**", *(f"`{line}`" for line in lines)])
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE_OR_MODULE", help="Load a plug-in from a file or module; repeatable."),
+]
+GridName = Annotated[
+    str, typer.Argument(metavar="GRID", help="A grid file, a shipped grid's name or a results folder.")
+]
+Out = Annotated[Path | None, typer.Option(help="Results folder; by default results/<grid name>.")]
+
+
+def _load_plugins(plugins: list[str] | None) -> None:
+    from pet_bench.registry import load_plugin
+
+    faults = Faults()
+    for plugin in plugins or []:
+        with faults:
+            load_plugin(plugin)
+    faults.check()
+
+
+@app.command("list", epilog=_examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
+def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
+    """List what is registered, and where it comes from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pet_bench.registry import REGISTRIES
+
+    _load_plugins(plugin)
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "name", "from"):
+        table.add_column(name, overflow="fold")
+    for registry in REGISTRIES.values():
+        if kind is None or f"{registry.kind}s" == kind:
+            for name in registry.names():
+                table.add_row(registry.kind, name, registry.origin(name))
+    Console().print(table)
+
+
+@app.command(
+    epilog=_examples("pet-bench show lora --backbone bart-base", "pet-bench show vl-adapter --backbone t5-base")
+)
+def show(
+    method: Annotated[str, typer.Argument(metavar="METHOD")],
+    backbone: Annotated[str, typer.Option(help="Backbone whose defaults apply.")] = "bart-base",
+    suite: Annotated[str, typer.Option(help="Suite whose tasks it is built for.")] = "image-text",
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change an option; repeatable.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show a method on a backbone: its options, what it inserts where, and what trains."""
+    _load_plugins(plugin)
+    from rich.console import Console
+    from rich.pretty import Pretty
+    from rich.table import Table
+
+    from pet_bench.spec import MethodSpec
+    from pet_bench.trial.describe import describe
+
+    options = dict(map(_key_value, option or []))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in describe(MethodSpec(method, options), backbone, suite).items():
+        table.add_row(f"[bold]{key}[/bold]", value if isinstance(value, str) else Pretty(value))
+    Console().print(table)
+
+
+@app.command(
+    epilog=_examples(
+        "pet-bench params", "pet-bench params --method lora --backbone bart-base --format csv > counts.csv"
+    )
+)
+def params(
+    suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. Default: image-text.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Backbone; repeatable. Default: bart-base and t5-base.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. Default: all.")] = None,
+    format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
+    plugin: Plugins = None,
+) -> None:
+    """Count trainable parameters, without loading weights."""
+    _load_plugins(plugin)
+    from pet_bench.registry import METHODS
+    from pet_bench.spec import MethodSpec
+    from pet_bench.trial.count import count_parameters
+
+    faults, counts = Faults(), []
+    for one_suite in suite or ["image-text"]:
+        for one_backbone in backbone or ["bart-base", "t5-base"]:
+            for one_method in method or METHODS.names():
+                with faults:
+                    counts.append(count_parameters(one_backbone, MethodSpec(one_method), one_suite))
+    faults.check()
+    if format == Format.JSON:
+        print(json.dumps(counts, indent=1))
+        return
+
+    import pandas as pd
+
+    groups = list(dict.fromkeys(group for count in counts for group in count["groups"]))
+    keys = ["suite", "backbone", "method", "trainable", "total", "percent"]
+    rows = [[count[key] for key in keys] + [count["groups"].get(group, 0) for group in groups] for count in counts]
+    frame = pd.DataFrame(rows, columns=keys + groups)
+    if format == Format.CSV:
+        print(frame.to_csv(index=False, lineterminator="\n"), end="")
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(frame.columns):
+        table.add_column(name, justify="right" if index > 2 else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(v if isinstance(v, str) else f"{v:,}" if isinstance(v, int) else f"{v:.2f}" for v in row))
+    Console().print(table)
+
+
+@app.command(
+    epilog=_examples(
+        "pet-bench run demo",
+        "pet-bench run my_grid.yaml --data ~/datasets --max-concurrent 2",
+        "pet-bench run demo --method lora --seed 0 --executor inline",
+        "pet-bench run --method lora --method full --set recipe.epochs=3 --set lora.rank=8 --out results/try",
+        "pet-bench run --suite nlvr-v1 --method lora --data ~/datasets --set nlvr-v1.train=dev",
+    )
+)
+def run(
+    grid: Annotated[
+        str | None,
+        typer.Argument(metavar="GRID", help="A grid file or a shipped grid's name; without, the flags."),
+    ] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. With GRID: only these.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Root folder of the datasets; mini suites need none.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
+    ] = None,
+    executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after another in this process.")] = Executor.RAY,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of one trial.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: all that fit.")] = None,
+    out: Out = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")] = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
+    _load_plugins(plugin)
+    from pet_bench.grid.run import run_grid
+    from pet_bench.grid.spec import load, parse, select
+    from pet_bench.spec import Runtime
+
+    choice = {"suite": suite or [], "backbone": backbone or [], "method": method or [], "seed": seed or []}
+    if grid is not None:
+        plan = load(grid)
+    elif method:
+        plan = parse({
+            "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
+            "methods": method, "seeds": seed or [0],
+        })  # fmt: skip
+        choice = {}
+    else:
+        raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
+    plan = _configure(plan, set_ or [], cpus, max_concurrent)
+    runtime = Runtime(out=_folder(plan, grid, out), data=data, device=device, plugins=tuple(plugin or ()))
+    trials = select(plan.trials(), **choice)
+    try:
+        outcome = run_grid(plan, runtime, executor.value, trials=trials)
+    except KeyboardInterrupt:
+        print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
+        raise typer.Exit(130) from None
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _folder(plan: Grid, source: str | None, out: Path | None) -> Path:
+    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own."""
+    return out or (Path(source) if source and Path(source).is_dir() and source != plan.name else plan.folder)
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    from pet_bench.grid.spec import read_yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f'--set takes KEY=VALUE, found "{text}"')
+    return key, read_yaml(value)
+
+
+def _configure(plan: Grid, changes: list[str], cpus: int | None, max_concurrent: int | None) -> Grid:
+    """The grid with what the command line changes; its `--set` wins over the grid's own values."""
+    from pet_bench.grid.spec import parse
+    from pet_bench.registry import TASKS
+
+    data = plan.model_dump(mode="json", exclude_unset=True)
+    methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
+    every = {"when": {}}
+    overrides = data.setdefault("overrides", [])
+    faults = Faults()
+    for change in changes:
+        with faults:
+            key, value = _key_value(change)
+            target, dot, option = key.partition(".")
+            if not dot or not option:
+                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
+            if target == "recipe":
+                overrides.append(every | {"recipe": {option: value}})
+            elif target in methods:
+                overrides.append({"when": {"method": target}, "options": {option: value}})
+            elif target in TASKS:
+                overrides.append(every | {"protocol": {target: {option: value}}})
+            else:
+                raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
+    faults.check()
+    given = {"cpus": cpus, "max_concurrent": max_concurrent}
+    given = {key: value for key, value in given.items() if value is not None}
+    if given:
+        data["resources"] = data.get("resources", {}) | given
+    return parse(data, plan.name)
+
+
+def _trials(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
+    from pet_bench.grid.spec import load
+
+    plan = load(source)
+    return plan.trials(), _folder(plan, source, out)
+
+
+@app.command(epilog=_examples("pet-bench status demo", "pet-bench status results/demo"))
+def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
+    """Show which trials of a grid are done, failed or missing."""
+    _load_plugins(plugin)
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pet_bench.grid.status import status as states_of
+
+    states = states_of(*_trials(grid, out))
+    table = Table(box=None, pad_edge=False)
+    for name in ("status", "id", "trial", ""):
+        table.add_column(name, overflow="fold")
+    color = {"done": "green", "missing": "yellow"}
+    for state in states:
+        style = color.get(state.status, "red")
+        texts = state.trial.id, escape(str(state.trial)), escape(state.note)
+        table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
+    console = Console()
+    console.print(table)
+    counts = Counter(state.status for state in states)
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")
+
+
+@app.command(epilog=_examples("pet-bench report demo", "pet-bench report results/demo"))
+def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
+    """Print the comparison table and write it, with a figure, to the results folder."""
+    _load_plugins(plugin)
+    from rich.console import Console
+
+    from pet_bench.report.plot import score_vs_parameters
+    from pet_bench.report.table import comparison, notes, to_csv, to_markdown, to_rich
+    from pet_bench.results import store
+
+    trials, folder = _trials(grid, out)
+    results = store.load_all(folder)
+    ids = {trial.id for trial in trials}
+    frame = store.to_frame(
+        (result for id, result in results.items() if id in ids),
+        [trial for trial in trials if trial.id not in results],
+    )
+    if not frame.status.eq("done").any():
+        raise UserError(f'no trial of this grid is finished in "{folder}"')
+    table, beneath = comparison(frame), notes(frame)
+    if left := len(results.keys() - ids):
+        beneath.append(f"{left} other results in the folder are not of this grid and are left out")
+    console = Console()
+    for view in to_rich(table, beneath):
+        console.print(view)
+    written = [folder / "report" / name for name in ("table.md", "table.csv")]
+    store.write_text(written[0], to_markdown(table, beneath))
+    store.write_text(written[1], to_csv(table))
+    written += score_vs_parameters(table, folder / "report" / "score_vs_parameters.png")
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+@data_app.command(epilog=_examples("pet-bench data mini /tmp/mini"))
+def mini(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder to write the mini datasets to.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
+) -> None:
+    """Write the mini datasets, in the real datasets' file formats."""
+    from pet_bench.mini.write import write
+
+    write(root, seed=seed)
+    print(f"wrote {root}")
+
+
+@app.command(epilog=_examples("pet-bench pretrain mini-bart --out /tmp/mini-bart"))
+def pretrain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
+    seed: int = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: those of the shipped backbone.")] = None,
+) -> None:
+    """Train a mini backbone on the mini world's text alone, as the shipped ones were."""
+    from pet_bench.mini.pretrain import pretrain as train
+
+    train(name, out, seed=seed, **({} if steps is None else {"steps": steps}))
+    print(f"wrote {out}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """A user's fault is one line on stderr and exit code 2; anything else keeps its traceback."""
+    try:
+        app(arguments)
+    except UserError as error:
+        for fault in error.faults:
+            print(f"pet-bench: error: {fault}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which trials a grid holds (`spec`), which of them are missing, and running those (`run`)."""

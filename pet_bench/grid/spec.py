@@ -1,0 +1,265 @@
+"""A grid file: which trials there are.
+
+name: demo
+suites: [mini-image-text]
+backbones: [mini-bart]
+methods:
+  - full
+  - {name: lora, rank: 8}                        # an option; a list is one value, never a sweep
+  - {name: lora, sweep: {rank: [4, 16]}}         # one method per value (per combination, of several options)
+seeds: [0, 1]
+controls: {none: {}, text-only: {seeds: [0]}}    # or a list; seeds default to the grid's
+recipe: {epochs: 5}
+protocol: {nlvr2: {test: dev}}                   # per task, what differs from the published set-up
+overrides:                                       # later ones win
+  - when: {method: [lora, vl-adapter], control: none}
+    recipe: {lr: 1e-3}
+    options: {rank: 4}
+resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial
+out: results/demo
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StrictInt, StrictStr
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.data.suite import suite_by_name
+from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.registry import METHODS
+from pet_bench.spec import Control, MethodSpec, TrialSpec, validate
+from pet_bench.trial.resolve import resolve
+
+SHIPPED = Path(__file__).parent / "grids"
+Seed = Annotated[StrictInt, Field(ge=0)]
+Options = dict[StrictStr, Any]
+Names = Annotated[list[StrictStr], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class When(Part):
+    """The trials an override is for: those that match every key given, by one of its names."""
+
+    method: Names | None = None
+    backbone: Names | None = None
+    suite: Names | None = None
+    control: Names | None = None
+
+    def matches(self, **trial: str) -> bool:
+        return all(trial[key] in names for key, names in self if names is not None)
+
+
+class Override(Part):
+    when: dict[StrictStr, Any]
+    recipe: Options = {}
+    options: Options = {}
+    protocol: dict[StrictStr, Options] = {}
+
+
+class Resources(Part):
+    """cpus, gpus: of one trial (gpus None: one if there are any). max_concurrent None: as many as fit."""
+
+    cpus: Annotated[StrictInt, Field(ge=1)] = 1
+    gpus: Annotated[float, Strict(), Field(ge=0)] | None = None
+    max_concurrent: Annotated[StrictInt, Field(ge=1)] | None = None
+
+
+class ControlSeeds(Part):
+    seeds: list[Seed] | None = None
+
+
+class Grid(Part):
+    """The trials of a grid file, see the module's docstring; `load` and `parse` make one."""
+
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    suites: Annotated[list[StrictStr], Field(min_length=1)]
+    backbones: Annotated[list[StrictStr], Field(min_length=1)]
+    methods: Annotated[list[StrictStr | dict[StrictStr, Any]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    controls: list[Control] | dict[Control, ControlSeeds | None] = ["none"]
+    recipe: Options = {}
+    protocol: dict[StrictStr, Options] = {}
+    overrides: list[dict[StrictStr, Any]] = []
+    resources: Resources = Resources()
+    out: StrictStr | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out or f"results/{self.name}")
+
+    def dump(self) -> str:
+        """The grid as YAML that `load` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=100)
+
+    def trials(self) -> list[TrialSpec]:
+        """Every trial, resolved; raises one UserError with all faults of the grid."""
+        faults = Faults()
+        methods = [method for entry in self.methods for method in _methods(entry, faults)]
+        suites = _known(faults, "suite", self.suites, suite_by_name)
+        backbones = _known(faults, "backbone", self.backbones, find_backbone)
+        controls = self.controls if isinstance(self.controls, dict) else dict.fromkeys(self.controls)
+        tasks = {suite: set(suite_by_name(suite).tasks) for suite in suites}
+        present = {
+            "method": {method.name for method in methods}, "backbone": set(backbones), "suite": set(suites),
+            "control": set(controls),
+        }  # fmt: skip
+        overrides = [_override(index, entry, present, faults) for index, entry in enumerate(self.overrides)]
+        _check_protocol("protocol", self.protocol, tasks, faults)
+        for index, (_, override) in enumerate(overrides):
+            _check_protocol(f"overrides[{index}]: protocol", override.protocol, tasks, faults)
+
+        used, trials = set(), {}
+        for control, part in controls.items():
+            seeds = self.seeds if part is None or part.seeds is None else part.seeds
+            for seed, suite, backbone, method in product(seeds, suites, backbones, methods):
+                recipe, protocol, options = dict(self.recipe), dict(self.protocol), dict(method.options)
+                for index, (when, override) in enumerate(overrides):
+                    if when.matches(method=method.name, backbone=backbone, suite=suite, control=control):
+                        used.add(index)
+                        recipe |= override.recipe
+                        options |= override.options
+                        for task, changes in override.protocol.items():
+                            protocol[task] = protocol.get(task, {}) | changes
+                protocol = {task: changes for task, changes in protocol.items() if task in tasks[suite]}
+                with faults:
+                    trial = resolve(
+                        backbone, MethodSpec(method.name, options), suite, seed,
+                        control=control, recipe=recipe, protocol=protocol,
+                    )  # fmt: skip
+                    if trial.id in trials:
+                        faults.add(f"trial {trial} is listed twice")
+                    trials[trial.id] = trial
+        if trials:
+            for index in sorted(set(range(len(overrides))) - used):
+                faults.add(f"overrides[{index}]: no trial matches when {self.overrides[index].get('when')}")
+        faults.check()
+        return list(trials.values())
+
+
+def _known(faults: Faults, kind: str, names: list[str], find: Callable[[str], Any]) -> list[str]:
+    known = []
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            faults.add(f'{kind} "{name}" is listed twice')
+        with faults:
+            find(name)
+            known.append(name)
+    return known
+
+
+def _methods(entry: str | dict[str, Any], faults: Faults) -> Iterator[MethodSpec]:
+    """The methods that an entry stands for: one, or one per combination of its `sweep`."""
+    sweep = entry.get("sweep", {}) if isinstance(entry, dict) else {}
+    with faults:
+        plain = {key: value for key, value in entry.items() if key != "sweep"} if isinstance(entry, dict) else entry
+        method = MethodSpec.parse(plain)
+        METHODS.get(method.name)
+        if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
+            raise UserError(f"method {method.name}: sweep maps options to lists of values, found {sweep!r}")
+        if both := sorted(set(sweep) & set(method.options)):
+            raise UserError(f"method {method.name}: {', '.join(both)} is both set and swept")
+        for values in product(*sweep.values()):
+            yield MethodSpec(method.name, method.options | dict(zip(sweep, values, strict=True)))
+
+
+def _override(index: int, entry: dict, present: dict[str, set[str]], faults: Faults) -> tuple[When, Override]:
+    what = f"overrides[{index}]"
+    override, when = Override(when={}), When()
+    with faults:
+        override = validate(Override, entry, what)
+        when = validate(When, override.when, f"{what}: when")
+        for kind, names in when:
+            for name in sorted(set(names or ()) - present[kind]):
+                faults.add(f"{what}: not in this grid: {unknown(kind, name, present[kind])}")
+    return when, override
+
+
+def _check_protocol(what: str, protocol: dict, tasks: dict[str, set[str]], faults: Faults) -> None:
+    possible = set().union(*tasks.values())
+    for task in protocol:
+        if possible and task not in possible:
+            faults.add(f"{what}: {unknown('task', task, possible)}")
+
+
+def parse(data: Any, where: str = "grid") -> Grid:
+    """A grid from plain data; raises UserError with every unknown key and wrong type."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}, found {data!r}")
+    return validate(Grid, data, where)
+
+
+def shipped() -> list[str]:
+    """Names of the grids that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load(source: str | Path) -> Grid:
+    """A grid from a YAML file, a shipped grid's name or a results folder (its `grid.yaml`)."""
+    path = Path(source)
+    if str(source) in shipped():
+        path = SHIPPED / f"{source}.yaml"
+    elif path.is_dir():
+        path = path / "grid.yaml"
+        if not path.is_file():
+            raise UserError(f'results folder "{source}" has no grid.yaml')
+    elif not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            raise UserError(f'grid file "{source}" does not exist')
+        raise unknown("grid", str(source), shipped())
+    try:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f'grid file "{path}" cannot be read: {error}') from None
+    return parse(data, str(source))
+
+
+def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
+    """The trials whose suite, backbone, method or seed is among those named; none named selects all.
+
+    Raises UserError for a name that no trial has.
+    """
+    keys = {
+        "suite": lambda trial: trial.suite,
+        "backbone": lambda trial: trial.backbone,
+        "method": lambda trial: trial.method.name,
+        "seed": lambda trial: trial.seed,
+    }
+    faults = Faults()
+    for kind, wanted in names.items():
+        possible = {keys[kind](trial) for trial in trials}
+        for name in set(wanted) - possible:
+            faults.add(f"not in this grid: {unknown(kind, str(name), map(str, possible))}")
+    faults.check()
+    return [
+        trial for trial in trials if all(not wanted or keys[kind](trial) in wanted for kind, wanted in names.items())
+    ]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1: a string) and refuses a key given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (place, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f'key "{key}" is given twice', place.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)

@@ -1,0 +1,1 @@
+"""Tables (`table`) and figures (`plot`): reads results, never runs anything."""

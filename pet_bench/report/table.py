@@ -1,0 +1,190 @@
+"""The comparison table: one row per method, mean ± sample standard deviation over seeds."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from html import escape as html_escape
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+KINDS = ("method", "control", "majority")
+
+
+def comparison(frame: pd.DataFrame) -> pd.DataFrame:
+    """Tidy results (`results.store.to_frame`) to one row per suite, backbone, method and control.
+
+    Columns: suite, backbone, method, control, kind ("method", "control" or "majority"), trainable, percent,
+    for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
+    one seed), average and `average std` (of the trials' averages), n (trials done) and trials (all).
+    """
+    done = frame[frame.status == "done"]
+    primary = done[done.primary.eq(True)]
+    tasks = list(dict.fromkeys(primary.task))
+    rows = []
+    for keys, group in frame.groupby(["suite", "backbone", "control", "method", "setup"], sort=False, dropna=False):
+        suite, backbone, control, method, _ = keys
+        trials = group.drop_duplicates("id")
+        scored = trials[trials.status == "done"]
+        row = {
+            "suite": suite, "backbone": backbone, "method": method, "control": control,
+            "kind": "method" if control == "none" else "control",
+            "trainable": scored.trainable.max(), "percent": scored.percent.max(),
+        }  # fmt: skip
+        for task in tasks:
+            values = group[(group.status == "done") & (group.task == task) & group.primary.eq(True)].value
+            row[task], row[f"{task} std"] = values.mean(), values.std(ddof=1)
+        row["average"], row["average std"] = scored.average.mean(), scored.average.std(ddof=1)
+        rows.append(row | {"n": len(scored), "trials": len(trials)})
+    for (suite, backbone), group in primary.groupby(["suite", "backbone"], sort=False):
+        majority = group[group.control == "none"].groupby("task", sort=False).majority.mean()
+        if majority.notna().any():
+            row = {"suite": suite, "backbone": backbone, "method": "majority answer", "kind": "majority"}
+            own = majority.reindex(dict.fromkeys(group.task))
+            rows.append(row | majority.to_dict() | {"average": own.mean() if own.notna().all() else None})
+    columns = ["suite", "backbone", "method", "control", "kind", "trainable", "percent"]
+    columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")] + ["n", "trials"]
+    table = pd.DataFrame(rows, columns=columns).astype({"trainable": "Int64", "n": "Int64", "trials": "Int64"})
+    order = table.assign(kind=table.kind.map(KINDS.index))
+    order = order.sort_values(["suite", "backbone", "kind", "percent"], ascending=[True, True, True, False])
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def tasks_of(table: pd.DataFrame) -> list[str]:
+    """The score columns of a comparison: its tasks."""
+    columns = list(table.columns)
+    return columns[columns.index("percent") + 1 : columns.index("average")][::2]
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know beneath the table: the metrics, and whether all rows are comparable."""
+    done = frame[frame.status == "done"]
+    lines = []
+    for task, group in done[done.primary.eq(True)].groupby("task", sort=False):
+        kinds = {f"{row.metric} on {row.split}, {row.n:.0f} examples" for row in group.itertuples()}
+        lines.append(f"{task}: {'; '.join(sorted(kinds))}")
+    if (done.drop_duplicates("id").groupby(["suite", "backbone", "setup"]).size() > 1).any():
+        lines.append("mean ± sample standard deviation over n seeds")
+    unfinished = frame.drop_duplicates("id").status.value_counts().drop("done", errors="ignore")
+    if len(unfinished):
+        lines.append("not in any mean: " + ", ".join(f"{count} {status}" for status, count in unfinished.items()))
+    trials = done.drop_duplicates("id")
+    for suite, group in trials.groupby("suite", sort=False):
+        if (count := group.data.nunique(dropna=False)) > 1:
+            lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
+    if (count := trials.commit.nunique(dropna=False)) > 1:
+        lines.append(f"caution: these results were made with {count} different commits of pet-bench")
+    if trials.dirty.eq(True).any():
+        lines.append("caution: some results were made with uncommitted changes to the code")
+    labels = frame[["suite", "backbone", "method", "control", "setup"]].drop_duplicates()
+    if labels.duplicated(["suite", "backbone", "method", "control"]).any():
+        lines.append("caution: rows with the same name differ in their recipe or protocol")
+    return lines
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    rank: int = 0  # 1 best, 2 second
+
+
+@dataclass
+class Section:
+    """One suite on one backbone: a header and rows by kind."""
+
+    title: str
+    header: list[str]
+    rows: dict[str, list[list[Cell]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """The comparison as text, best and second-best method of each score marked."""
+    found = []
+    for (suite, backbone), group in table.groupby(["suite", "backbone"], sort=False):
+        scores = [task for task in [*tasks_of(table), "average"] if task == "average" or group[task].notna().any()]
+        section = Section(f"{suite} on {backbone}", ["method", "trainable %", "parameters", *scores, "n"])
+        methods = group[group.kind == "method"]
+        ranks = {score: methods[score].round(2).rank(method="dense", ascending=False) for score in scores}
+        for index, row in group.iterrows():
+            cells = [Cell(row.method if row.kind != "control" else f"{row.method}, {row.control}")]
+            cells.append(Cell("–" if pd.isna(row.percent) else f"{row.percent:.2f}"))
+            cells.append(Cell("–" if pd.isna(row.trainable) else f"{row.trainable:,.0f}"))
+            for score in scores:
+                rank = ranks[score].get(index, 0) if len(methods) > 1 else 0
+                cells.append(Cell(_score(row[score], row[f"{score} std"]), int(rank) if rank in (1, 2) else 0))
+            cells.append(Cell(_count(row)))
+            section.rows[row.kind].append(cells)
+        found.append(section)
+    return found
+
+
+def _score(mean: float, std: float) -> str:
+    if pd.isna(mean):
+        return "–"
+    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def _count(row: pd.Series) -> str:
+    if row.kind == "majority":
+        return "–"
+    return f"{row.n:.0f}" if row.n == row.trials else f"{row.n:.0f} of {row.trials:.0f}"
+
+
+def to_rich(table: pd.DataFrame, beneath: list[str]) -> list[Table]:
+    """Terminal tables; best bold, second underlined, controls and the majority answer under a rule."""
+    style = {0: "{}", 1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
+    tables = []
+    for section in sections(table):
+        view = Table(title=section.title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+        for index, name in enumerate(section.header):
+            view.add_column(name, justify="right" if index else "left", no_wrap=not index)
+        for kind in KINDS:
+            for cells in section.rows[kind]:
+                texts = [style[cell.rank].format(escape(cell.text)) for cell in cells]
+                view.add_row(*texts, style=None if kind == "method" else "dim")
+            view.add_section()
+        tables.append(view)
+    if tables:
+        tables[-1].caption, tables[-1].caption_justify = escape("\n".join(beneath)), "left"
+    return tables
+
+
+def to_text(table: pd.DataFrame, beneath: list[str], width: int = 160) -> str:
+    """The terminal tables without colours."""
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    for view in to_rich(table, beneath):
+        console.print(view)
+    return file.getvalue()
+
+
+def to_markdown(table: pd.DataFrame, beneath: list[str]) -> str:
+    """Markdown tables; best **bold**, second <u>underlined</u>, controls and majority in italics."""
+    style = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+    lines = []
+    for section in sections(table):
+        lines += [f"### {section.title}", "", _line(section.header)]
+        lines.append(_line([":--"] + ["--:"] * (len(section.header) - 1)))
+        for kind in KINDS:
+            for first, *rest in section.rows[kind]:
+                name = _plain(first.text) if kind == "method" else f"*{_plain(first.text)}*"
+                lines.append(_line([name] + [style[cell.rank].format(cell.text) for cell in rest]))
+        lines.append("")
+    return "\n".join(lines + [f"- {_plain(note)}" for note in beneath]) + "\n"
+
+
+def _plain(text: str) -> str:
+    return html_escape(text, quote=False).replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The comparison's numbers, unrounded."""
+    return table.to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,1 @@
+"""The record of a trial: its schema (`schema`), its origin (`provenance`) and its files (`store`)."""

@@ -1,0 +1,66 @@
+"""Where a result comes from: commit, versions, times."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pet_bench
+from pet_bench.results.schema import Provenance
+
+PACKAGES = ("torch", "transformers", "peft", "ray", "numpy")
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def commit() -> tuple[str | None, bool | None]:
+    """Commit of the running code, and whether that was changed since; (None, None) outside a checkout."""
+    package = Path(pet_bench.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", package, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else an environment inside someone else's repository
+        changes = git("status", "--porcelain", "--", ":/pet_bench", ":/methods", ":/tasks")
+        return git("rev-parse", "HEAD"), bool(changes)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of Python and of the packages a score can depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(started: str, *, device: str = "", threads: int | None = None, data: str | None = None) -> Provenance:
+    """The provenance of a trial that ends now. started: from `now()`. data: fingerprint of what was read."""
+    revision, dirty = commit()
+    return Provenance(
+        commit=revision,
+        dirty=dirty,
+        version=pet_bench.__version__,
+        packages=packages(),
+        device=device,
+        threads=threads,
+        data=data,
+        started=started,
+        finished=now(),
+    )

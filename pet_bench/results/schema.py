@@ -1,0 +1,101 @@
+"""What a trial leaves behind: one JSON file, each key described here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Status = Literal["done", "failed", "oom", "suspect"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running trial stands; steps are updates in "train" and batches in the other phases."""
+
+    id: str
+    phase: Literal["prepare", "train", "evaluate"]
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    examples_per_second: float | None = None
+
+
+class Record(BaseModel):
+    """A part of the result; a key that is not described is refused."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class Provenance(Record):
+    """What the trial was made with."""
+
+    commit: str | None = Field(None, description="git commit of pet-bench; null outside a checkout")
+    dirty: bool | None = Field(None, description="whether code differed from that commit")
+    version: str = Field(description="version of pet-bench")
+    packages: dict[str, str] = Field(description="versions of python, torch, transformers, peft, ray and numpy")
+    device: str = Field("", description="name of the processor that trained")
+    threads: int | None = Field(None, description="torch threads")
+    data: str | None = Field(None, description="fingerprint of the annotations and features read")
+    started: str = Field(description="UTC, ISO 8601")
+    finished: str = Field(description="UTC, ISO 8601")
+
+
+class Parameters(Record):
+    """Parameter counts of the model as trained."""
+
+    trainable: int = Field(description="parameters that receive updates")
+    total: int = Field(description="all parameters, those of the method included")
+    percent: float = Field(description="100 · trainable / total")
+    groups: dict[str, int] = Field({}, description="trainable parameters by group")
+
+
+class Score(Record):
+    """One metric of one task."""
+
+    value: float
+    split: str = Field(description="name of the split that was scored")
+    n: int = Field(description="examples scored")
+    majority: float | None = Field(None, description="score of always giving the commonest training answer")
+
+
+class Cost(Record):
+    """What the trial cost."""
+
+    train_seconds: float = Field(description="wall time of training, evaluation excluded")
+    eval_seconds: float = Field(description="wall time of all evaluations")
+    peak_memory_bytes: int = Field(description="peak of device memory; on a CPU, of the process")
+    examples_per_second: float = Field(description="training examples per second of train_seconds")
+    steps: int = Field(description="updates made")
+    adapter_bytes: int = Field(description="size of the saved trained tensors")
+
+
+class Point(Record):
+    """One point of the learning curve."""
+
+    step: int
+    epoch: float
+    split: str
+    task: str | None = Field(None, description="null: over all tasks of the suite")
+    loss: float | None = None
+    metrics: dict[str, float] = {}
+
+
+class TrialResult(Record):
+    """One trial, finished or failed. In `metrics` the first metric of each task is its primary one."""
+
+    schema_version: Annotated[Literal[1], Field(description="version of this schema")] = SCHEMA_VERSION
+    id: str = Field(description="hash of the resolved spec; the file's name", pattern="^[0-9a-f]{12}$")
+    status: Status = Field(description="only a done trial counts as finished and enters means")
+    error: str | None = Field(None, description="one line, where the status is not done")
+    spec: dict[str, Any] = Field(description="the resolved TrialSpec")
+    provenance: Provenance
+    parameters: Parameters | None = None
+    metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
+    average: float | None = Field(None, description="mean over tasks of the primary metric")
+    cost: Cost | None = None
+    curve: list[Point] = []
+    predictions: str | None = Field(None, description="per-example predictions, path relative to this file")
