@@ -1,0 +1,156 @@
+"""The dataclasses that say what a trial is.
+
+A **trial** is one (backbone, method, suite of tasks, seed, recipe). A `TrialSpec` is *resolved*: every option and
+every recipe value is filled in, so that its hash, the trial's id, changes exactly when the trial does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pet_bench.errors import UserError, unknown
+
+STRICT = ConfigDict(extra="forbid")
+Control = Literal["none", "text-only"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Visual:
+    """What the encoder sees of an image or a clip.
+
+    width: feature width f. tokens: stored vectors N per image. pooled: vectors that enter the encoder per image
+    (a square grid is max-pooled to it). images: rows of the image-order embedding, the most images an example has.
+    """
+
+    width: int = Field(gt=0)
+    tokens: int = Field(gt=0)
+    pooled: int = Field(gt=0)
+    images: int = Field(default=2, gt=0)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """How a trial is optimised; the defaults are those of the published runs (VL-PET repository scripts).
+
+    batch_size: nominal; a task's own ratio scales it (gqa 100/60, nlvr2 20/60, coco-caption 50/60). lr: peak
+    learning rate of a linear warm-up over the first `warmup` of all updates, then linear decay to 0. clip: global
+    gradient norm. max_steps: stop after that many updates (None: all epochs); the schedule spans what is run.
+    valid_every: epochs between evaluations on the validation split (0: never).
+    """
+
+    lr: float = Field(gt=0)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    clip: float = Field(default=5.0, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-6, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    valid_every: int = Field(default=1, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, config=STRICT)
+class MethodSpec:
+    """A method by name and its options; in a resolved trial every option is given."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Any) -> MethodSpec:
+        """`lora`, or a mapping `{name: lora, rank: 8}` as a grid file writes it."""
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return cls(value["name"], {key: option for key, option in value.items() if key != "name"})
+        raise UserError(f"a method is a name or a mapping with a name, found {value!r}")
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({options})" if options else self.name
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrialSpec:
+    """One trial, resolved. `label` is how tables call the method (options that differ from its defaults shown).
+
+    control "text-only" zeroes all visual features, in training and in testing. protocol: per task, the options that
+    were changed from the published set-up (a split's name, say).
+    """
+
+    backbone: str
+    method: MethodSpec
+    suite: str
+    tasks: tuple[str, ...]
+    visual: Visual
+    seed: int
+    recipe: Recipe
+    control: Control = "none"
+    protocol: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the SHA-256 of everything but `label`."""
+        content = {key: value for key, value in asdict(self).items() if key != "label"}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        control = "" if self.control == "none" else f" [{self.control}]"
+        return f"{self.backbone} × {self.label or self.method} × {self.suite} × seed {self.seed}{control}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return TypeAdapter(TrialSpec).dump_python(self, mode="json")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrialSpec:
+        return validate(cls, data, "trial")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Runtime:
+    """Where and with what a trial runs: none of it changes what the trial is.
+
+    data: root folder of the datasets (None: the suite's embedded data). out: the folder of the grid's results.
+    device: "cpu", "cuda", … or "auto". threads: torch threads (None: all cores). plugins: loose plug-ins to load.
+    """
+
+    out: Path
+    data: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    plugins: tuple[str, ...] = ()
+
+
+def validate(cls: type, data: Any, what: str):
+    """Build a pydantic dataclass from plain data; every fault in one UserError line each.
+
+    `what` names the thing in messages: `grid.yaml: recipe.lr: Input should be greater than 0, found -1`.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        names = [field.name for field in fields(cls)]
+        raise UserError.many(_line(what, fault, names) for fault in error.errors()) from None
+
+
+def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError:
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if len(fault["loc"]) == 1:
+            return unknown(f"{what} key", place, names)
+        return f'{what}: unknown key "{place}"'
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{what}: {place} is missing"
+    return f"{what}: {place}: {fault['msg']}, found {fault['input']!r}"
