@@ -1,0 +1,138 @@
+"""What BART and T5 do differently: the joint encoder input and the table of sites.
+
+A **site** is a pair of stock modules of one layer, (reader, writer): X is the reader's input, H the writer's output.
+The names are the same on every backbone: `{encoder,decoder}.{self_attn,cross_attn,ffn}`, and `.query`, `.key`,
+`.value`, `.out` below an attention, where reader and writer are the projection itself. For a whole sub-layer X is
+the input of the sub-layer and H its output before dropout and the residual (METHODS.md section 2): in BART
+(post-norm) X is the normalised output of the previous sub-layer; in T5 (pre-norm) the raw residual stream, which is
+what the sub-layer's RMS norm reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+
+class Family(ABC):
+    """One backbone family. `stacks` and `sub_layers` give module paths with `{i}` for the layer."""
+
+    name: ClassVar[str]
+    stacks: ClassVar[dict[str, str]]
+    sub_layers: ClassVar[dict[str, tuple[str, str]]]
+    projections: ClassVar[dict[str, str]]
+    norm: ClassVar[type[nn.Module]]
+    visual_eps: ClassVar[float]
+    word_std: ClassVar[float]  # of vocabulary rows added to a pre-trained table
+
+    @classmethod
+    def sites(cls) -> dict[str, tuple[str, str]]:
+        """Site name → (reader, writer) paths inside the stock model, with `{i}` for the layer."""
+        table = {}
+        for sub_layer, (reader, writer) in cls.sub_layers.items():
+            layer = f"{cls.stacks[sub_layer.split('.')[0]]}.{{i}}"
+            table[sub_layer] = (f"{layer}.{reader}", f"{layer}.{writer}")
+            if sub_layer.endswith("attn"):
+                for name, path in cls.projections.items():
+                    table[f"{sub_layer}.{name}"] = (f"{layer}.{writer}.{path}",) * 2
+        return table
+
+    @staticmethod
+    @abstractmethod
+    def encode(lm: PreTrainedModel, text: Tensor, visual: Tensor, mask: Tensor) -> Tensor:
+        """Joint encoding of text ids (B, L) and visual tokens (B, P, d) under a 0/1 mask (B, L+P) → (B, L+P, d)."""
+
+    @staticmethod
+    @abstractmethod
+    def init_linear(linear: nn.Linear) -> None:
+        """The initialisation that the published runs give to a new linear layer (METHODS.md section 7)."""
+
+    @staticmethod
+    @abstractmethod
+    def init_embedding(weight: Tensor) -> None:
+        """Likewise for a new table: image order, prompts."""
+
+
+class Bart(Family):
+    """Post-norm, learned positions. Positions and the embedding norm act on the text only."""
+
+    name = "bart"
+    stacks: ClassVar = {"encoder": "model.encoder.layers", "decoder": "model.decoder.layers"}
+    sub_layers: ClassVar = {
+        "encoder.self_attn": ("self_attn", "self_attn"),
+        "encoder.ffn": ("fc1", "fc2"),
+        "decoder.self_attn": ("self_attn", "self_attn"),
+        "decoder.cross_attn": ("encoder_attn", "encoder_attn"),
+        "decoder.ffn": ("fc1", "fc2"),
+    }
+    projections: ClassVar = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+    norm = nn.LayerNorm
+    visual_eps = 1e-5
+    word_std = 0.02
+
+    @staticmethod
+    def encode(lm, text, visual, mask):
+        encoder = lm.model.encoder
+        hidden = encoder.layernorm_embedding(encoder.embed_tokens(text) + encoder.embed_positions(text))
+        hidden = F.dropout(torch.cat([hidden, visual], dim=1), encoder.dropout, encoder.training)
+        mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
+        for layer in encoder.layers:
+            hidden = layer(hidden, mask)
+        return hidden
+
+    @staticmethod
+    def init_linear(linear):
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+
+    @staticmethod
+    def init_embedding(weight):
+        nn.init.normal_(weight, std=0.02)
+
+
+class T5(Family):
+    """Pre-norm, relative positions. The relative bias exists between text tokens only; any other pair has 0."""
+
+    name = "t5"
+    stacks: ClassVar = {"encoder": "encoder.block", "decoder": "decoder.block"}
+    sub_layers: ClassVar = {
+        "encoder.self_attn": ("layer.0.layer_norm", "layer.0.SelfAttention"),
+        "encoder.ffn": ("layer.1.layer_norm", "layer.1.DenseReluDense"),
+        "decoder.self_attn": ("layer.0.layer_norm", "layer.0.SelfAttention"),
+        "decoder.cross_attn": ("layer.1.layer_norm", "layer.1.EncDecAttention"),
+        "decoder.ffn": ("layer.2.layer_norm", "layer.2.DenseReluDense"),
+    }
+    projections: ClassVar = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    norm = T5LayerNorm
+    visual_eps = 1e-6
+    word_std = 1.0
+
+    @staticmethod
+    def encode(lm, text, visual, mask):
+        encoder = lm.encoder
+        hidden = encoder.dropout(torch.cat([encoder.embed_tokens(text), visual], dim=1))
+        mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
+        length, tokens = text.shape[1], visual.shape[1]
+        bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)  # (1, heads, L, L)
+        bias = F.pad(bias, (0, tokens, 0, tokens))
+        for block in encoder.block:
+            hidden, _, _ = block(hidden, mask, bias)
+        return encoder.dropout(encoder.final_layer_norm(hidden))
+
+    @staticmethod
+    def init_linear(linear):
+        linear.reset_parameters()
+
+    @staticmethod
+    def init_embedding(weight):
+        nn.init.normal_(weight, std=1.0)
+
+
+FAMILY: dict[str, type[Family]] = {family.name: family for family in (Bart, T5)}

@@ -1,0 +1,127 @@
+"""The backbones known by name, and any other BART or T5 by folder or hub name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pet_bench.errors import UserError, unknown
+from pet_bench.registry import BACKBONES
+
+FAMILIES = ("bart", "t5")
+# VL-T5's 200 extra words: 100 sentinels, then 100 object-order words of which <vis_extra_id_j> is row V-1-j.
+EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes a method may scale with. d: model width; layers: encoder and decoder."""
+
+    backbone: str
+    family: str
+    d: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A BART or T5.
+
+    source: a folder in the usual `transformers` form, or a hub name. config: the sizes, for what is built without
+    weights; empty where the source is a folder that tells. rows: word-embedding rows after the vocabulary grew.
+    """
+
+    plugin_kind: ClassVar[str] = "backbone"
+    name: str
+    family: str
+    source: str
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: int | None = None
+
+    def read_config(self):
+        """The `transformers` config, with every dropout of the published set-up left as the checkpoint has it.
+
+        Raises UserError where the source is no readable BART or T5.
+        """
+        from transformers import AutoConfig, BartConfig, T5Config
+
+        if self.config:
+            return {"bart": BartConfig, "t5": T5Config}[self.family](**self.config)
+        try:
+            config = AutoConfig.from_pretrained(self.source)
+        except Exception as error:
+            raise UserError(f'backbone "{self.name}": no configuration in {self.source} ({error})') from error
+        if config.model_type not in FAMILIES:
+            raise UserError(f'backbone "{self.name}" is a {config.model_type}; possible: {", ".join(FAMILIES)}')
+        return config
+
+    @property
+    def shape(self) -> Shape:
+        config = self.read_config()
+        bart = self.family == "bart"
+        return Shape(
+            backbone=self.name,
+            family=self.family,
+            d=config.d_model,
+            encoder_layers=config.encoder_layers if bart else config.num_layers,
+            decoder_layers=config.decoder_layers if bart else config.num_decoder_layers,
+            heads=config.encoder_attention_heads if bart else config.num_heads,
+        )
+
+
+def find_backbone(name: str) -> Backbone:
+    """A registered backbone, a folder with a `config.json`, or a hub name (`owner/model`).
+
+    Raises UserError for anything else.
+    """
+    if name in BACKBONES:
+        return BACKBONES.get(name)
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        try:
+            family = json.loads((folder / "config.json").read_text()).get("model_type")
+        except ValueError as error:
+            raise UserError(f'backbone "{name}": config.json is not JSON ({error})') from error
+        if family not in FAMILIES:
+            raise UserError(f'backbone "{name}" is a {family}; possible: {", ".join(FAMILIES)}')
+        return Backbone(name, family, name)
+    if folder.is_dir():
+        raise UserError(f'backbone "{name}": the folder has no config.json')
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Backbone(name, Backbone(name, "", name).read_config().model_type, name)
+    raise unknown("backbone", name, BACKBONES.names())
+
+
+def _mini(name: str) -> Backbone:
+    return Backbone(name, name.removeprefix("mini-"), str(Path(__file__).parents[1] / "mini" / "backbones" / name))
+
+
+# Sizes as published (METHODS.md section 1), so that counting needs no download.
+BART_BASE = Backbone(
+    "bart-base",
+    "bart",
+    "facebook/bart-base",
+    {
+        "vocab_size": 50265, "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+        "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072, "max_position_embeddings": 1024, "dropout": 0.1, "attention_dropout": 0.1,
+        "activation_dropout": 0.1,
+    },
+    rows=50265 + 200,
+)  # fmt: skip
+T5_BASE = Backbone(
+    "t5-base",
+    "t5",
+    "google-t5/t5-base",
+    {
+        "vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12,
+        "num_decoder_layers": 12, "num_heads": 12, "dropout_rate": 0.1, "decoder_start_token_id": 0,
+    },
+    rows=32000 + 200,
+)  # fmt: skip
+MINI_BART = _mini("mini-bart")
+MINI_T5 = _mini("mini-t5")
