@@ -1,0 +1,1 @@
+"""The PET methods: one file per family. Imported as `pet_bench.methods`."""

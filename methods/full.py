@@ -1,0 +1,23 @@
+"""Full fine-tuning: the reference every PET method is compared with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from pet_bench.pet import Design, Method
+from pet_bench.spec import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Full(Method):
+    """Every parameter of the backbone and of the visual embedding trains; nothing is added."""
+
+    name: ClassVar = "full"
+    source: ClassVar = "VL-T5 (Cho et al., ICML 2021); baseline of VL-Adapter and VL-PET"
+    year: ClassVar = 2021
+    learning_rates: ClassVar = {"bart": 1e-4, "t5": 1e-4, "mini-bart": 1e-3, "mini-t5": 1e-3}
+
+    def design(self, shape):
+        return Design(train=("all",))

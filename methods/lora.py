@@ -1,0 +1,48 @@
+"""LoRA (Hu et al., ICLR 2022) on the query and value projections of every attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pet_bench.pet import Design, Insert, LowRank, Method
+from pet_bench.spec import STRICT
+
+ATTENTIONS = ("encoder.self_attn", "decoder.self_attn", "decoder.cross_attn")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoRA(Method):
+    """y = W x + b + (alpha/r) B A dropout(x), A (r, d) ~ U(-1/√d, 1/√d), B (d, r) = 0.
+
+    rank: r; 128 on BART and 150 on T5 at d = 768, in proportion elsewhere. projections: of self- and
+    cross-attention alike. biases: every bias of the backbone trains too, layer norms' included; the published BART
+    runs do so, T5 has none. Among BART's are those of the key projections, whose gradient is zero in exact
+    arithmetic (METHODS.md section 10, 11).
+    """
+
+    name: ClassVar = "lora"
+    source: ClassVar = "LoRA (Hu et al., ICLR 2022); settings of VL-PET Table 2 and Ladder-Side-Tuning"
+    year: ClassVar = 2022
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
+
+    rank: int = Field(gt=0)
+    biases: bool
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    projections: tuple[str, ...] = ("query", "value")
+
+    @classmethod
+    def defaults(cls, shape):
+        bart = shape.family == "bart"
+        return {"rank": max(1, round(shape.d * (128 if bart else 150) / 768)), "biases": bart}
+
+    def design(self, shape):
+        sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
+        update = LowRank(self.rank, self.alpha, self.dropout)
+        return Design(
+            inserts=(Insert(sites, update, reads="input"),),
+            train=("visual", "biases") if self.biases else ("visual",),
+        )

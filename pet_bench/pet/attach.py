@@ -1,0 +1,175 @@
+"""Attach a design to a backbone, choose what trains, count it, save it, load it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.pet.design import Design, Insert, Inserted, Place
+
+STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
+SELECTORS = ("all", "visual", *STACKED)
+
+
+def attach(model: VisionLanguageModel, design: Design) -> VisionLanguageModel:
+    """Build every insert of the design on its sites and make exactly the design's parameters trainable.
+
+    The inserts live in `model.pet` as `pet.<stack>.<layer>.<site>.<k>`, k counting the inserts of one site, applied
+    in the design's order. Raises UserError, with all faults together, for a site the backbone does not have and for
+    a selector that matches nothing.
+    """
+    table = model.family.sites()
+    faults = Faults()
+    for site in {site: None for insert in design.inserts for site in insert.sites}:
+        if site not in table:
+            faults.add(unknown("site", site, table))
+    for selector in design.train:
+        with faults:
+            select(model, selector)
+    faults.check()
+
+    trained = set().union(*(select(model, selector) for selector in design.train))
+    for insert in design.inserts:
+        for site in insert.sites:
+            _insert(model, insert, site)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained or name.startswith("pet."))
+    return model
+
+
+def _insert(model: VisionLanguageModel, insert: Insert, site: str) -> None:
+    reader_path, writer_path = model.family.sites()[site]
+    stack, name = site.split(".", 1)
+    layers = model.shape.encoder_layers if stack == "encoder" else model.shape.decoder_layers
+    for i in range(layers):
+        reader, writer = (model.lm.get_submodule(path.format(i=i)) for path in (reader_path, writer_path))
+        d_x, d_h = getattr(reader, "in_features", model.shape.d), getattr(writer, "out_features", model.shape.d)
+        place = Place(model.shape.family, d_x, d_h)
+        with torch.device(next(model.parameters()).device):
+            inserted = Inserted(insert, place)
+        node = model.pet
+        for key in (stack, str(i), *name.split(".")):
+            if key not in node:
+                node[key] = nn.ModuleDict()
+            node = node[key]
+        node[str(sum(key.isdigit() for key in node))] = inserted  # a site may hold its own projections' nodes too
+        _hook(reader, writer, inserted)
+
+
+def _hook(reader: nn.Module, writer: nn.Module, inserted: Inserted) -> None:
+    """H ← inserted(X, H) whenever the stock model runs the pair: X is kept from reader to writer."""
+    kept: list[Tensor] = []
+
+    def read(module, args, kwargs):
+        kept[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def write(module, args, output):
+        h = output[0] if isinstance(output, tuple) else output
+        h = inserted(kept.pop(), h)
+        return (h, *output[1:]) if isinstance(output, tuple) else h
+
+    reader.register_forward_pre_hook(read, with_kwargs=True)
+    writer.register_forward_hook(write)
+
+
+def select(model: VisionLanguageModel, selector: str) -> set[str]:
+    """Names of the backbone's and the visual embedding's parameters that a selector means (see `Design`).
+
+    Raises UserError where it matches none.
+    """
+    names = {name for name, _ in model.named_parameters() if not name.startswith("pet.")}
+    stack, _, kind = selector.rpartition(".")
+    inside = f"lm.{model.family.stacks[stack].rsplit('.', 1)[0]}." if stack in model.family.stacks else "lm."
+    if selector == "all":
+        found = names
+    elif selector == "visual":
+        found = {name for name in names if name.startswith("visual.")}
+    elif selector in STACKED and kind == "norms":
+        norms = {path for path, module in model.named_modules() if type(module).__name__.endswith("Norm")}
+        found = {name for name in names if name.startswith(inside) and name.rpartition(".")[0] in norms}
+    elif selector in STACKED and kind == "biases":
+        found = {name for name in names if name.startswith(inside) and name.endswith(".bias")}
+    else:
+        found = set(fnmatch.filter(names, selector))
+    if not found:
+        raise UserError(
+            f'selector "{selector}" matches no parameter of {model.shape.backbone} '
+            f"(possible: {', '.join(SELECTORS)}, or a pattern over parameter names)"
+        )
+    return found
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters by name; a tied tensor appears once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _group(name: str) -> str:
+    """The part of a method that a parameter belongs to: `visual`, `encoder.delta`, `decoder.norms`, …"""
+    if name.startswith("visual."):
+        return "visual"
+    stack = next((stack for stack in ("encoder", "decoder") if f".{stack}." in name), None)
+    if name.startswith("pet."):
+        return f"{stack}.{'gate' if '.gate.' in name else 'delta'}"
+    kind = "norms" if "norm" in name else "biases" if name.endswith(".bias") else "weights"
+    return f"{stack}.{kind}" if stack else "embeddings"
+
+
+def count(model: VisionLanguageModel) -> dict:
+    """{trainable, total, percent, groups}: exact integers; a tied tensor counts once.
+
+    percent = 100 · trainable / total, total being the grown backbone, the visual embedding and every added module:
+    the convention of the published tables.
+    """
+    trained = trained_parameters(model)
+    groups = Counter()
+    for name, parameter in trained.items():
+        groups[_group(name)] += parameter.numel()
+    trainable = sum(groups.values())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "trainable": trainable,
+        "total": total,
+        "percent": 100 * trainable / total,
+        "groups": dict(sorted(groups.items())),
+    }
+
+
+def save_trained(model: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> int:
+    """Write exactly the trained tensors (safetensors); returns the file's size in bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_parameters(model).items()}
+    save_file(tensors, path, metadata=metadata)
+    return Path(path).stat().st_size
+
+
+def load_trained(model: nn.Module, path: Path) -> None:
+    """Load what `save_trained` wrote into a model with the same design attached.
+
+    Raises UserError where the file is unreadable or its names or shapes are not exactly those that the model trains.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except Exception as error:
+        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+    trained = trained_parameters(model)
+    faults = [f"{path}: {name} is missing" for name in trained.keys() - tensors.keys()]
+    faults += [f"{path}: {name} is not trained by this method" for name in tensors.keys() - trained.keys()]
+    faults += [
+        f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
+        for name in trained.keys() & tensors.keys()
+        if tensors[name].shape != trained[name].shape
+    ]
+    if faults:
+        raise UserError.many(sorted(faults)[:20])
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[name])
