@@ -1,0 +1,1 @@
+"""One trial from spec to result: build → train → evaluate → record."""
