@@ -1,0 +1,1 @@
+"""Scorers, one file per metric, each equal to the official scorer."""

@@ -1,0 +1,44 @@
+"""The tokeniser against output of the Java one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pet_bench.metrics.ptb import tokenize
+
+
+def test_recorded_pairs(expectations):
+    pairs = json.loads((expectations / "tokenizer" / "ptb_pairs.json").read_text())["pairs"]
+    wrong = [(pair["raw"], tokenize(pair["raw"])) for pair in pairs if tokenize(pair["raw"]) != pair["tokens"]]
+    assert len(wrong) <= 0.005 * len(pairs), wrong
+
+
+def test_captions_of_the_scored_sets(expectations):
+    for path in sorted((expectations / "captions").glob("*.expected.json")):
+        items = json.loads(path.read_text())["items"]
+        inputs = json.loads(path.with_name(path.name.replace("expected", "inputs")).read_text())
+        for item, given in zip(items, inputs, strict=True):
+            assert tokenize(given["prediction"]) == item["tokenized_prediction"]
+            assert [tokenize(text) for text in given["references"]] == item["tokenized_references"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "tokens"),
+    [
+        ("The man shouldn't've left at 3:30pm.", "the man should n't 've left at 3:30 pm"),
+        ("I cannot, he's gonna!", "i can not he 's gon na"),
+        ("(a 1,000-foot tower) [sic]", "-lrb- a 1,000-foot tower -rrb- -lsb- sic -rsb-"),
+        ("Vitamin C. The pill", "vitamin c the pill"),
+        ("AT&T but a&b", "at&t but a & b"),
+        ("line\r\nbreaks\u2028and\vtabs", "line breaks and tabs"),
+        ("   ", ""),
+    ],
+)
+def test_rules(raw, tokens):
+    assert tokenize(raw) == tokens
+
+
+def test_a_long_degenerate_prediction_is_one_token():
+    assert tokenize("a-" * 400 + "b") == "a-" * 400 + "b"
