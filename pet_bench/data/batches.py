@@ -1,0 +1,176 @@
+"""Batches of tensors: one task's, and those of several tasks trained jointly."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from math import ceil
+
+import numpy as np
+import torch
+
+from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example, Task
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples of one task.
+
+    input_ids (B, L) int64, padded on the right with the tokenizer's pad id. visual (B, I, N, f) float32.
+    target_ids (B, T) int64, padded with -100; scores (B,) float32, the score of each target. indices (B,) int64, the
+    examples' positions in their list.
+    """
+
+    task: str
+    ids: tuple[str, ...]
+    input_ids: torch.Tensor
+    visual: torch.Tensor
+    target_ids: torch.Tensor
+    scores: torch.Tensor
+    indices: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "ids")}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+
+class Ragged:
+    """Token sequences of different length in one flat array."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]):
+        self.ends = np.fromiter(accumulate(map(len, sequences)), np.int64, len(sequences))
+        self.flat = np.fromiter((token for row in sequences for token in row), np.int32)
+        self.lengths = np.diff(self.ends, prepend=0)
+
+    def padded(self, rows: np.ndarray, value: int) -> torch.Tensor:
+        """(B, longest of these rows) int64, padded on the right."""
+        lengths = self.lengths[rows]
+        result = np.full((len(rows), max(1, lengths.max(initial=0))), value, np.int64)
+        for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            result[i, :length] = self.flat[self.ends[row] - length : self.ends[row]]
+        return torch.from_numpy(result)
+
+
+class TaskBatches:
+    """One task's examples, tokenised once.
+
+    Texts and targets are cut on the right to the task's lengths, special tokens included; letter case is kept.
+    """
+
+    def __init__(
+        self, task: Task, examples: Sequence[Example], tokenizer, store: FeatureStore, *, text_only: bool = False
+    ):
+        self.task, self.examples, self.store, self.text_only = task, examples, store, text_only
+        self.pad = tokenizer.pad_token_id
+        self.rows = store.rows(examples)
+        self.texts, self.text_of = _tokenise(tokenizer, [e.text for e in examples], task.max_text)
+        # An example's possible targets stand side by side, from `starts` to `ends`.
+        targets = [e.targets or (("", 0.0),) for e in examples]
+        flat = [pair for pairs in targets for pair in pairs]
+        self.targets, self.target_of = _tokenise(tokenizer, [answer for answer, _ in flat], task.max_target)
+        self.target_scores = np.array([score for _, score in flat], np.float32)
+        self.ends = np.cumsum([len(pairs) for pairs in targets])
+        self.starts = self.ends - np.diff(self.ends, prepend=0)
+        self.single = all(len(pairs) == 1 for pairs in targets)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def count(self, batch_size: int) -> int:
+        """Batches in an epoch at this nominal batch size; the last, partial one is kept."""
+        return ceil(len(self) / self.task.batch_size(batch_size))
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The order of an epoch, the same for every seed, as in the published runs."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(epoch)).numpy()
+
+    def sampled(self, epoch: int, seed: int) -> np.ndarray:
+        """One target an example, (examples,), drawn in proportion to its scores.
+
+        Example i uses draw i of the generator seeded by (seed, epoch), so that its target depends on nothing else.
+        """
+        starts = self.starts
+        if self.single:
+            return starts
+        draws = np.random.default_rng((seed, epoch)).random(len(self))
+        running = np.concatenate([[0.0], np.cumsum(self.target_scores, dtype=np.float64)])
+        low, high = running[starts], running[self.ends]
+        found = np.searchsorted(running, low + draws * (high - low), side="right") - 1
+        return np.clip(found, starts, self.ends - 1)
+
+    def train_batches(self, epoch: int, batch_size: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `start`-th on, at this nominal batch size."""
+        size = self.task.batch_size(batch_size)
+        order, targets = self.order(epoch), self.sampled(epoch, seed)
+        for at in range(start * size, len(self), size):
+            indices = order[at : at + size]
+            yield self.batch(indices, targets[indices])
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """All examples once, `batch_size` at a time, those of like length together, each with its best target."""
+        spans = zip(self.starts, self.ends, strict=True)
+        best = np.array([start + self.target_scores[start:end].argmax() for start, end in spans], np.int64)
+        order = np.argsort(-self.texts.lengths[self.text_of], kind="stable")
+        for at in range(0, len(self), batch_size):
+            indices = order[at : at + batch_size]
+            yield self.batch(indices, best[indices])
+
+    def batch(self, indices: np.ndarray, targets: np.ndarray) -> Batch:
+        return Batch(
+            task=self.task.name,
+            ids=tuple(self.examples[i].id for i in indices),
+            input_ids=self.texts.padded(self.text_of[indices], self.pad),
+            visual=self.store.gather(self.rows[indices], text_only=self.text_only),
+            target_ids=self.targets.padded(self.target_of[targets], -100),
+            scores=torch.from_numpy(self.target_scores[targets]),
+            indices=torch.from_numpy(indices.astype(np.int64)),
+        )
+
+
+def _tokenise(tokenizer, texts: Sequence[str], limit: int | None) -> tuple[Ragged, np.ndarray]:
+    """Distinct texts as tokens, and which of them each text is."""
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    ids = tokenizer(list(distinct), truncation=limit is not None, max_length=limit)["input_ids"] if distinct else []
+    return Ragged(ids), np.array([distinct[text] for text in texts], np.int64)
+
+
+def joint_schedule(batch_counts: dict[str, int], epoch: int) -> list[str]:
+    """The task of each step of an epoch: every task as often as it has batches.
+
+    The list, tasks in the order given, is shuffled by `random.Random(epoch)` and consumed from its end, as in the
+    published runs; it is returned in the order of use.
+    """
+    schedule = [task for task, count in batch_counts.items() for _ in range(count)]
+    random.Random(epoch).shuffle(schedule)
+    return schedule[::-1]
+
+
+class MultiTask:
+    """Joint training: one batch, of one task, a step. Each task goes through all of its examples once an epoch."""
+
+    def __init__(self, tasks: Sequence[TaskBatches], *, batch_size: int, seed: int):
+        self.tasks = {batches.task.name: batches for batches in tasks}
+        self.batch_size, self.seed = batch_size, seed
+        self.counts = {name: batches.count(batch_size) for name, batches in self.tasks.items()}
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return sum(self.counts.values())
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `start`-th step on, the same ones as without a break."""
+        schedule = joint_schedule(self.counts, epoch)
+        done = Counter(schedule[:start])
+        streams = {
+            name: batches.train_batches(epoch, self.batch_size, self.seed, start=done[name])
+            for name, batches in self.tasks.items()
+        }
+        for name in schedule[start:]:
+            yield next(streams[name])

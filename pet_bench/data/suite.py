@@ -1,0 +1,52 @@
+"""Suites: sets of tasks that are trained jointly on the same kind of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pet_bench.errors import UserError, unknown
+from pet_bench.registry import SUITES, TASKS
+from pet_bench.spec import Visual
+
+
+@dataclass(frozen=True)
+class Suite:
+    """tasks: names, in the order that joint training lists them. visual: shape of the features.
+
+    recipe: what the suite changes of the backbone's recipe. embedded: makes data that comes with the package, if need
+    be, and returns its root; None where the user has to have the data.
+    """
+
+    plugin_kind: ClassVar[str] = "suite"
+    name: str
+    tasks: tuple[str, ...]
+    visual: Visual
+    recipe: dict[str, Any] = field(default_factory=dict)
+    embedded: Callable[[], Path] | None = None
+
+
+def suite_by_name(name: str) -> Suite:
+    """`image-text`; `image-text/vqa+gqa` for some of its tasks; `vqa` for a suite of one.
+
+    A lone task takes visual features, recipe and data from the first suite, in the alphabet, that has user data and
+    lists it, or else from any that lists it. Raises UserError for an unknown suite, task or combination.
+    """
+    base, _, part = name.partition("/")
+    if base in SUITES:
+        suite = SUITES.get(base)
+        if not part:
+            return suite
+        chosen = part.split("+")
+        foreign = [task for task in chosen if task not in suite.tasks]
+        if foreign:
+            raise UserError.many(unknown(f"task of suite {base}", task, suite.tasks) for task in foreign)
+        return replace(suite, name=name, tasks=tuple(task for task in suite.tasks if task in chosen))
+    if base in TASKS and not part:
+        homes = sorted((suite for suite in SUITES if base in suite.tasks), key=lambda suite: suite.embedded is not None)
+        if not homes:
+            raise UserError(f'task "{base}" is in no suite, so the shape of its features is unknown')
+        return replace(homes[0], name=name, tasks=(base,))
+    raise unknown("suite or task", base, {*SUITES.names(), *TASKS.names()})

@@ -1,0 +1,191 @@
+"""What a task is: readers of its files, and the facts of its protocol."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import h5py
+import numpy as np
+from pydantic import BeforeValidator
+
+from pet_bench.errors import UserError
+from pet_bench.metrics.scores import Scores
+from pet_bench.registry import METRICS
+
+Split = Literal["train", "valid", "test"]
+# A split that may be absent; "none" is how the command line says so.
+OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
+Loss = Literal["sample-mean", "score-weighted", "token-mean"]
+FEATURES = "clip_features/data_clip_RN101_att"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to learn from or be tested on.
+
+    text: all that the encoder reads, prompt included. images: feature keys. targets: answers and their scores, one of
+    which is learned at a time; empty where nothing is known (it then counts as the target "" with score 0).
+    references: plain data for the metric. kind: type of question, if there are types.
+    """
+
+    id: str
+    text: str
+    images: tuple[str, ...]
+    targets: tuple[tuple[str, float], ...] = ()
+    references: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """The answer is what the decoder writes. max_length counts special tokens, as in `transformers`."""
+
+    num_beams: int = 1
+    max_length: int = 20
+
+
+@dataclass(frozen=True)
+class Choose:
+    """The answer is the choice whose first sub-token is likeliest after one decoder pass; the last one wins a tie."""
+
+    choices: tuple[str, ...]
+
+
+class Task(ABC):
+    """A data set with its protocol. Subclasses are frozen pydantic dataclasses; their fields are protocol options.
+
+    Every task has the options `prompt` and the split names `train`, `valid` (None: no validation) and `test`; several
+    names joined by "+" are read one after the other. Lengths count special tokens, None is no truncation. A batch of
+    this task holds floor(batch_ratio · nominal batch size) examples.
+    """
+
+    plugin_kind: ClassVar[str] = "task"
+    name: ClassVar[str] = ""
+    loss: ClassVar[Loss] = "sample-mean"
+    max_text: ClassVar[int | None] = None
+    max_target: ClassVar[int | None] = None
+    batch_ratio: ClassVar[float] = 1.0
+    decoding: ClassVar[Generate | Choose] = Generate()
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    prompt: str
+    train: str
+    valid: str | None
+    test: str
+
+    def __post_init__(self):
+        shared = {*self.train.split("+")} & {*self.test.split("+")}
+        if shared:
+            raise UserError(f'{self.name}: split "{min(shared)}" is both trained on and tested on')
+
+    @abstractmethod
+    def read(self, root: Path, name: str, split: Split) -> Iterable[Example]:
+        """The examples of the split called `name` on disk, to be used as `split`; validates what it reads."""
+
+    @abstractmethod
+    def sources(self, root: Path, split: Split) -> list[Path]:
+        """The annotation files that `examples(root, split)` reads."""
+
+    def examples(self, root: Path | str, split: Split) -> list[Example]:
+        """All examples of a split.
+
+        Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
+        has a value of the wrong type, where an id occurs twice and where the split is empty.
+        """
+        names = getattr(self, split)
+        if not names:
+            raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
+        faults, found = [], []
+        for name in names.split("+"):
+            try:
+                found += self.read(Path(root), name, split)
+            except UserError as error:
+                faults.append(error)
+        if faults:
+            raise UserError.many(faults)
+        if not found:
+            raise UserError(f'{self.name}: split "{names}" holds no examples')
+        repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
+        if repeated:
+            count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
+            raise UserError(f'{self.name}: split "{names}": {count} more than once, the first is {repeated[0]!r}')
+        return found
+
+    def batch_size(self, nominal: int) -> int:
+        return max(1, int(self.batch_ratio * nominal + 1e-6))
+
+    # features -------------------------------------------------------------------------------------------------------
+
+    def feature_path(self, root: Path | str, key: str) -> Path:
+        """The file that holds a feature; by default a key is `<folder>/<image>`, and each image has an HDF5 file.
+
+        A key names the feature among those of all tasks that are trained together: tasks share files by sharing keys.
+        """
+        folder, image = key.split("/", 1)
+        return Path(root) / folder / FEATURES / f"{image}.h5"
+
+    def feature(self, root: Path | str, key: str) -> np.ndarray:
+        """The feature of one image as stored, (tokens, width). Raises OSError or KeyError where it cannot be read."""
+        with h5py.File(self.feature_path(root, key)) as file:
+            return file[f"{key.split('/', 1)[1]}/features"][:]
+
+    # scoring --------------------------------------------------------------------------------------------------------
+
+    @property
+    def metric_options(self) -> dict[str, Any]:
+        return {}
+
+    def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
+        return METRICS.get(self.metric)(**self.metric_options)(predictions, examples)
+
+    def constant_answer(self, examples: Sequence[Example]) -> str:
+        """The most frequent answer (soft answers count by their score); the first in the alphabet wins a tie."""
+        counts = Counter()
+        for example in examples:
+            for answer, score in example.targets:
+                counts[answer] += score
+        return min(counts, key=lambda answer: (-counts[answer], answer), default="")
+
+    def majority(self, train: Sequence[Example], test: Sequence[Example]) -> float:
+        """Primary score on `test` of giving every question the commonest training answer to questions of its kind.
+
+        Kinds that training lacks get the commonest answer of all. What a model without images and without words beyond
+        the kind of question can reach.
+        """
+        by_kind = defaultdict(list)
+        for example in train:
+            by_kind[example.kind].append(example)
+        overall = self.constant_answer(train)
+        answers = {kind: self.constant_answer(group) for kind, group in by_kind.items()} if len(by_kind) > 1 else {}
+        return self.score({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+
+
+def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits: Iterable[Split]) -> str:
+    """Twelve hex digits that change with any annotation file that is read and any feature that is packed."""
+    root = Path(root)
+    wanted = [(task, split) for task in tasks for split in splits if getattr(task, split)]
+    files = sorted({path for task, split in wanted for path in task.sources(root, split)})
+    listing = "\n".join(f"{file_hash(path)} {path.relative_to(root).as_posix()}" for path in files)
+    return sha256(f"{listing}\n{store}".encode()).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    status = path.stat()
+    return _file_hash(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _file_hash(path: Path, size: int, mtime: int) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Plug-ins: one file per data set. Imported as `pet_bench.tasks`."""

@@ -1,0 +1,77 @@
+"""COCO captions on the Karpathy splits (Chen et al. 2015, arXiv:1504.00325; Karpathy and Fei-Fei 2015).
+
+Files, as in a VL-Adapter workspace: `COCO/dataset_coco.json`, `COCO/clip_features/…/<image>.h5`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from pet_bench.data.rows import read_json, shown
+from pet_bench.data.task import Example, Generate, OptionalSplit, Split, Task
+from pet_bench.errors import unknown
+from pet_bench.metrics.cider import medoid
+from pet_bench.spec import STRICT
+
+
+class Sentence(TypedDict):
+    raw: str
+
+
+class Image(TypedDict):
+    filename: str
+    cocoid: int
+    split: str
+    sentences: list[Sentence]
+
+
+class Captions(TypedDict):
+    images: list[Image]
+
+
+@dataclass(frozen=True, config=STRICT)
+class CocoCaption(Task):
+    """The prompt is the whole text. Training has an example per caption, validation and testing one per image."""
+
+    name: ClassVar = "coco-caption"
+    loss: ClassVar = "token-mean"
+    max_text: ClassVar = 40
+    max_target: ClassVar = 40
+    batch_ratio: ClassVar = 50 / 60
+    decoding: ClassVar = Generate(num_beams=5, max_length=40)
+    metric: ClassVar = "cider"
+
+    prompt: str = "caption: "
+    train: str = "train+restval"
+    valid: OptionalSplit = "val"
+    test: str = "test"
+
+    def sources(self, root: Path, split: Split) -> list[Path]:
+        return [root / "COCO" / "dataset_coco.json"]
+
+    def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
+        path = self.sources(root, split)[0]
+        images = read_json(self.name, path, Captions)["images"]
+        chosen = [image for image in images if image["split"] == name]
+        if not chosen:
+            raise unknown(f"{self.name} split in {path}", name, {image["split"] for image in images})
+        bare = [image["filename"] for image in chosen if not image["sentences"]]
+        if bare:
+            raise shown((f"{self.name}: {path}: {name} has no captions" for name in bare), f"{self.name}: {path}")
+        for image in chosen:
+            captions = [sentence["raw"].strip() for sentence in image["sentences"]]
+            key, images = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)
+            if split == "train":
+                for i, caption in enumerate(captions):
+                    yield Example(f"{key}-{i}", self.prompt, images, ((caption, 1.0),))
+            else:
+                yield Example(key, self.prompt, images, ((captions[0], 1.0),), {"captions": captions})
+
+    def constant_answer(self, examples: Sequence[Example]) -> str:
+        """The medoid of the training captions, since few captions occur twice."""
+        return medoid([caption for example in examples for caption, _ in example.targets])

@@ -1,0 +1,57 @@
+"""GQA, balanced questions (Hudson and Manning 2019, arXiv:1902.09506).
+
+Files, as in a VL-Adapter workspace: `GQA/{train,valid,testdev}.json`, `VG/clip_features/…/<image>.h5` for train and
+valid, `GQA/clip_features/…/<image>.h5` for testdev.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from pet_bench.data.rows import read_json
+from pet_bench.data.task import Example, OptionalSplit, Split, Task
+from pet_bench.spec import STRICT
+
+
+class Row(TypedDict):
+    question_id: str | int
+    img_id: str
+    sent: str
+    label: dict[str, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class GQA(Task):
+    """Short answers. As published: trained on train and valid, `testdev` is both validation and test split.
+
+    prompt: "gpa: " is how the published scripts spell it.
+    """
+
+    name: ClassVar = "gqa"
+    max_text: ClassVar = 20
+    batch_ratio: ClassVar = 100 / 60
+    metric: ClassVar = "exact-match"
+
+    prompt: str = "gpa: "
+    train: str = "train+valid"
+    valid: OptionalSplit = "testdev"
+    test: str = "testdev"
+
+    def sources(self, root: Path, split: Split) -> list[Path]:
+        return [root / "GQA" / f"{name}.json" for name in getattr(self, split).split("+")]
+
+    def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
+        folder = "GQA" if name in ("testdev", "submit") else "VG"
+        for row in read_json(self.name, root / "GQA" / f"{name}.json", list[Row]):
+            yield Example(
+                id=str(row["question_id"]),
+                text=self.prompt + row["sent"],
+                images=(f"{folder}/{row['img_id']}",),
+                targets=tuple((answer, score) for answer, score in row["label"].items() if answer),
+                references={"label": row["label"]},
+            )

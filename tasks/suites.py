@@ -1,0 +1,51 @@
+"""The suites: which tasks are trained jointly, on what features."""
+
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+from pet_bench.data.cache import cache_dir
+from pet_bench.data.suite import Suite
+from pet_bench.spec import Visual
+
+
+def mini_image_text() -> Path:
+    """The mini world, drawn once into the cache; its folder is named after the source of what draws it."""
+    from pet_bench.data import patches
+    from pet_bench.mini import language, world, write
+
+    text = b"".join(Path(module.__file__).read_bytes() for module in (world, language, write, patches))
+    root = cache_dir() / "mini-image-text" / sha256(text).hexdigest()[:12]
+    if not (root / "scenes.json").is_file():
+        try:
+            write.write_image_text(root)
+        except OSError:  # another process was first, or something half-copied stands there
+            if not (root / "scenes.json").is_file():
+                shutil.rmtree(root, ignore_errors=True)
+                write.write_image_text(root)
+    return root
+
+
+IMAGE_TEXT = Suite(
+    name="image-text",
+    tasks=("vqa", "gqa", "nlvr2", "coco-caption"),
+    visual=Visual(width=2048, tokens=49, pooled=36, images=2),
+)
+VIDEO_TEXT = Suite(
+    name="video-text",
+    tasks=("tvqa", "how2qa", "tvc", "yc2c"),
+    visual=Visual(width=512, tokens=64, pooled=64, images=2),
+)
+MINI_IMAGE_TEXT = Suite(
+    name="mini-image-text",
+    tasks=IMAGE_TEXT.tasks,
+    visual=Visual(width=192, tokens=36, pooled=36, images=2),
+    embedded=mini_image_text,
+)
+NLVR_V1 = Suite(
+    name="nlvr-v1",
+    tasks=("nlvr-v1",),
+    visual=Visual(width=192, tokens=36, pooled=36, images=3),
+)
