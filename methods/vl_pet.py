@@ -102,3 +102,4 @@ class VLPETSmall(VLPET):
 
     name: ClassVar = "vl-pet-small"
     granularity: ClassVar = "small"
+    batch_invariant: ClassVar = False  # the gate's mean counts padding

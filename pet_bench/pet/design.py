@@ -72,13 +72,15 @@ class Insert:
     @property
     def formula(self) -> str:
         """The equation of this insert, ΔH and G filled in."""
-        body = (
-            "H" if self.delta is None else f"H + ΔH,  ΔH = {self.delta.formula.format(x='HX'[self.reads == 'input'])}"
-        )
-        if self.gate is None:
-            return f"H' = {self.scale} · ({body})" if self.scale != 1 else f"H' = {body}"
-        scale = f"{self.scale} · " if self.scale != 1 else ""
-        return f"H' = {body};  H'' = {scale}G ⊙ H',  G = {self.gate.formula}"
+        scale = f"{self.scale:g} · " if self.scale != 1 else ""
+        gate = "G ⊙ " if self.gate else ""
+        total = "H + ΔH" if self.delta else "H"
+        terms = [f"H' = {scale}{gate}({total})" if scale or gate else f"H' = {total}"]
+        if self.delta:
+            terms.append(f"ΔH = {self.delta.formula.format(x='X' if self.reads == 'input' else 'H')}")
+        if self.gate:
+            terms.append(f"G = {self.gate.formula}")
+        return ",  ".join(terms)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ class Method(ABC):
     """A PET method. Subclasses are pydantic dataclasses (frozen, no unknown options).
 
     name: the registry's and the command line's. source, year: where it was published. learning_rates: peak learning
-    rate by backbone name or, failing that, by family; `None` under a key the source does not cover means it must be
-    given.
+    rate by backbone name or, failing that, by family; where neither is there, the recipe must give one.
+    identity_at_start: before training, the model's output is that of the untouched backbone. batch_invariant: an
+    example's output does not depend on what it is batched with.
     """
 
     plugin_kind: ClassVar[str] = "method"
@@ -25,6 +26,8 @@ class Method(ABC):
     source: ClassVar[str]
     year: ClassVar[int]
     learning_rates: ClassVar[dict[str, float]]
+    identity_at_start: ClassVar[bool] = False
+    batch_invariant: ClassVar[bool] = True
 
     @classmethod
     def defaults(cls, shape: Shape) -> dict[str, Any]:
