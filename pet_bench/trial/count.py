@@ -1,0 +1,52 @@
+"""Exact parameter counts and descriptions of methods, without weights."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.load import build
+from pet_bench.data.suite import suite_by_name
+from pet_bench.pet import Method, attach, build_method, count, default_spec
+from pet_bench.spec import MethodSpec
+
+
+@dataclass(frozen=True)
+class Description:
+    """A method on a backbone: its options, where it attaches, what trains, its counts by group."""
+
+    method: Method
+    options: dict[str, Any]
+    inserts: list[tuple[tuple[str, ...], str]] = field(default_factory=list)  # sites, formula
+    train: tuple[str, ...] = ()
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def doc(self) -> str:
+        """The docstrings of the method's class and of the family it belongs to."""
+        family = [cls for cls in type(self.method).__mro__ if issubclass(cls, Method) and cls is not Method]
+        return "\n\n".join(inspect.cleandoc(cls.__doc__) for cls in family if cls.__doc__)
+
+
+def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
+    """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
+    known, visual = find_backbone(backbone), suite_by_name(suite).visual
+    shape = known.shape
+    built = build_method(method, shape)
+    design = built.design(shape)
+    model = attach(build(known, visual, device="meta"), design)
+    return Description(
+        method=built,
+        options=default_spec(built).options,
+        inserts=[(insert.sites, insert.formula) for insert in design.inserts],
+        train=design.train,
+        counts=count(model),
+    )
+
+
+def count_parameters(backbone: str, method: MethodSpec, suite: str) -> dict[str, Any]:
+    """{suite, backbone, method, trainable, total, percent, groups}: exact integers, on the `meta` device."""
+    counts = describe(method, backbone, suite).counts
+    return {"suite": suite, "backbone": backbone, "method": str(method), **counts}

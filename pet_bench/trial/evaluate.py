@@ -1,0 +1,69 @@
+"""Predictions by generation, or by choosing between words, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.data.batches import Batch, TaskBatches
+from pet_bench.data.task import Choose, Generate
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode is put back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def predict(
+    model: VisionLanguageModel,
+    tokenizer,
+    batches: TaskBatches,
+    batch_size: int,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, str]:
+    """The prediction of every example, by id. `on_batch(done, total)` is called after each batch."""
+    decoding, device = batches.task.decoding, next(model.parameters()).device
+    decode = {Generate: _generate, Choose: _choose}[type(decoding)]
+    total, predictions = -(-len(batches) // batch_size), {}
+    with evaluating(model):
+        for done, batch in enumerate(batches.eval_batches(batch_size), start=1):
+            texts = decode(model, tokenizer, batch.to(device), decoding)
+            predictions.update(zip(batch.ids, texts, strict=True))
+            on_batch(done, total)
+    return predictions
+
+
+def _generate(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Generate) -> list[str]:
+    ids = model.generate(batch.input_ids, batch.visual, num_beams=decoding.num_beams, max_length=decoding.max_length)
+    # the published runs decode with this clean-up ("red ." → "red.")
+    return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
+
+
+def _choose(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Choose) -> list[str]:
+    """The choice whose first sub-token has the largest logit after one decoder pass; the last of them wins a tie.
+
+    BART's decoder is fed its start and `<s>`, T5's its start alone, as each was trained.
+    """
+    states, mask = model.encode(batch.input_ids, batch.visual)
+    start = [model.lm.config.decoder_start_token_id]
+    if model.shape.family == "bart":
+        start.append(model.lm.config.bos_token_id)
+    logits = model.decode(states, mask, torch.tensor([start] * len(batch), device=states.device))[:, -1]  # (B, V)
+    firsts = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in decoding.choices]
+    return [decoding.choices[i] for i in _last_argmax(logits[:, firsts])]
+
+
+def _last_argmax(values: Tensor) -> list[int]:
+    """Row-wise index of the largest value of (B, C), the last of equals."""
+    return (values.shape[1] - 1 - values.flip(1).argmax(dim=1)).tolist()
