@@ -18,13 +18,8 @@ from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 Version = Literal["2016", "2021"]
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-NUMERALS = dict(
-    zip(
-        ["none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
-        strict=True,
-    )
-)
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMERALS = {"none": "0"} | {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = {"a", "an", "the"}
 
 # The official table maps a contraction that lost one of its apostrophes to the whole one; these are the whole ones.

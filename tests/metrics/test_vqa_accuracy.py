@@ -81,5 +81,5 @@ def test_a_missing_and_a_surplus_prediction_are_reported_together():
 
 
 def test_unknown_version():
-    with pytest.raises(UserError, match='unknown version of the VQA accuracy "2015".*2016, 2021'):
+    with pytest.raises(UserError, match=r'unknown version of the VQA accuracy "2015".*2016, 2021'):
         VQAAccuracy("2015")

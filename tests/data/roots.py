@@ -1,0 +1,166 @@
+"""Tiny data sets in the layout and with the schemas and sizes of the real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from pet_bench.spec import Visual
+
+VISUAL = Visual(width=2048, tokens=49, pooled=36, images=2)
+FEATURES = "clip_features/data_clip_RN101_att"
+WORDS = (
+    *("vqa", ":", "gpa", "nlvr", "caption", "what", "colour", "is", "the", "cat", "dog", "red", "blue", "green"),
+    *("yes", "no", "a", "on", "mat", "true", "false", "how", "many"),
+)
+
+
+def tokenizer(words=WORDS) -> PreTrainedTokenizerFast:
+    """One token a word, `<s> … </s>` around a text; letter case counts."""
+    vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *words])}
+    model = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    model.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=model, **special)
+
+
+def dump(path: Path, content) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def grid(root: Path, folder: str, image: str, value: float | np.ndarray = 0.0, *, key: str | None = None) -> Path:
+    """One HDF5 feature file; a number fills the whole grid."""
+    path = root / folder / FEATURES / f"{image}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    feature = value if isinstance(value, np.ndarray) else np.full((49, 2048), value, np.float16)
+    with h5py.File(path, "w") as file:
+        file[f"{key or image}/features"] = feature
+    return path
+
+
+def vqa(root: Path) -> Path:
+    for split, part, first in (("train", "train2014", 10), ("val", "val2014", 20), ("test", "val2014", 30)):
+        rows = []
+        for i in range(4):
+            image = f"COCO_{part}_{first + i:012d}"
+            grid(root, "COCO", image, float(first + i))
+            rows.append(
+                {
+                    "question_id": first + i,
+                    "img_id": image,
+                    "sent": "what colour is the cat" if i % 2 else "is the cat red",
+                    "label": {"red": 1.0, "blue": 0.3} if i % 2 else {"yes": 0.9},
+                    "answer_type": "other" if i % 2 else "yes/no",
+                    "question_type": "what colour" if i % 2 else "is the",
+                }
+            )
+        dump(root / "vqa" / f"karpathy_{split}.json", rows)
+    for part, ids in (("train2014", range(10, 14)), ("val2014", [*range(20, 24), *range(30, 34)])):
+        annotations = [
+            {
+                "question_id": i,
+                "image_id": i,
+                "question_type": "what colour" if i % 2 else "is the",
+                "answer_type": "other" if i % 2 else "yes/no",
+                "multiple_choice_answer": "red" if i % 2 else "yes",
+                "answers": [
+                    {"answer": "red" if i % 2 else "yes", "answer_confidence": "yes", "answer_id": n + 1}
+                    for n in range(10)
+                ],
+            }
+            for i in ids
+        ]
+        dump(root / "vqa" / f"v2_mscoco_{part}_annotations.json", {"annotations": annotations})
+    return root
+
+
+def gqa(root: Path) -> Path:
+    for split, folder, first in (("train", "VG", 1), ("valid", "VG", 4), ("testdev", "GQA", 7)):
+        rows = []
+        for i in range(first, first + 3):
+            image = f"n{i}" if folder == "GQA" else str(i)
+            grid(root, folder, image, float(i))
+            label = {"yes": 1.0} if i % 3 else {"no": 1.0}
+            rows.append({"question_id": f"{i:08d}", "img_id": image, "sent": "is the dog blue", "label": label})
+        dump(root / "GQA" / f"{split}.json", rows)
+    return root
+
+
+def nlvr2(root: Path) -> Path:
+    for split, prefix in (("train", "train"), ("valid", "dev"), ("test", "test1")):
+        rows = []
+        for pair in range(2):
+            stem = f"{prefix}-7-{pair}"
+            for k in range(2):
+                grid(root, "nlvr", f"{stem}-img{k}", float(2 * pair + k))
+            rows.append(
+                {
+                    "identifier": f"{stem}-0",
+                    "img0": f"{stem}-img0",
+                    "img1": f"{stem}-img1",
+                    "label": pair,
+                    "sent": "the cat is on the mat " * 12,
+                    "uid": f"nlvr2_{split}_{pair}",
+                }
+            )
+        dump(root / "nlvr" / f"{split}.json", rows)
+    return root
+
+
+def coco_caption(root: Path) -> Path:
+    images = []
+    for number, split in enumerate(("train", "train", "restval", "val", "test"), start=50):
+        name = f"COCO_{'train' if split == 'train' else 'val'}2014_{number:012d}"
+        grid(root, "COCO", name, float(number))
+        images.append(
+            {
+                "filepath": "val2014",
+                "filename": f"{name}.jpg",
+                "imgid": number,
+                "cocoid": number,
+                "split": split,
+                "sentids": [1, 2],
+                "sentences": [
+                    {"raw": " a cat on a mat \n", "tokens": [], "imgid": number, "sentid": 1},
+                    {"raw": "a red cat", "tokens": [], "imgid": number, "sentid": 2},
+                ],
+            }
+        )
+    dump(root / "COCO" / "dataset_coco.json", {"images": images, "dataset": "coco"})
+    return root
+
+
+def nlvr_v1(root: Path, splits=("train", "dev", "test"), permutations=(0, 1)) -> Path:
+    """Boxes of one grey value each: 0, 100 and 200 in permutation 0."""
+    for split in splits:
+        folder = root / "nlvr" / split
+        rows = []
+        for i in range(3):
+            rows.append(
+                {
+                    "sentence": "there is a red box",
+                    "label": "true" if i else "false",
+                    "identifier": f"12-{i}",
+                    "directory": str(i),
+                    "structured_rep": [[], [], []],
+                }
+            )
+            (folder / "images" / str(i)).mkdir(parents=True)
+            for permutation in permutations:
+                pixels = np.full((100, 400, 3), 128, np.uint8)
+                for box in range(3):
+                    pixels[:, 150 * box : 150 * box + 100] = 100 * ((box + permutation) % 3)
+                Image.fromarray(pixels).convert("RGBA").save(
+                    folder / "images" / str(i) / f"{split}-12-{i}-{permutation}.png"
+                )
+        (folder / f"{split}.json").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return root

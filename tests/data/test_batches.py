@@ -1,0 +1,182 @@
+"""Batches: content, order, sampling, restart."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from pet_bench.tasks.gqa import GQA
+from pet_bench.tasks.nlvr2 import NLVR2
+from pet_bench.tasks.vqa import VQA
+
+from pet_bench.data.batches import MultiTask, TaskBatches, joint_schedule
+from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example
+from tests.data import roots
+
+TOKENIZER = roots.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    roots.vqa(root)
+    roots.gqa(root)
+    return roots.nlvr2(root)
+
+
+@pytest.fixture(scope="module")
+def store(root, tmp_path_factory):
+    wanted = [(task, task.examples(root, "train")) for task in (VQA(), GQA(), NLVR2())]
+    return FeatureStore.pack(root, wanted, roots.VISUAL, cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def batches(root, store):
+    def batches(task, examples=None, **options):
+        return TaskBatches(task, examples or task.examples(root, "train"), TOKENIZER, store, **options)
+
+    return batches
+
+
+def questions(number, **fields):
+    image = ("COCO/COCO_train2014_000000000010",)
+    return [Example(**{"id": str(i), "text": "vqa: is the cat red", "images": image, **fields}) for i in range(number)]
+
+
+def same(left, right):
+    tensors = ("input_ids", "visual", "target_ids", "scores", "indices")
+    return left.ids == right.ids and all(torch.equal(getattr(left, t), getattr(right, t)) for t in tensors)
+
+
+def words(ids):
+    return [TOKENIZER.decode([i for i in row if i not in (-100, TOKENIZER.pad_token_id)]) for row in ids.tolist()]
+
+
+def test_a_batch_holds_what_its_examples_say(batches):
+    gqa = batches(GQA())
+    (batch,) = gqa.train_batches(0, 100, seed=0)
+    assert len(batch) == 6 and batch.task == "gqa"
+    assert batch.input_ids.tolist()[0] == TOKENIZER("gpa: is the dog blue")["input_ids"]
+    for row, index in enumerate(batch.indices.tolist()):
+        example = gqa.examples[index]
+        assert batch.ids[row] == example.id
+        assert batch.visual[row, 0, 0, 0] == float(example.images[0].split("/")[1])
+        assert words(batch.target_ids)[row] == f"<s> {example.targets[0][0]} </s>"
+    assert batch.scores.tolist() == [1.0] * 6
+
+
+def test_padding(batches):
+    examples = [*questions(1, text="vqa: a", targets=(("red cat", 1.0),)), *questions(1, id="b", targets=(("a", 1.0),))]
+    batch = batches(VQA(), examples).batch(np.array([0, 1]), np.array([0, 1]))
+    assert batch.input_ids[0, 5:].eq(TOKENIZER.pad_token_id).all() and batch.input_ids.shape == (2, 8)
+    assert batch.target_ids[1].tolist()[-1] == -100 and batch.target_ids.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "target"), [(VQA, 20, 10), (GQA, 20, 43), (NLVR2, 43, 43)], ids=["vqa", "gqa", "nlvr2"]
+)
+def test_truncation_on_the_right_counts_special_tokens(batches, kind, text, target):
+    long = "is " + "the cat " * 20
+    image = ("nlvr/train-7-0-img0", "nlvr/train-7-0-img1") if kind is NLVR2 else ("VG/1",)
+    batch = next(batches(kind(), [Example("1", long, image, ((long, 1.0),))]).eval_batches(1))
+    assert batch.input_ids.shape == (1, text)
+    assert batch.target_ids.shape == (1, target)
+    assert words(batch.input_ids)[0].startswith("<s> is the cat") and batch.input_ids[0, -1] == TOKENIZER.eos_token_id
+
+
+def test_letter_case_is_kept(batches):
+    batch = next(batches(GQA(), [Example("1", "Red red", ("VG/1",))]).eval_batches(1))
+    assert batch.input_ids[0].tolist() == [0, TOKENIZER.unk_token_id, TOKENIZER.convert_tokens_to_ids("red"), 2]
+
+
+def test_an_example_without_answer_has_the_empty_target_and_score_0(batches):
+    batch = next(batches(VQA(), questions(1)).train_batches(0, 1, seed=0))
+    assert batch.target_ids.tolist() == [[0, 2]] and batch.scores.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_an_epoch_has_every_example_once_in_the_published_order(batches, epoch):
+    found = [i for b in batches(VQA(), questions(50)).train_batches(epoch, 8, seed=1) for i in b.indices.tolist()]
+    assert found == torch.randperm(50, generator=torch.Generator().manual_seed(epoch)).tolist()
+
+
+def test_the_seed_changes_the_answers_but_not_the_order(batches):
+    vqa = batches(VQA(), questions(300, targets=(("red", 1.0), ("blue", 1.0))))
+    (first,), (second,), (again,) = (list(vqa.train_batches(2, 300, seed=seed)) for seed in (1, 2, 1))
+    assert torch.equal(first.indices, second.indices) and same(first, again)
+    assert not torch.equal(first.target_ids, second.target_ids)
+
+
+def test_answers_are_drawn_in_proportion_to_their_scores(batches):
+    targets = (("red", 0.3), ("blue", 0.0), ("green", 0.9))
+    vqa = batches(VQA(), questions(4000, targets=targets))
+    drawn = Counter()
+    for epoch in range(3):
+        drawn.update(vqa.sampled(epoch, seed=0) - vqa.starts)
+    assert drawn[1] == 0 and drawn[0] / 12000 == pytest.approx(0.25, abs=0.02)
+
+
+def test_an_answer_depends_on_seed_epoch_and_index_only(batches):
+    targets = (("red", 0.6), ("blue", 0.3), ("green", 0.9))
+    some, more = batches(VQA(), questions(20, targets=targets)), batches(VQA(), questions(30, targets=targets))
+    assert np.array_equal(some.sampled(4, 7) - some.starts, (more.sampled(4, 7) - more.starts)[:20])
+    assert not np.array_equal(some.sampled(4, 7), some.sampled(5, 7))
+
+
+def test_batches_are_sized_by_the_task_and_the_last_one_is_kept(batches):
+    gqa = batches(GQA(), [Example(str(i), "a", ("VG/1",)) for i in range(12)])
+    assert [len(b) for b in gqa.train_batches(0, 3, seed=0)] == [5, 5, 2]
+    assert gqa.count(3) == 3
+
+
+def test_evaluation_sees_every_example_once_longest_first_with_its_best_target(batches):
+    examples = [
+        Example(str(i), "a " * (1 + i % 5), ("COCO/COCO_train2014_000000000010",), (("red", 0.3), ("blue", 0.9)))
+        for i in range(11)
+    ]
+    found = list(batches(VQA(), examples).eval_batches(4))
+    assert [len(b) for b in found] == [4, 4, 3]
+    assert sorted(i for b in found for i in b.ids) == sorted(e.id for e in examples)
+    lengths = [n for b in found for n in b.input_ids.ne(TOKENIZER.pad_token_id).sum(1).tolist()]
+    assert lengths == sorted(lengths, reverse=True)
+    assert set(words(torch.cat([b.target_ids for b in found]))) == {"<s> blue </s>"}
+
+
+def test_text_only_zeroes_the_images_and_nothing_else(batches):
+    blind, seeing = (next(batches(GQA(), text_only=flag).train_batches(0, 9, seed=0)) for flag in (True, False))
+    assert not blind.visual.any() and seeing.visual.any() and blind.visual.shape == seeing.visual.shape
+    assert torch.equal(blind.input_ids, seeing.input_ids)
+
+
+# joint training ------------------------------------------------------------------------------------------------------
+
+
+def test_the_schedule_is_the_published_one():
+    listed = ["vqa"] * 3 + ["gqa"] * 2 + ["nlvr2"]
+    random.Random(5).shuffle(listed)
+    published = [listed.pop() for _ in range(6)]
+    assert joint_schedule({"vqa": 3, "gqa": 2, "nlvr2": 1}, 5) == published
+
+
+def joint(batches):
+    return MultiTask([batches(VQA()), batches(GQA()), batches(NLVR2())], batch_size=2, seed=3)
+
+
+def test_a_joint_epoch_goes_once_through_every_task(batches):
+    multi = joint(batches)
+    steps = list(multi.epoch(1))
+    assert len(steps) == len(multi) == 2 + 2 + 2
+    assert [b.task for b in steps] == joint_schedule(multi.counts, 1)
+    assert Counter(b.task for b in steps for _ in b.ids) == {"vqa": 4, "gqa": 6, "nlvr2": 2}
+    assert len({(b.task, i) for b in steps for i in b.ids}) == 12
+
+
+@pytest.mark.parametrize("start", range(7))
+def test_an_epoch_can_be_taken_up_at_any_step(batches, start):
+    whole, rest = list(joint(batches).epoch(2)), list(joint(batches).epoch(2, start))
+    assert len(rest) == 6 - start
+    assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))

@@ -1,0 +1,214 @@
+"""Packing: what comes back is what was written, once, and every damaged file is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pet_bench.tasks.coco_caption import CocoCaption
+from pet_bench.tasks.nlvr2 import NLVR2
+from pet_bench.tasks.nlvr_v1 import NLVRv1
+from pet_bench.tasks.vqa import VQA
+
+from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example, data_fingerprint
+from pet_bench.errors import UserError
+from pet_bench.spec import Visual
+from tests.data import roots
+
+
+@pytest.fixture
+def root(tmp_path):
+    return roots.vqa(tmp_path / "datasets")
+
+
+@pytest.fixture
+def pack(root, tmp_path):
+    def pack(*tasks, split="test", visual=roots.VISUAL, **options):
+        wanted = [(task, task.examples(root, split)) for task in tasks or (VQA(),)]
+        return FeatureStore.pack(root, wanted, visual, cache=tmp_path / "cache", **options)
+
+    return pack
+
+
+def folders(tmp_path):
+    return sorted((tmp_path / "cache" / "features").iterdir())
+
+
+def test_features_come_back_in_the_order_asked_for(root, pack):
+    examples = VQA().examples(root, "test")
+    store = pack()
+    rows = store.rows(examples[::-1])
+    visual = store.gather(rows)
+    assert visual.shape == (4, 1, 49, 2048) and visual.dtype == torch.float32
+    assert visual[:, 0, 0, 0].tolist() == [33.0, 32.0, 31.0, 30.0]
+
+
+def test_two_images_an_example(root, pack):
+    roots.nlvr2(root)
+    task = NLVR2()
+    examples = task.examples(root, "test")
+    store = pack(task)
+    assert store.gather(store.rows(examples))[:, :, 0, 0].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_three_boxes_an_example(tmp_path):
+    root, task = roots.nlvr_v1(tmp_path / "datasets"), NLVRv1()
+    examples = task.examples(root, "test")
+    visual = Visual(width=192, tokens=36, pooled=36, images=3)
+    store = FeatureStore.pack(root, [(task, examples)], visual, cache=tmp_path)
+    features = store.gather(store.rows(examples))
+    assert features.shape == (3, 3, 36, 192)
+    assert ((features.mean((2, 3)) + 1) * 127.5).tolist() == [pytest.approx([0, 100, 200], abs=0.2)] * 3
+
+
+def test_text_only_is_zeros(root, pack):
+    store = pack()
+    rows = store.rows(VQA().examples(root, "test"))
+    visual = store.gather(rows, text_only=True)
+    assert visual.shape == (4, 1, 49, 2048) and not visual.any()
+
+
+def test_tasks_share_the_images_they_have_in_common(root, pack):
+    roots.coco_caption(root)
+    images = json.loads((root / "COCO" / "dataset_coco.json").read_text())
+    images["images"][-1]["filename"] = "COCO_val2014_000000000030.jpg"
+    roots.dump(root / "COCO" / "dataset_coco.json", images)
+    assert len(pack(VQA(), CocoCaption()).index) == 4
+
+
+def test_a_second_call_reads_nothing(root, pack, tmp_path, monkeypatch):
+    first = pack()
+    monkeypatch.setattr(VQA, "feature", lambda *_: pytest.fail("a source file was opened"))
+    assert pack().fingerprint == first.fingerprint
+    assert len(folders(tmp_path)) == 1
+    assert isinstance(first.array, np.memmap) and first.array.dtype == np.float16
+
+
+def test_the_fingerprint_is_that_of_the_contents(root, pack, tmp_path):
+    first = pack().fingerprint
+    path = roots.grid(root, "COCO", "COCO_val2014_000000000030", 5.0)
+    changed = pack().fingerprint
+    assert changed != first and len(folders(tmp_path)) == 2
+    roots.grid(root, "COCO", "COCO_val2014_000000000030", 30.0)
+    path.touch()
+    assert pack().fingerprint == first
+
+
+@pytest.mark.parametrize("damage", ["truncate", "manifest"])
+def test_a_damaged_pack_is_made_again(root, pack, tmp_path, damage):
+    pack()
+    (folder,) = folders(tmp_path)
+    path = folder / {"truncate": "features.npy", "manifest": "manifest.json"}[damage]
+    path.write_bytes(path.read_bytes()[:1000] if damage == "truncate" else b"{}")
+    store = pack()
+    assert folders(tmp_path) == [folder]
+    assert store.gather(store.rows(VQA().examples(root, "test")))[0, 0, 0, 0] == 30.0
+
+
+def test_an_interrupted_packing_leaves_nothing(pack, tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(progress=interrupt)
+    assert folders(tmp_path) == []
+
+
+def test_progress_counts_up_to_all(pack):
+    calls = []
+    pack(progress=lambda *call: calls.append(call))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+# damaged features ----------------------------------------------------------------------------------------------------
+
+FIRST = "COCO_val2014_000000000030"
+NAN = np.full((49, 2048), 1.0, np.float32)
+NAN[3, 7] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda root: roots.grid(root, "COCO", FIRST).unlink(), "is missing"),
+        (lambda root: roots.grid(root, "COCO", FIRST).write_bytes(b"\x89HDF\r\n\x1a\n cut"), "cannot be read"),
+        (lambda root: roots.grid(root, "COCO", FIRST, key="other"), "has no key for"),
+        (
+            lambda root: roots.grid(root, "COCO", FIRST, np.ones((36, 2048))),
+            "has shape (36, 2048), expected (49, 2048)",
+        ),
+        (lambda root: roots.grid(root, "COCO", FIRST, np.ones((49, 512))), "has shape (49, 512), expected (49, 2048)"),
+        (lambda root: roots.grid(root, "COCO", FIRST, NAN), "holds NaN, infinity or a value beyond half precision"),
+        (lambda root: roots.grid(root, "COCO", FIRST, np.full((49, 2048), 1e6)), "beyond half precision"),
+    ],
+    ids=["missing", "unreadable", "no key", "tokens", "width", "nan", "too large"],
+)
+def test_a_damaged_feature_is_named(root, pack, tmp_path, damage, said):
+    damage(root)
+    with pytest.raises(UserError) as error:
+        pack()
+    (line,) = error.value.faults
+    assert line.startswith("vqa: ") and f"{FIRST}.h5" in line and f"COCO/{FIRST}" in line and said in line
+    cache = tmp_path / "cache" / "features"
+    assert not cache.exists() or folders(tmp_path) == []
+
+
+def test_a_truncated_file(root, pack):
+    path = roots.grid(root, "COCO", FIRST, 1.0)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(UserError, match="cannot be read"):
+        pack()
+
+
+def test_all_damaged_features_come_together(root, pack):
+    for i in (30, 31):
+        roots.grid(root, "COCO", f"COCO_val2014_{i:012d}", np.ones((2, 2)))
+    with pytest.raises(UserError) as error:
+        pack()
+    assert len(error.value.faults) == 2
+
+
+def test_many_missing_features_are_cut_at_twenty_with_a_count(root, tmp_path):
+    examples = [Example(str(i), "", (f"COCO/{i:03d}",)) for i in range(25)]
+    with pytest.raises(UserError) as error:
+        FeatureStore.pack(root, [(VQA(), examples)], roots.VISUAL, cache=tmp_path)
+    assert len(error.value.faults) == 21 and error.value.faults[-1] == "features: and 5 faults more"
+
+
+def test_more_images_than_the_suite_has_room_for(root, pack):
+    roots.nlvr2(root)
+    with pytest.raises(UserError, match="'test1-7-0-0' has 2 images, at most 1 fit"):
+        pack(NLVR2(), visual=Visual(width=2048, tokens=49, pooled=36, images=1))
+
+
+def test_a_cache_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to the cache"):
+        FeatureStore.pack(root, [(VQA(), VQA().examples(root, "test"))], roots.VISUAL, cache=tmp_path / "file")
+
+
+def test_a_full_disk_is_said_before_packing(pack, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match=r"packing needs .* GB are free"):
+        pack()
+
+
+# provenance ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_fingerprint_follows_annotations_and_features(root):
+    def fingerprint(store="s", splits=("train", "test")):
+        return data_fingerprint(root, [VQA()], store, splits)
+
+    first = fingerprint()
+    assert first == fingerprint() and len(first) == 12
+    assert len({first, fingerprint("t"), fingerprint(splits=("train",))}) == 3
+    path = root / "vqa" / "karpathy_val.json"
+    path.write_text(path.read_text() + " ")
+    assert fingerprint() == first  # not read for these splits
+    path = root / "vqa" / "karpathy_train.json"
+    path.write_text(path.read_text() + " ")
+    assert fingerprint() != first
