@@ -99,17 +99,31 @@ def show(
     """Show a method on a backbone: its options, what it inserts where, and what trains."""
     _load_plugins(plugin)
     from rich.console import Console
-    from rich.pretty import Pretty
+    from rich.markup import escape
     from rich.table import Table
 
     from pet_bench.spec import MethodSpec
-    from pet_bench.trial.describe import describe
+    from pet_bench.trial.count import describe
 
-    options = dict(map(_key_value, option or []))
+    found = describe(MethodSpec(method, dict(map(_key_value, option or []))), backbone, suite)
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(str(method))}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
+    console.print(escape(found.doc), soft_wrap=True)
+    rows = {
+        "options": [f"{key} = {value}" for key, value in found.options.items()],
+        "inserts": [f"{formula}   at {', '.join(sites)}" for sites, formula in found.inserts],
+        "trains also": list(found.train),
+        "parameters": [
+            *(f"{group} {number:,}" for group, number in found.counts["groups"].items()),
+            "trainable {trainable:,} of {total:,} ({percent:.2f} %)".format(**found.counts),
+        ],
+    }
     table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in describe(MethodSpec(method, options), backbone, suite).items():
-        table.add_row(f"[bold]{key}[/bold]", value if isinstance(value, str) else Pretty(value))
-    Console().print(table)
+    for title, lines in rows.items():
+        for index, line in enumerate(lines):
+            table.add_row("" if index else f"[bold]{title}[/bold]", escape(line))
+    console.print()
+    console.print(table)
 
 
 @app.command(
@@ -126,7 +140,7 @@ def params(
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
     plugin: Plugins = None,
 ) -> None:
-    """Count trainable parameters, without loading weights."""
+    """Count trainable parameters, without loading weights; csv and json also by group."""
     _load_plugins(plugin)
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
@@ -147,20 +161,20 @@ def params(
 
     groups = list(dict.fromkeys(group for count in counts for group in count["groups"]))
     keys = ["suite", "backbone", "method", "trainable", "total", "percent"]
-    rows = [[count[key] for key in keys] + [count["groups"].get(group, 0) for group in groups] for count in counts]
-    frame = pd.DataFrame(rows, columns=keys + groups)
     if format == Format.CSV:
-        print(frame.to_csv(index=False, lineterminator="\n"), end="")
+        rows = [[count[key] for key in keys] + [count["groups"].get(g, 0) for g in groups] for count in counts]
+        print(pd.DataFrame(rows, columns=keys + groups).to_csv(index=False, lineterminator="\n"), end="")
         return
 
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(frame.columns):
-        table.add_column(name, justify="right" if index > 2 else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(v if isinstance(v, str) else f"{v:,}" if isinstance(v, int) else f"{v:.2f}" for v in row))
+    for name in keys:
+        table.add_column(name, justify="right" if name in keys[3:] else "left")
+    for count in counts:
+        numbers = f"{count['trainable']:,}", f"{count['total']:,}", f"{count['percent']:.2f}"
+        table.add_row(*(count[key] for key in keys[:3]), *numbers)
     Console().print(table)
 
 
@@ -241,10 +255,10 @@ def _configure(plan: Grid, changes: list[str], cpus: int | None, max_concurrent:
     from pet_bench.grid.spec import parse
     from pet_bench.registry import TASKS
 
-    data = plan.model_dump(mode="json", exclude_unset=True)
+    data = plan.to_dict()
     methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
     every = {"when": {}}
-    overrides = data.setdefault("overrides", [])
+    overrides = data["overrides"]
     faults = Faults()
     for change in changes:
         with faults:
@@ -264,7 +278,7 @@ def _configure(plan: Grid, changes: list[str], cpus: int | None, max_concurrent:
     given = {"cpus": cpus, "max_concurrent": max_concurrent}
     given = {key: value for key, value in given.items() if value is not None}
     if given:
-        data["resources"] = data.get("resources", {}) | given
+        data["resources"] |= given
     return parse(data, plan.name)
 
 
@@ -341,9 +355,12 @@ def mini(
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
 ) -> None:
     """Write the mini datasets, in the real datasets' file formats."""
-    from pet_bench.mini.write import write
+    from pet_bench.mini.write import write_image_text
 
-    write(root, seed=seed)
+    try:
+        write_image_text(root, seed=seed)
+    except OSError as error:
+        raise UserError(f"mini datasets cannot be written: {error}") from error
     print(f"wrote {root}")
 
 
@@ -357,7 +374,10 @@ def pretrain(
     """Train a mini backbone on the mini world's text alone, as the shipped ones were."""
     from pet_bench.mini.pretrain import pretrain as train
 
-    train(name, out, seed=seed, **({} if steps is None else {"steps": steps}))
+    try:
+        train(name, out, seed=seed, steps=steps)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be pre-trained: {error}") from error
     print(f"wrote {out}")
 
 

@@ -61,7 +61,8 @@ def run_grid(
     finished = store.finished(runtime.out)
     missing = [trial for trial in trials if trial.id not in finished]
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
-    display = Display(console or Console(), runtime.out, total=len(trials), finished=len(skipped))
+    console = console or Console()
+    display = Display(console, runtime.out, total=len(trials), finished=len(skipped))
     if not missing:
         display.close()
         return Outcome((), (), skipped)
@@ -69,7 +70,8 @@ def run_grid(
     resources = _fit(grid.resources, runtime) if executor == "ray" else grid.resources
     from pet_bench.trial.check import check_data  # torch comes with it: not before the checks above
 
-    check_data(missing, runtime)
+    with console.status("reading the data") as reading:
+        check_data(missing, runtime, lambda done, total: reading.update(f"packing features {done}/{total}"))
     store.write_text(runtime.out / "grid.yaml", grid.dump())
     run = _run_ray if executor == "ray" else _run_inline
     with display:
@@ -125,7 +127,7 @@ def _fit(resources: Resources, runtime: Runtime) -> Resources:
         gpus = float(runtime.device != "cpu" and torch.cuda.is_available())
     if resources.cpus > _cores():
         raise UserError(f"resources: a trial asks for {resources.cpus} cpus, this machine has {_cores()}")
-    return resources.model_copy(update={"gpus": gpus})
+    return replace(resources, gpus=gpus)
 
 
 def _run_ray(missing, runtime: Runtime, resources: Resources, display: Display) -> dict[str, TrialResult]:

@@ -23,18 +23,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field, fields
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, Strict, StrictInt, StrictStr, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.registry import METHODS
-from pet_bench.spec import Control, MethodSpec, TrialSpec, validate
+from pet_bench.spec import STRICT, Control, MethodSpec, TrialSpec, validate
 from pet_bench.trial.resolve import resolve
 
 SHIPPED = Path(__file__).parent / "grids"
@@ -43,11 +45,8 @@ Options = dict[StrictStr, Any]
 Names = Annotated[list[StrictStr], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class When(Part):
+@dataclass(frozen=True, config=STRICT)
+class When:
     """The trials an override is for: those that match every key given, by one of its names."""
 
     method: Names | None = None
@@ -55,42 +54,60 @@ class When(Part):
     suite: Names | None = None
     control: Names | None = None
 
+    def names(self) -> dict[str, list[str]]:
+        return {key: names for key, names in vars(self).items() if names is not None}
+
     def matches(self, **trial: str) -> bool:
-        return all(trial[key] in names for key, names in self if names is not None)
+        return all(trial[key] in names for key, names in self.names().items())
 
 
-class Override(Part):
-    when: dict[StrictStr, Any]
-    recipe: Options = {}
-    options: Options = {}
-    protocol: dict[StrictStr, Options] = {}
+@dataclass(frozen=True, config=STRICT)
+class Override:
+    when: Options
+    recipe: Options = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
+    protocol: dict[StrictStr, Options] = field(default_factory=dict)
 
 
-class Resources(Part):
+@dataclass(frozen=True, config=STRICT)
+class Resources:
     """cpus, gpus: of one trial (gpus None: one if there are any). max_concurrent None: as many as fit."""
 
-    cpus: Annotated[StrictInt, Field(ge=1)] = 1
+    cpus: StrictInt = Field(default=1, ge=1)
     gpus: Annotated[float, Strict(), Field(ge=0)] | None = None
     max_concurrent: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
-class ControlSeeds(Part):
+@dataclass(frozen=True, config=STRICT)
+class ControlSeeds:
     seeds: list[Seed] | None = None
 
 
-class Grid(Part):
+def _listed(controls: Any) -> Any:
+    """`[none, text-only]` as the mapping it stands for."""
+    if not isinstance(controls, list | tuple) or not all(isinstance(name, str) for name in controls):
+        return controls
+    if len(set(controls)) < len(controls):
+        raise ValueError("a control is listed twice")
+    return dict.fromkeys(controls)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Grid:
     """The trials of a grid file, see the module's docstring; `load` and `parse` make one."""
 
-    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
-    suites: Annotated[list[StrictStr], Field(min_length=1)]
-    backbones: Annotated[list[StrictStr], Field(min_length=1)]
-    methods: Annotated[list[StrictStr | dict[StrictStr, Any]], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    controls: list[Control] | dict[Control, ControlSeeds | None] = ["none"]
-    recipe: Options = {}
-    protocol: dict[StrictStr, Options] = {}
-    overrides: list[dict[StrictStr, Any]] = []
-    resources: Resources = Resources()
+    name: StrictStr = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    suites: list[StrictStr] = Field(min_length=1)
+    backbones: list[StrictStr] = Field(min_length=1)
+    methods: list[Any] = Field(min_length=1)
+    seeds: list[Seed] = Field(default=(0,), validate_default=True, min_length=1)
+    controls: Annotated[dict[Control, ControlSeeds | None], BeforeValidator(_listed)] = Field(
+        default=("none",), validate_default=True, min_length=1
+    )
+    recipe: Options = field(default_factory=dict)
+    protocol: dict[StrictStr, Options] = field(default_factory=dict)
+    overrides: list[Options] = field(default_factory=list)
+    resources: Resources = field(default_factory=Resources)
     out: StrictStr | None = None
 
     @property
@@ -99,7 +116,10 @@ class Grid(Part):
 
     def dump(self) -> str:
         """The grid as YAML that `load` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=100)
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=100)
+
+    def to_dict(self) -> dict[str, Any]:
+        return TypeAdapter(Grid).dump_python(self, mode="json")
 
     def trials(self) -> list[TrialSpec]:
         """Every trial, resolved; raises one UserError with all faults of the grid."""
@@ -107,25 +127,29 @@ class Grid(Part):
         methods = [method for entry in self.methods for method in _methods(entry, faults)]
         suites = _known(faults, "suite", self.suites, suite_by_name)
         backbones = _known(faults, "backbone", self.backbones, find_backbone)
-        controls = self.controls if isinstance(self.controls, dict) else dict.fromkeys(self.controls)
+        seeds = _known(faults, "seed", self.seeds)
         tasks = {suite: set(suite_by_name(suite).tasks) for suite in suites}
         present = {
             "method": {method.name for method in methods}, "backbone": set(backbones), "suite": set(suites),
-            "control": set(controls),
+            "control": set(self.controls),
         }  # fmt: skip
-        overrides = [_override(index, entry, present, faults) for index, entry in enumerate(self.overrides)]
+        overrides = {
+            f"overrides[{index}]": _override(f"overrides[{index}]", entry, present, faults)
+            for index, entry in enumerate(self.overrides)
+        }
+        overrides = {place: found for place, found in overrides.items() if found}
         _check_protocol("protocol", self.protocol, tasks, faults)
-        for index, (_, override) in enumerate(overrides):
-            _check_protocol(f"overrides[{index}]: protocol", override.protocol, tasks, faults)
+        for place, (_, override) in overrides.items():
+            _check_protocol(f"{place}: protocol", override.protocol, tasks, faults)
 
         used, trials = set(), {}
-        for control, part in controls.items():
-            seeds = self.seeds if part is None or part.seeds is None else part.seeds
-            for seed, suite, backbone, method in product(seeds, suites, backbones, methods):
+        for control, part in self.controls.items():
+            own = seeds if part is None or part.seeds is None else _known(faults, "seed", part.seeds)
+            for seed, suite, backbone, method in product(own, suites, backbones, methods):
                 recipe, protocol, options = dict(self.recipe), dict(self.protocol), dict(method.options)
-                for index, (when, override) in enumerate(overrides):
+                for place, (when, override) in overrides.items():
                     if when.matches(method=method.name, backbone=backbone, suite=suite, control=control):
-                        used.add(index)
+                        used.add(place)
                         recipe |= override.recipe
                         options |= override.options
                         for task, changes in override.protocol.items():
@@ -140,13 +164,14 @@ class Grid(Part):
                         faults.add(f"trial {trial} is listed twice")
                     trials[trial.id] = trial
         if trials:
-            for index in sorted(set(range(len(overrides))) - used):
-                faults.add(f"overrides[{index}]: no trial matches when {self.overrides[index].get('when')}")
+            for place in overrides.keys() - used:
+                faults.add(f"{place}: no trial matches when {overrides[place][1].when}")
         faults.check()
         return list(trials.values())
 
 
-def _known(faults: Faults, kind: str, names: list[str], find: Callable[[str], Any]) -> list[str]:
+def _known(faults: Faults, kind: str, names: list, find: Callable[[str], Any] = lambda name: name) -> list:
+    """The names that `find` finds, each once."""
     known = []
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
@@ -157,7 +182,7 @@ def _known(faults: Faults, kind: str, names: list[str], find: Callable[[str], An
     return known
 
 
-def _methods(entry: str | dict[str, Any], faults: Faults) -> Iterator[MethodSpec]:
+def _methods(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
     """The methods that an entry stands for: one, or one per combination of its `sweep`."""
     sweep = entry.get("sweep", {}) if isinstance(entry, dict) else {}
     with faults:
@@ -172,16 +197,20 @@ def _methods(entry: str | dict[str, Any], faults: Faults) -> Iterator[MethodSpec
             yield MethodSpec(method.name, method.options | dict(zip(sweep, values, strict=True)))
 
 
-def _override(index: int, entry: dict, present: dict[str, set[str]], faults: Faults) -> tuple[When, Override]:
-    what = f"overrides[{index}]"
-    override, when = Override(when={}), When()
+def _override(what: str, entry: Options, present: dict[str, set[str]], faults: Faults) -> tuple[When, Override] | None:
+    """An override and what it is for, or None where it has faults."""
     with faults:
         override = validate(Override, entry, what)
         when = validate(When, override.when, f"{what}: when")
-        for kind, names in when:
-            for name in sorted(set(names or ()) - present[kind]):
-                faults.add(f"{what}: not in this grid: {unknown(kind, name, present[kind])}")
-    return when, override
+        foreign = [
+            f"{what}: not in this grid: {unknown(kind, name, present[kind])}"
+            for kind, names in when.names().items()
+            for name in sorted(set(names) - present[kind])
+        ]
+        if foreign:
+            raise UserError.many(foreign)
+        return when, override
+    return None
 
 
 def _check_protocol(what: str, protocol: dict, tasks: dict[str, set[str]], faults: Faults) -> None:
@@ -194,7 +223,9 @@ def _check_protocol(what: str, protocol: dict, tasks: dict[str, set[str]], fault
 def parse(data: Any, where: str = "grid") -> Grid:
     """A grid from plain data; raises UserError with every unknown key and wrong type."""
     if not isinstance(data, dict):
-        raise UserError(f"{where}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}, found {data!r}")
+        raise UserError(
+            f"{where}: a grid is a mapping with the keys {', '.join(f.name for f in fields(Grid))}, found {data!r}"
+        )
     return validate(Grid, data, where)
 
 

@@ -98,4 +98,4 @@ class TrialResult(Record):
     average: float | None = Field(None, description="mean over tasks of the primary metric")
     cost: Cost | None = None
     curve: list[Point] = []
-    predictions: str | None = Field(None, description="per-example predictions, path relative to this file")
+    predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")
