@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from hashlib import sha256
 from pathlib import Path
 
 from pet_bench.data.cache import cache_dir
 from pet_bench.data.suite import Suite
+from pet_bench.errors import UserError
 from pet_bench.spec import Visual
 
 
@@ -18,13 +18,13 @@ def mini_image_text() -> Path:
 
     text = b"".join(Path(module.__file__).read_bytes() for module in (world, language, write, patches))
     root = cache_dir() / "mini-image-text" / sha256(text).hexdigest()[:12]
-    if not (root / "scenes.json").is_file():
+    done = root / "scenes.json"
+    if not done.is_file():
         try:
             write.write_image_text(root)
-        except OSError:  # another process was first, or something half-copied stands there
-            if not (root / "scenes.json").is_file():
-                shutil.rmtree(root, ignore_errors=True)
-                write.write_image_text(root)
+        except OSError as error:
+            if not done.is_file():  # otherwise another process was first
+                raise UserError(f"the mini world cannot be written to the cache {root}: {error}") from None
     return root
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
+from itertools import islice
 from math import ceil
 
 import numpy as np
@@ -45,17 +45,16 @@ class Ragged:
     """Token sequences of different length in one flat array."""
 
     def __init__(self, sequences: Sequence[Sequence[int]]):
-        self.ends = np.fromiter(accumulate(map(len, sequences)), np.int64, len(sequences))
-        self.flat = np.fromiter((token for row in sequences for token in row), np.int32)
-        self.lengths = np.diff(self.ends, prepend=0)
+        self.lengths = np.array([len(row) for row in sequences], np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.flat = np.array([token for row in sequences for token in row] or [0], np.int32)
 
     def padded(self, rows: np.ndarray, value: int) -> torch.Tensor:
         """(B, longest of these rows) int64, padded on the right."""
         lengths = self.lengths[rows]
-        result = np.full((len(rows), max(1, lengths.max(initial=0))), value, np.int64)
-        for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            result[i, :length] = self.flat[self.ends[row] - length : self.ends[row]]
-        return torch.from_numpy(result)
+        columns = np.arange(lengths.max(initial=0))
+        tokens = self.flat.take(self.starts[rows][:, None] + columns, mode="clip")
+        return torch.from_numpy(np.where(columns < lengths[:, None], tokens, value).astype(np.int64))
 
 
 class TaskBatches:
@@ -134,11 +133,19 @@ class TaskBatches:
         )
 
 
-def _tokenise(tokenizer, texts: Sequence[str], limit: int | None) -> tuple[Ragged, np.ndarray]:
-    """Distinct texts as tokens, and which of them each text is."""
+def _tokenise(tokenizer, texts: Sequence[str], limit: int | None, chunk: int = 10_000) -> tuple[Ragged, np.ndarray]:
+    """Distinct texts as tokens, and which of them each text is. In chunks, as encodings are large until dropped."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    ids = tokenizer(list(distinct), truncation=limit is not None, max_length=limit)["input_ids"] if distinct else []
+    options = {"truncation": limit is not None, "max_length": limit, "return_attention_mask": False}
+    parts = batched(distinct, chunk)
+    ids = [row for part in parts for row in tokenizer(part, **options)["input_ids"]]
     return Ragged(ids), np.array([distinct[text] for text in texts], np.int64)
+
+
+def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    items = iter(items)
+    while part := list(islice(items, size)):
+        yield part
 
 
 def joint_schedule(batch_counts: dict[str, int], epoch: int) -> list[str]:

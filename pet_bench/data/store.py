@@ -153,7 +153,10 @@ class FeatureStore:
         """Moves the features to a GPU where they take less than half of its free memory; otherwise does nothing."""
         device = torch.device(device)
         if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            self.array = torch.from_numpy(np.array(self.array)).to(device)
+            array = torch.empty(self.array.shape, dtype=torch.float16, device=device)
+            for start in range(0, len(array), 1024):  # in parts, so that main memory need not hold all of it
+                array[start : start + 1024].copy_(torch.from_numpy(np.array(self.array[start : start + 1024])))
+            self.array = array
         return self
 
     @property

@@ -29,7 +29,7 @@ class Suite:
 
 
 def suite_by_name(name: str) -> Suite:
-    """`image-text`; `image-text/vqa+gqa` for some of its tasks; `vqa` for a suite of one.
+    """`image-text`; `image-text/vqa+gqa` for some of its tasks, in any order; `vqa` for a suite of one.
 
     A lone task takes visual features, recipe and data from the first suite, in the alphabet, that has user data and
     lists it, or else from any that lists it. Raises UserError for an unknown suite, task or combination.
@@ -43,7 +43,8 @@ def suite_by_name(name: str) -> Suite:
         foreign = [task for task in chosen if task not in suite.tasks]
         if foreign:
             raise UserError.many(unknown(f"task of suite {base}", task, suite.tasks) for task in foreign)
-        return replace(suite, name=name, tasks=tuple(task for task in suite.tasks if task in chosen))
+        tasks = tuple(task for task in suite.tasks if task in chosen)
+        return suite if tasks == suite.tasks else replace(suite, name=f"{base}/{'+'.join(tasks)}", tasks=tasks)
     if base in TASKS and not part:
         homes = sorted((suite for suite in SUITES if base in suite.tasks), key=lambda suite: suite.embedded is not None)
         if not homes:

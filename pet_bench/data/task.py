@@ -26,7 +26,7 @@ Loss = Literal["sample-mean", "score-weighted", "token-mean"]
 FEATURES = "clip_features/data_clip_RN101_att"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One thing to learn from or be tested on.
 

@@ -19,7 +19,7 @@ def shape(suite):
     [
         ("image-text", ("vqa", "gqa", "nlvr2", "coco-caption"), (2048, 49, 36, 2)),
         ("mini-image-text", ("vqa", "gqa", "nlvr2", "coco-caption"), (192, 36, 36, 2)),
-        ("mini-image-text/gqa+vqa", ("vqa", "gqa"), (192, 36, 36, 2)),
+        ("mini-image-text/vqa+gqa", ("vqa", "gqa"), (192, 36, 36, 2)),
         ("video-text", ("tvqa", "how2qa", "tvc", "yc2c"), (512, 64, 64, 2)),
         ("nlvr-v1", ("nlvr-v1",), (192, 36, 36, 3)),
         ("vqa", ("vqa",), (2048, 49, 36, 2)),
@@ -28,6 +28,11 @@ def shape(suite):
 def test_by_name(name, tasks, visual):
     suite = suite_by_name(name)
     assert (suite.name, suite.tasks, shape(suite)) == (name, tasks, visual)
+
+
+def test_one_choice_of_tasks_has_one_name():
+    assert suite_by_name("image-text/gqa+vqa").name == "image-text/vqa+gqa"
+    assert suite_by_name("image-text/nlvr2+gqa+coco-caption+vqa") is suites.IMAGE_TEXT
 
 
 def test_registered():
