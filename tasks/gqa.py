@@ -1,7 +1,8 @@
 """GQA, balanced questions (Hudson and Manning 2019, arXiv:1902.09506).
 
 Files, as in a VL-Adapter workspace: `GQA/{train,valid,testdev}.json`, `VG/clip_features/…/<image>.h5` for train and
-valid, `GQA/clip_features/…/<image>.h5` for testdev.
+valid, `GQA/clip_features/…/<image>.h5` for testdev. The official files of balanced questions are read too
+(`train="train_balanced_questions+val_balanced_questions"`, `test="testdev_balanced_questions"`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import read_json
+from pet_bench.data.rows import read_json, starts_with
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
 from pet_bench.spec import STRICT
 
@@ -23,6 +24,16 @@ class Row(TypedDict):
     img_id: str
     sent: str
     label: dict[str, float]
+
+
+class OfficialRow(TypedDict):
+    imageId: str
+    question: str
+    answer: str
+
+
+def from_official(key: str, row: OfficialRow) -> Row:
+    return {"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": {row["answer"]: 1.0}}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,8 +57,13 @@ class GQA(Task):
         return [root / "GQA" / f"{name}.json" for name in getattr(self, split).split("+")]
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
-        folder = "GQA" if name in ("testdev", "submit") else "VG"
-        for row in read_json(self.name, root / "GQA" / f"{name}.json", list[Row]):
+        path = root / "GQA" / f"{name}.json"
+        folder = "GQA" if name.startswith(("testdev", "submi")) else "VG"
+        if starts_with(path, b"{"):
+            rows = [from_official(*item) for item in read_json(self.name, path, dict[str, OfficialRow]).items()]
+        else:
+            rows = read_json(self.name, path, list[Row])
+        for row in rows:
             yield Example(
                 id=str(row["question_id"]),
                 text=self.prompt + row["sent"],

@@ -1,7 +1,8 @@
 """NLVR2: is a statement true of a pair of photographs (Suhr et al. 2019, arXiv:1811.00491).
 
 Files, as in a VL-Adapter workspace: `nlvr/{train,valid,test}.json` in LXMERT's format (valid is the official dev,
-test the official test1), `nlvr/clip_features/…/<image>.h5`.
+test the official test1), `nlvr/clip_features/…/<image>.h5`. The official files, one object a line, are read too
+(`valid="dev"`, `test="test1"`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import read_json
+from pet_bench.data.rows import read_json, read_json_lines, starts_with
 from pet_bench.data.task import Choose, Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
 from pet_bench.spec import STRICT
@@ -27,6 +28,18 @@ class Row(TypedDict):
     img1: str
     label: Literal[0, 1]
     sent: str
+
+
+class OfficialRow(TypedDict):
+    identifier: str
+    label: Literal["True", "False"]
+    sentence: str
+
+
+def from_official(row: OfficialRow) -> Row:
+    pair = row["identifier"].rpartition("-")[0]
+    images = {"img0": f"{pair}-img0", "img1": f"{pair}-img1"}
+    return {"identifier": row["identifier"], "label": int(row["label"] == "True"), "sent": row["sentence"], **images}
 
 
 def sentence_of(identifier: str) -> str:
@@ -54,7 +67,11 @@ class NLVR2(Task):
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = root / "nlvr" / f"{name}.json"
-        for i, row in enumerate(read_json(self.name, path, list[Row])):
+        if starts_with(path, b"{"):
+            rows = [from_official(row) for row in read_json_lines(self.name, path, OfficialRow)]
+        else:
+            rows = read_json(self.name, path, list[Row])
+        for i, row in enumerate(rows):
             key = row["identifier"]
             if key.count("-") != 3:
                 raise UserError(f"{self.name}: {path}: row {i}: identifier must have four fields, found {key!r}")

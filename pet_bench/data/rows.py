@@ -43,6 +43,15 @@ def read_json_lines(task: str, path: Path, schema: Any) -> list[Any]:
     return rows
 
 
+def starts_with(path: Path, mark: bytes) -> bool:
+    """Whether the first character that is no white space is `mark`; how a list and an object are told apart."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1024).lstrip().startswith(mark)
+    except OSError:
+        return False  # said better by the reader
+
+
 def _bytes(task: str, path: Path) -> bytes:
     try:
         return path.read_bytes()

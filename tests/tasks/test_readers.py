@@ -118,6 +118,32 @@ def test_real_nlvr2_rows(samples, tmp_path):
     assert examples[0].references == {"label": "false", "group": "dev-1052--0"}
 
 
+def test_official_nlvr2_rows_read_as_the_converted_ones(samples, tmp_path):
+    (tmp_path / "nlvr").mkdir()
+    for name, source in (("valid", "valid.lxmert_format.subset.json"), ("dev", "dev_subset.jsonl")):
+        (tmp_path / "nlvr" / f"{name}.json").write_text((samples / "nlvr2" / source).read_text())
+    assert NLVR2(valid="dev").examples(tmp_path, "valid") == NLVR2().examples(tmp_path, "valid")
+
+
+def test_official_gqa_questions_read_as_the_converted_ones(tmp_path):
+    root = roots.gqa(tmp_path)
+    for split, name in (("train", "train"), ("valid", "val"), ("testdev", "testdev")):
+        rows = json.loads((root / "GQA" / f"{split}.json").read_text())
+        official = {
+            row["question_id"]: {
+                "imageId": row["img_id"],
+                "question": row["sent"],
+                "answer": next(iter(row["label"])),
+                "isBalanced": True,
+            }
+            for row in rows
+        }
+        roots.dump(root / "GQA" / f"{name}_balanced_questions.json", official)
+    task = GQA(train="train_balanced_questions+val_balanced_questions", valid=None, test="testdev_balanced_questions")
+    for split in ("train", "test"):
+        assert task.examples(root, split) == GQA().examples(root, split)
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["folder above", "nlvr itself"])
 def test_real_nlvr_v1(samples, inside):
     root = samples / "nlvr1" / "nlvr" if inside else samples / "nlvr1"
