@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict
 from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
 
 from pet_bench.backbone.known import Shape
 from pet_bench.pet.design import Design
@@ -54,5 +55,5 @@ def build_method(spec: MethodSpec, shape: Shape) -> Method:
 
 
 def default_spec(method: Method) -> MethodSpec:
-    """The spec of a built method with every option filled in."""
-    return MethodSpec(method.name, asdict(method))
+    """The spec of a built method with every option filled in, as plain data."""
+    return MethodSpec(method.name, TypeAdapter(type(method)).dump_python(method, mode="json"))

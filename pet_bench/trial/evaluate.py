@@ -46,8 +46,22 @@ def predict(
 
 def _generate(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Generate) -> list[str]:
     ids = model.generate(batch.input_ids, batch.visual, num_beams=decoding.num_beams, max_length=decoding.max_length)
-    # the published runs decode with this clean-up ("red ." → "red.")
-    return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [clean_up(text) for text in texts]
+
+
+# transformers 4.2.1 decoded so, in this order (TASKS.md section 0.5); later versions no longer do for byte-level BPE
+CLEAN_UP = [
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
+    (" 've", "'ve"), (" 're", "'re"),
+]  # fmt: skip
+
+
+def clean_up(text: str) -> str:
+    """`a dog , is n't it ?` → `a dog, isn't it?`"""
+    for found, better in CLEAN_UP:
+        text = text.replace(found, better)
+    return text
 
 
 def _choose(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Choose) -> list[str]:

@@ -1,0 +1,138 @@
+"""Short trials from spec to result on the mini world."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from pet_bench.backbone import find_backbone, load
+from pet_bench.errors import UserError
+from pet_bench.pet import attach, build_method, load_trained
+from pet_bench.results import store
+from pet_bench.spec import Runtime
+from pet_bench.trial.check import check_data
+from pet_bench.trial.data import build_tasks, read_data
+from pet_bench.trial.evaluate import clean_up, predict
+from pet_bench.trial.run import Trial, run_trial, seed_everything, train
+
+
+@pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
+def test_from_spec_to_result(backbone, mini_trial, runtime):
+    spec, seen = mini_trial(backbone=backbone), []
+    result = run_trial(spec, runtime, seen.append)
+    assert store.load(runtime.out / f"{spec.id}.json") == result
+    assert result.status == "done"
+    assert list(result.metrics) == ["vqa", "gqa", "nlvr2", "coco-caption"]
+    assert result.cost.steps == 8 == max(p.step for p in seen if p.phase == "train")
+    assert result.cost.adapter_bytes == (runtime.out / spec.id / "adapter.safetensors").stat().st_size
+    assert sum(result.parameters.groups.values()) == result.parameters.trainable
+    primaries = [next(iter(metrics.values())) for metrics in result.metrics.values()]
+    assert result.average == pytest.approx(sum(score.value for score in primaries) / 4)
+    for task, score in zip(result.metrics, primaries, strict=True):
+        lines = (runtime.out / result.predictions[task]).read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert len(rows) == score.n
+        mean = sum(row["score"] for row in rows) / len(rows)
+        assert score.value == pytest.approx(100 * mean if mean <= 1 and task != "coco-caption" else mean, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "vl-pet-large"])
+def test_equal_specs_give_equal_numbers(method, mini_trial, runtime, tmp_path):
+    spec = mini_trial(method, suite="mini-image-text/vqa", recipe={"max_steps": 4})
+    first = run_trial(spec, runtime)
+    again = run_trial(spec, Runtime(out=tmp_path / "again", data=runtime.data, device="cpu", threads=1))
+    assert again.metrics == first.metrics
+    assert again.curve == first.curve
+    for name in ("adapter.safetensors", "predictions.vqa.jsonl"):
+        assert (tmp_path / "again" / spec.id / name).read_bytes() == (runtime.out / spec.id / name).read_bytes()
+
+
+def test_the_saved_adapter_predicts_the_same(mini_trial, runtime):
+    spec = mini_trial("vl-adapter", suite="mini-image-text/nlvr2")
+    run_trial(spec, runtime)
+    backbone = find_backbone(spec.backbone)
+    torch.manual_seed(99)
+    model, tokenizer = load(backbone, spec.visual)
+    attach(model, build_method(spec.method, backbone.shape).design(backbone.shape))
+    load_trained(model, runtime.out / spec.id / "adapter.safetensors")
+    data = read_data(spec, runtime)
+    trial = Trial(spec, model, tokenizer, data, torch.device("cpu"), print)
+    predictions = predict(model, tokenizer, trial.batches(data.tasks[0], "test"), spec.recipe.batch_size)
+    lines = (runtime.out / spec.id / "predictions.nlvr2.jsonl").read_text().splitlines()
+    assert predictions == {row["id"]: row["prediction"] for row in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
+@pytest.mark.parametrize("method", ["full", "projector-only", "vl-adapter", "lora", "vl-pet-large"])
+def test_the_loss_falls(method, backbone, mini_trial, runtime):
+    spec = mini_trial(method, backbone, recipe={"max_steps": 40, "warmup": 0.1})
+    data = read_data(spec, runtime)
+    losses = []
+    seed_everything(0)
+    model, tokenizer = load(find_backbone(backbone), spec.visual)
+    attach(model, build_method(spec.method, model.shape).design(model.shape))
+    train(Trial(spec, model, tokenizer, data, torch.device("cpu"), lambda p: losses.append(p.loss)))
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_text_only_sees_no_image(mini_trial, runtime):
+    data = read_data(mini_trial(), runtime)
+    model, tokenizer = load(find_backbone("mini-bart"), mini_trial().visual)
+    for control, seen in (("none", True), ("text-only", False)):
+        trial = Trial(mini_trial(control=control), model, tokenizer, data, torch.device("cpu"), print)
+        batch = next(trial.batches(data.tasks[0], "test").eval_batches(4))
+        assert bool(batch.visual.abs().sum() > 0) == seen
+
+
+def test_validation_goes_onto_the_curve(mini_trial, runtime):
+    spec = mini_trial(suite="mini-image-text/gqa+nlvr2", recipe={"valid_every": 1, "epochs": 2, "max_steps": None,
+                                                                 "batch_size": 400})  # fmt: skip
+    curve = run_trial(spec, runtime).curve
+    assert [(p.epoch, p.task) for p in curve if p.split == "valid"] == [
+        (1.0, "gqa"), (1.0, "nlvr2"), (2.0, "gqa"), (2.0, "nlvr2"),
+    ]  # fmt: skip
+    assert all("accuracy" in p.metrics for p in curve if p.split == "valid")
+
+
+def test_a_loss_that_is_not_finite_stops_the_trial(mini_trial, runtime):
+    spec = mini_trial("full", suite="mini-image-text/vqa", recipe={"lr": 1e30, "max_steps": 20})
+    with pytest.raises(UserError, match=r"the loss of task vqa is (nan|inf) at step \d+ \(lr 1e\+30\)"):
+        run_trial(spec, runtime)
+    assert not list(runtime.out.glob("*.json"))
+
+
+def test_checks_of_several_suites_report_together(mini_trial, runtime, world, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(world, broken)
+    (broken / "GQA" / "testdev.json").unlink()
+    feature = next((broken / "nlvr").rglob("*.h5"))
+    feature.write_bytes(feature.read_bytes()[:200])
+    specs = [mini_trial(suite="mini-image-text/gqa"), mini_trial(suite="mini-image-text/nlvr2")]
+    with pytest.raises(UserError) as error:
+        check_data(specs, Runtime(out=tmp_path / "out", data=broken))
+    assert len(error.value.faults) == 2
+    assert "testdev.json" in error.value.faults[0]
+    assert feature.name in error.value.faults[1]
+
+
+def test_no_data_and_no_device(mini_trial, runtime, tmp_path):
+    real = mini_trial(suite="image-text", backbone="mini-bart")
+    with pytest.raises(UserError, match='suite "image-text" has no embedded data: say with --data'):
+        check_data([real], Runtime(out=tmp_path))
+    with pytest.raises(UserError, match=r"data folder .* does not exist"):
+        check_data([real], Runtime(out=tmp_path, data=tmp_path / "nowhere"))
+    with pytest.raises(UserError, match='device "tpu9" cannot be used'):
+        run_trial(mini_trial(), Runtime(out=tmp_path, data=runtime.data, device="tpu9"))
+
+
+def test_tasks_of_a_protocol():
+    (task,) = build_tasks(("gqa",), {"gqa": {"prompt": "gqa: "}})
+    assert task.prompt == "gqa: "
+
+
+def test_clean_up_is_that_of_the_published_runs():
+    """TASKS.md section 0.5."""
+    assert clean_up("a dog , it 's here . is n't it ? we 've ' seen ' !") == "a dog, it's here. isn't it? we've'seen'!"
