@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
@@ -73,17 +73,14 @@ class FeatureStore:
                 other = sources.setdefault(key, task)
                 if other is not task and other.feature_path(root, key) != task.feature_path(root, key):
                     faults.append(f"{task.name}: feature key {key!r} is another file in task {other.name}")
-        listing = [FORMAT, visual.tokens, visual.width]
         sources = dict(sorted(sources.items(), key=itemgetter(0)))
-        for key, task in sources.items():
-            path = task.feature_path(root, key)
-            try:
-                status = path.stat()
-                listing.append([key, status.st_size, status.st_mtime_ns])
-            except OSError:
-                faults.append(f"{task.name}: feature file {path} of {key!r} is missing")
-        if faults:
-            raise shown(faults, "features")
+        try:
+            files = [(key, task.feature_path(root, key).stat()) for key, task in sources.items()]
+        except OSError:
+            files = None
+        if faults or files is None:
+            raise shown([*faults, *_damage(root, sources, visual)], "features")
+        listing = [FORMAT, visual.tokens, visual.width, *((key, f.st_size, f.st_mtime_ns) for key, f in files)]
         name = sha256(json.dumps(listing).encode()).hexdigest()[:24]
         folder = Path(cache or cache_dir()) / "features" / name
         return cls._open(folder) or cls._write(folder, root, sources, visual, progress)
@@ -181,6 +178,8 @@ def _read(task: Task, root: Path, key: str, visual: Visual) -> np.ndarray:
     path = task.feature_path(root, key)
     try:
         feature = np.asarray(task.feature(root, key))
+    except FileNotFoundError:
+        raise UserError(f"{task.name}: feature file {path} of {key!r} is missing") from None
     except KeyError:
         raise UserError(f"{task.name}: feature file {path} has no key for {key!r}") from None
     except Exception as error:  # a damaged file can fail in any way its format knows
@@ -193,3 +192,12 @@ def _read(task: Task, root: Path, key: str, visual: Visual) -> np.ndarray:
     if not np.isfinite(half).all():
         raise UserError(f"{task.name}: feature {key!r} in {path} holds NaN, infinity or a value beyond half precision")
     return half
+
+
+def _damage(root: Path, sources: dict[str, Task], visual: Visual) -> Iterator[str]:
+    """A line for every feature that cannot be used."""
+    for key, task in sources.items():
+        try:
+            _read(task, root, key, visual)
+        except UserError as error:
+            yield from error.faults

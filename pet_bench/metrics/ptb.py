@@ -19,13 +19,27 @@ from functools import lru_cache
 DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'])
 BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
 
-CHARACTERS = str.maketrans({
-    **dict.fromkeys("‘’‛", "'"), **dict.fromkeys("“”«»„‟", '"'), **dict.fromkeys("–—―", " -- "), "…": " ... ",
-    **dict.fromkeys("\xa0\u200b\ufffd\n\r\v\f\x85\u2028\u2029\t", " "), "\xad": "", "\ufe0f": "",
-    "€": "$", "¤": "$", "£": "#", "¢": " cents ",
-    "½": "  1/2 ", "¼": "  1/4 ", "¾": "  3/4 ", "⅓": "  1/3 ", "⅔": "  2/3 ",
-    **{mark: f" {mark} " for mark in "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"},
-})
+CHARACTERS = str.maketrans(
+    {
+        **dict.fromkeys("‘’‛", "'"),
+        **dict.fromkeys("“”«»„‟", '"'),
+        **dict.fromkeys("–—―", " -- "),
+        "…": " ... ",
+        **dict.fromkeys("\xa0\u200b\ufffd\n\r\v\f\x85\u2028\u2029\t", " "),
+        "\xad": "",
+        "\ufe0f": "",
+        "€": "$",
+        "¤": "$",
+        "£": "#",
+        "¢": " cents ",
+        "½": "  1/2 ",
+        "¼": "  1/4 ",
+        "¾": "  3/4 ",
+        "⅓": "  1/3 ",
+        "⅔": "  2/3 ",
+        **{mark: f" {mark} " for mark in "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"},
+    }
+)
 
 # Abbreviations that keep their period: in any case, with a capital only, before a number only.
 ABBREVIATIONS = (

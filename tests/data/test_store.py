@@ -117,6 +117,18 @@ def test_an_interrupted_packing_leaves_nothing(pack, tmp_path):
     assert folders(tmp_path) == []
 
 
+def test_two_that_pack_at_once_end_with_one_pack(pack, tmp_path):
+    inner = []
+
+    def overtaken(done, total):
+        if done == total and not inner:
+            inner.append(pack())
+
+    outer = pack(progress=overtaken)
+    assert outer.fingerprint == inner[0].fingerprint
+    assert folders(tmp_path) == [outer.folder]
+
+
 def test_progress_counts_up_to_all(pack):
     calls = []
     pack(progress=lambda *call: calls.append(call))
@@ -163,12 +175,15 @@ def test_a_truncated_file(root, pack):
         pack()
 
 
-def test_all_damaged_features_come_together(root, pack):
+@pytest.mark.parametrize("missing", [False, True])
+def test_all_damaged_features_come_together(root, pack, missing):
     for i in (30, 31):
         roots.grid(root, "COCO", f"COCO_val2014_{i:012d}", np.ones((2, 2)))
+    if missing:
+        roots.grid(root, "COCO", "COCO_val2014_000000000032").unlink()
     with pytest.raises(UserError) as error:
         pack()
-    assert len(error.value.faults) == 2
+    assert [line.rsplit(" ", 2)[-1] for line in error.value.faults] == ["2048)", "2048)", "missing"][: 2 + missing]
 
 
 def test_many_missing_features_are_cut_at_twenty_with_a_count(root, tmp_path):
