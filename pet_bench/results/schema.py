@@ -56,7 +56,7 @@ class Parameters(Record):
 class Score(Record):
     """One metric of one task."""
 
-    value: float
+    value: float = Field(description="the score, on the metric's own scale")
     split: str = Field(description="name of the split that was scored")
     n: int = Field(description="examples scored")
     majority: float | None = Field(None, description="score of always giving the commonest training answer")
@@ -76,12 +76,12 @@ class Cost(Record):
 class Point(Record):
     """One point of the learning curve."""
 
-    step: int
-    epoch: float
-    split: str
+    step: int = Field(description="updates made so far")
+    epoch: float = Field(description="epochs made so far")
+    split: str = Field(description="what was measured on")
     task: str | None = Field(None, description="null: over all tasks of the suite")
-    loss: float | None = None
-    metrics: dict[str, float] = {}
+    loss: float | None = Field(None, description="mean training loss since the last point")
+    metrics: dict[str, float] = Field({}, description="scores by metric")
 
 
 class TrialResult(Record):
@@ -92,10 +92,10 @@ class TrialResult(Record):
     status: Status = Field(description="only a done trial counts as finished and enters means")
     error: str | None = Field(None, description="one line, where the status is not done")
     spec: dict[str, Any] = Field(description="the resolved TrialSpec")
-    provenance: Provenance
-    parameters: Parameters | None = None
+    provenance: Provenance = Field(description="what the trial was made with")
+    parameters: Parameters | None = Field(None, description="counts of the model as trained")
     metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
     average: float | None = Field(None, description="mean over tasks of the primary metric")
-    cost: Cost | None = None
-    curve: list[Point] = []
+    cost: Cost | None = Field(None, description="time, memory and size")
+    curve: list[Point] = Field([], description="the learning curve")
     predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")

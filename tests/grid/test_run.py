@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from pet_bench.errors import UserError
+from pet_bench.grid.run import run_grid
+from pet_bench.grid.spec import parse
+from pet_bench.grid.status import status
+from pet_bench.results import store
+from pet_bench.spec import Runtime
+from tests.grid.conftest import PLUGIN
+
+
+@pytest.fixture
+def quiet():
+    return Console(file=StringIO(), width=200)
+
+
+def attempts(out):
+    path = out / "attempts.txt"
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def failing(plain, rate, method="full", **more):
+    return parse(plain | {"overrides": [{"when": {"method": method}, "recipe": {"lr": rate}}], **more})
+
+
+def test_runs_what_is_missing_and_only_that(plain, stand_in, quiet, tmp_path):
+    grid, runtime = parse(plain), Runtime(out=tmp_path)
+    first, second = grid.trials()
+    store.save(stand_in.finished(first), tmp_path)
+    outcome = run_grid(grid, runtime, "inline", console=quiet)
+    assert (outcome.done, outcome.failed, outcome.skipped) == ((second.id,), (), (first.id,))
+    assert run_grid(grid, runtime, "inline", console=quiet).skipped == (first.id, second.id)
+    assert attempts(tmp_path) == [second.id]
+    assert (tmp_path / "grid.yaml").is_file()
+    assert str(tmp_path) in quiet.file.getvalue()
+
+
+def test_a_trial_that_raises_leaves_a_failed_result_and_the_grid_goes_on(plain, stand_in, quiet, tmp_path):
+    grid = failing(plain, stand_in.FAIL, "lora")
+    bad, good = grid.trials()
+    outcome = run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    assert (outcome.failed, outcome.done) == ((bad.id,), (good.id,))
+    result = store.load(tmp_path / f"{bad.id}.json")
+    assert (result.status, result.error) == ("failed", "RuntimeError: the loss is not a number")
+    assert "second line" in (tmp_path / bad.id / "traceback.txt").read_text()
+    assert [(state.trial.id, state.status) for state in status(grid.trials(), tmp_path)] == [
+        (bad.id, "failed"),
+        (good.id, "done"),
+    ]
+    assert run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet).failed == (bad.id,)
+    assert attempts(tmp_path) == [bad.id, good.id, bad.id]
+
+
+def test_nothing_is_trained_when_the_data_are_wrong(plain, stand_in, quiet, tmp_path, monkeypatch):
+    def wrong(specs, runtime, progress=None):
+        raise UserError("no such file: vqa/karpathy_train.json")
+
+    monkeypatch.setattr(sys.modules["pet_bench.trial.check"], "check_data", wrong)
+    with pytest.raises(UserError, match="karpathy"):
+        run_grid(parse(plain), Runtime(out=tmp_path), "inline", console=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreadable_result_stops_the_run_and_stays(plain, stand_in, quiet, tmp_path):
+    grid = parse(plain)
+    path = tmp_path / f"{grid.trials()[0].id}.json"
+    path.write_text('{"schema_version": 1, "id"')
+    with pytest.raises(UserError, match=path.name):
+        run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    assert path.read_text() == '{"schema_version": 1, "id"'
+    assert attempts(tmp_path) == []
+    assert status(grid.trials(), tmp_path)[0].status == "unreadable"
+
+
+def test_a_results_folder_that_cannot_be_written_to(plain, stand_in, quiet, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        run_grid(parse(plain), Runtime(out=tmp_path / "file" / "out"), "inline", console=quiet)
+
+
+def test_an_interrupt_passes_through_and_keeps_what_is_finished(plain, stand_in, quiet, tmp_path):
+    grid = failing(plain, stand_in.INTERRUPT)
+    good, interrupted = grid.trials()
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    assert store.finished(tmp_path) == {good.id}
+    assert not (tmp_path / f"{interrupted.id}.json").exists()
+
+
+def test_after_a_kill_only_the_missing_trials_run(plain, stand_in, tmp_path):
+    grid = failing(plain, stand_in.DIE, methods=["lora", "full", "vl-adapter"])
+    (tmp_path / "g.yaml").write_text(grid.dump())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "die").touch()
+    command = [sys.executable, "-m", "pet_bench.cli", "run", str(tmp_path / "g.yaml"), "--out", str(out)]
+    command += ["--plugin", PLUGIN, "--executor", "inline"]
+    lora, full, adapter = (trial.id for trial in grid.trials())
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    assert store.finished(out) == {lora}
+    (out / "die").unlink()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert attempts(out) == [lora, full, full, adapter]
+    assert store.finished(out) == {lora, full, adapter}
+
+
+def test_ray_workers_load_plugins_share_the_cores_and_may_die(plain, stand_in, quiet, tmp_path):
+    rates = {"full": stand_in.FAIL, "vl-adapter": stand_in.DIE, "projector-only": stand_in.SILENT}
+    grid = parse(
+        plain
+        | {
+            "methods": ["lora", *rates],
+            "overrides": [{"when": {"method": name}, "recipe": {"lr": rate}} for name, rate in rates.items()],
+            "resources": {"cpus": 1, "gpus": 0},
+        }
+    )
+    (tmp_path / "die").touch()
+    outcome = run_grid(grid, Runtime(out=tmp_path, plugins=(PLUGIN,)), "ray", console=quiet)
+    results = {trial.method.name: store.load(tmp_path / f"{trial.id}.json") for trial in grid.trials()}
+    assert {name: result.status for name, result in results.items()} == {
+        "lora": "done",
+        "full": "failed",
+        "vl-adapter": "failed",
+        "projector-only": "failed",
+    }
+    assert results["full"].error == "RuntimeError: the loss is not a number"
+    assert "died" in results["vl-adapter"].error
+    assert "no result" in results["projector-only"].error
+    assert sorted(outcome.failed) == sorted(result.id for result in results.values() if result.status == "failed")
+    lines = (tmp_path / "attempts.txt").read_text().splitlines()
+    assert all(line.endswith("threads=1 OMP=1") for line in lines)
+    assert len(lines) == 4
+
+
+def test_a_trial_larger_than_the_machine_is_refused(plain, stand_in, quiet, tmp_path):
+    with pytest.raises(UserError, match="100000 cpus"):
+        run_grid(parse(plain | {"resources": {"cpus": 100000}}), Runtime(out=tmp_path), "ray", console=quiet)

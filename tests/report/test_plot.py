@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from pet_bench.report import plot
+from pet_bench.report.table import comparison
+from pet_bench.results import store
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Keeps the figure open to look at."""
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    yield figures
+    monkeypatch.undo()
+    plt.close("all")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_labels_of_crowded_points_do_not_overlap(make_result, tmp_path, drawn, seeds):
+    rng = np.random.default_rng(0)
+    results = [
+        make_result(method=f"method-{i}", seed=seed, vqa=60 + rng.normal(), gqa=40.0, trainable=int(100 + 3 * i))
+        for i in range(8)
+        for seed in range(seeds)
+    ]
+    results.append(make_result(method="method-0", control="text-only", vqa=30.0, gqa=30.0))
+    png, svg = plot.score_vs_parameters(comparison(store.to_frame(results)), tmp_path / "r" / "plot.png")
+    (figure,) = drawn
+    (axis,) = figure.axes
+    renderer = figure.canvas.get_renderer()
+    texts = [text for text in axis.texts if text.get_text()]
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    assert sum(text.get_text().startswith("method-") for text in texts) == 8
+    assert {text.get_text() for text in texts} >= {"best text-only control (method-0)", "majority answer"}
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    assert axis.get_xscale() == "log"
+    with Image.open(png) as image:
+        assert image.width > 800
+    assert svg.read_text().startswith("<?xml")
+    assert "method-7" in svg.read_text()
+
+
+def test_a_panel_per_backbone(make_result, tmp_path, drawn):
+    results = [make_result(backbone=backbone) for backbone in ("bart-base", "t5-base", "mini-t5")]
+    plot.score_vs_parameters(comparison(store.to_frame(results)), tmp_path / "plot.png")
+    axes = [axis for axis in drawn[0].axes if axis.get_visible()]
+    assert sorted(axis.get_title(loc="left") for axis in axes) == [
+        "image-text on bart-base",
+        "image-text on mini-t5",
+        "image-text on t5-base",
+    ]

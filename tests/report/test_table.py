@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import functools
+import io
+import operator
+from statistics import mean, stdev
+
+import pandas as pd
+import pytest
+
+from pet_bench.report.table import comparison, notes, sections, tasks_of, to_csv, to_markdown, to_text
+from pet_bench.results import store
+
+VQA = {"lora": [60.0, 62.0, 67.0], "full": [70.0, 71.0, 69.0], "bitfit": [50.0, 50.0, 50.0]}
+
+
+@pytest.fixture
+def results(make_result):
+    size = {"lora": 10, "full": 900, "bitfit": 2}
+    found = [
+        make_result(method=method, seed=seed, vqa=value, gqa=40.0 + seed, trainable=size[method])
+        for method, values in VQA.items()
+        for seed, value in enumerate(values)
+    ]
+    return [*found, make_result(method="full", vqa=30.0, gqa=30.0, control="text-only", trainable=900)]
+
+
+def row(table, method, control="none"):
+    found = table[(table.method == method) & (table.control == control)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_means_and_sample_deviations_over_seeds(results):
+    table = comparison(store.to_frame(results))
+    assert tasks_of(table) == ["vqa", "gqa"]
+    for method, values in VQA.items():
+        found = row(table, method)
+        assert found["vqa"] == pytest.approx(mean(values))
+        assert found["vqa std"] == pytest.approx(stdev(values))
+        averages = [(value + 40.0 + seed) / 2 for seed, value in enumerate(values)]
+        assert found["average"] == pytest.approx(mean(averages))
+        assert found["average std"] == pytest.approx(stdev(averages))
+        assert (found["n"], found["trials"]) == (3, 3)
+
+
+def test_one_seed_has_no_deviation(results):
+    table = comparison(store.to_frame(results))
+    assert pd.isna(row(table, "full", "text-only")["vqa std"])
+    assert "| *full, text-only* | 90.00 | 900 | 30.00 | 30.00 | 30.00 | 1 |" in to_markdown(table, [])
+
+
+def test_best_is_bold_and_second_underlined_among_methods_only(results, make_result):
+    results.append(make_result(method="bitfit", vqa=99.0, gqa=99.0, control="text-only"))
+    text = to_markdown(comparison(store.to_frame(results)), [])
+    assert "| **70.00 ± 1.00** |" in text
+    assert "| <u>63.00 ± 3.61</u> |" in text
+    assert "| 50.00 ± 0.00 |" in text
+    assert "| 99.00 |" in text
+
+
+def test_ties_share_the_mark(make_result):
+    frame = store.to_frame([make_result(method=method, vqa=60.0) for method in ("lora", "full")])
+    assert to_markdown(comparison(frame), []).count("**60.00**") == 2
+
+
+def test_controls_and_majority_stand_below_the_methods(results):
+    (section,) = sections(comparison(store.to_frame(results)))
+    assert [cells[0].text for cells in section.rows["method"]] == ["full", "lora", "bitfit"]
+    assert [cells[0].text for cells in section.rows["control"]] == ["full, text-only"]
+    (majority,) = section.rows["majority"]
+    assert [cell.text for cell in majority] == ["majority answer", "–", "–", "25.00", "25.00", "25.00", "–"]
+
+
+def test_unfinished_trials_are_counted(results, make_spec, tmp_path):
+    failed = store.save_failure(
+        make_spec("lora", seed=3), tmp_path, "no", status="oom", started="2026-01-01T00:00:00+00:00"
+    )
+    frame = store.to_frame([*results, failed], missing=[make_spec("full", seed=3)])
+    table = comparison(frame)
+    assert (row(table, "lora")["n"], row(table, "lora")["trials"]) == (3, 4)
+    text = to_markdown(table, notes(frame))
+    assert text.count("| 3 of 4 |") == 2
+    assert "not in any mean: 1 oom, 1 missing" in text
+
+
+def test_a_method_without_a_finished_trial_still_has_a_row(make_result, make_spec, tmp_path):
+    failed = store.save_failure(make_spec("full"), tmp_path, "no", started="2026-01-01T00:00:00+00:00")
+    table = comparison(store.to_frame([make_result(), failed]))
+    assert "| full | – | – | – | – | – | 0 of 1 |" in to_markdown(table, [])
+
+
+def test_backbones_are_compared_apart(make_result):
+    frame = store.to_frame([make_result(backbone="bart-base", vqa=1.0), make_result(backbone="t5-base", vqa=2.0)])
+    assert [section.title for section in sections(comparison(frame))] == [
+        "image-text on bart-base",
+        "image-text on t5-base",
+    ]
+
+
+@pytest.mark.parametrize(
+    "difference, caution",
+    [
+        ({"data": "d1"}, "2 different versions of the data"),
+        ({"commit": "c1"}, "2 different commits"),
+        ({"epochs": 3}, "differ in their recipe"),
+        ({}, None),
+    ],
+)
+def test_what_makes_rows_incomparable_is_said_beneath(make_result, difference, caution):
+    frame = store.to_frame([make_result(seed=0), make_result(seed=1, **difference)])
+    cautions = [note for note in notes(frame) if note.startswith("caution")]
+    assert len(cautions) == (caution is not None)
+    assert all(caution in note for note in cautions)
+
+
+def test_equal_names_with_other_recipes_are_never_averaged(make_result):
+    table = comparison(store.to_frame([make_result(seed=0), make_result(seed=1, epochs=3)]))
+    assert list(table[table.kind == "method"].n) == [1, 1]
+
+
+def test_csv_reads_back_unrounded(results):
+    table = comparison(store.to_frame(results))
+    again = pd.read_csv(io.StringIO(to_csv(table)))
+    assert list(again.columns) == list(table.columns)
+    pd.testing.assert_series_equal(again["vqa std"], table["vqa std"].astype(float))
+    assert again.trainable[0] == 900
+
+
+def test_terminal_and_markdown_show_the_same_scores(results):
+    frame = store.to_frame(results)
+    table, beneath = comparison(frame), notes(frame)
+    shown = to_text(table, beneath)
+    for section in sections(table):
+        for cells in functools.reduce(operator.iadd, section.rows.values(), []):
+            assert all(cell.text in shown and cell.text in to_markdown(table, beneath) for cell in cells)
+    assert all(note in shown for note in beneath)
+
+
+@pytest.mark.parametrize("label", ["a|b", "lora(rank=8)", "[bold]x", "<script>", "a_b*c"])
+def test_labels_cannot_break_the_table(make_result, label):
+    table = comparison(store.to_frame([make_result(label=label), make_result(method="full")]))
+    assert label in to_text(table, [])
+    lines = [line for line in to_markdown(table, []).splitlines() if line.startswith("|")]
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    assert "<script>" not in to_markdown(table, [])

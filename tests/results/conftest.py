@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from pet_bench.results.provenance import provenance
+from pet_bench.results.schema import Cost, Parameters, Score, TrialResult
+from pet_bench.spec import MethodSpec, Recipe, TrialSpec, Visual
+
+
+@pytest.fixture
+def make_spec():
+    def make(method="lora", seed=0, control="none", label=None, backbone="bart-base", **recipe):
+        return TrialSpec(
+            backbone=backbone,
+            method=MethodSpec(method),
+            suite="image-text",
+            tasks=("vqa", "gqa"),
+            visual=Visual(8, 9, 9),
+            seed=seed,
+            recipe=Recipe(**{"lr": 1e-3, **recipe}),
+            control=control,
+            label=label or method,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_result(make_spec):
+    def make(vqa=60.0, gqa=40.0, trainable=10, majority=25.0, commit="c0", data="d0", **spec):
+        trial = make_spec(**spec)
+        scores = {"vqa": vqa, "gqa": gqa}
+        origin = provenance("2026-01-01T00:00:00+00:00", device="cpu", threads=1, data=data)
+        return TrialResult(
+            id=trial.id,
+            status="done",
+            spec=trial.to_dict(),
+            provenance=origin.model_copy(update={"commit": commit, "dirty": False}),
+            parameters=Parameters(trainable=trainable, total=1000, percent=trainable / 10),
+            metrics={
+                task: {
+                    "accuracy": Score(value=value, split="test", n=7, majority=majority),
+                    "extra": Score(value=1.0, split="test", n=7),
+                }
+                for task, value in scores.items()
+            },
+            average=(vqa + gqa) / 2,
+            cost=Cost(
+                train_seconds=3.0,
+                eval_seconds=1.0,
+                peak_memory_bytes=5,
+                examples_per_second=2.0,
+                steps=4,
+                adapter_bytes=40,
+            ),
+        )
+
+    return make
