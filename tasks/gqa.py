@@ -36,6 +36,12 @@ def from_official(key: str, row: OfficialRow) -> Row:
     return {"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": {row["answer"]: 1.0}}
 
 
+def kind_of(question: str) -> str:
+    """The files name no question type; the first two words tell it, and whether there is an "or" to choose from."""
+    words = question.lower().split()
+    return " ".join(words[:2] + (["… or"] if "or" in words else []))
+
+
 @dataclass(frozen=True, config=STRICT)
 class GQA(Task):
     """Short answers. As published: trained on train and valid, `testdev` is both validation and test split.
@@ -70,4 +76,5 @@ class GQA(Task):
                 images=(f"{folder}/{row['img_id']}",),
                 targets=tuple((answer, score) for answer, score in row["label"].items() if answer),
                 references={"label": row["label"]},
+                kind=kind_of(row["sent"]),
             )
