@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import functools
 import io
-import operator
+from itertools import chain
 from statistics import mean, stdev
 
 import pandas as pd
@@ -132,7 +131,7 @@ def test_terminal_and_markdown_show_the_same_scores(results):
     table, beneath = comparison(frame), notes(frame)
     shown = to_text(table, beneath)
     for section in sections(table):
-        for cells in functools.reduce(operator.iadd, section.rows.values(), []):
+        for cells in chain.from_iterable(section.rows.values()):
             assert all(cell.text in shown and cell.text in to_markdown(table, beneath) for cell in cells)
     assert all(note in shown for note in beneath)
 
