@@ -36,7 +36,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.registry import METHODS
-from pet_bench.spec import STRICT, Control, MethodSpec, TrialSpec, validate
+from pet_bench.spec import STRICT, Control, MethodSpec, Recipe, TrialSpec, validate
 from pet_bench.trial.resolve import resolve
 
 SHIPPED = Path(__file__).parent / "grids"
@@ -141,6 +141,10 @@ class Grid:
         _check_protocol("protocol", self.protocol, tasks, faults)
         for place, (_, override) in overrides.items():
             _check_protocol(f"{place}: protocol", override.protocol, tasks, faults)
+
+        for recipe in (self.recipe, *(override.recipe for _, override in overrides.values())):
+            for key in recipe.keys() - {f.name for f in fields(Recipe)}:  # even where no trial can be resolved
+                faults.add(unknown("recipe key", key, [f.name for f in fields(Recipe)]))
 
         used, trials = set(), {}
         for control, part in self.controls.items():

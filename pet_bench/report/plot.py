@@ -66,6 +66,8 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
             capsize=3, elinewidth=1.2, markeredgecolor="white", markeredgewidth=0.8, zorder=3,
         )  # fmt: skip
         axis.labels.append((row.method, color, row.trainable, mean, 0.0 if np.isnan(std) else std))
+    if methods.trainable.nunique() == 1:
+        axis.set_xlim(methods.trainable.iloc[0] / 10, methods.trainable.iloc[0] * 10)
     controls = group[(group.kind == "control") & group[score].notna()]
     for control, rows in controls.groupby("control", sort=False):
         best = rows.loc[rows[score].idxmax()]
