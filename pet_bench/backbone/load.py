@@ -10,6 +10,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     T5ForConditionalGeneration,
 )
+from transformers.utils import logging
 
 from pet_bench.backbone.families import FAMILY
 from pet_bench.backbone.known import EXTRA_WORDS, Backbone
@@ -34,6 +35,7 @@ def load(backbone: Backbone, visual: Visual) -> tuple[VisionLanguageModel, PreTr
     Words the tokenizer already has are not added again; new rows are drawn at random (METHODS.md section 7: standard
     deviation 0.02 in BART, 1 in T5). Raises UserError where weights or tokenizer cannot be read.
     """
+    logging.disable_progress_bar()  # trials show their own
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone.source)
         lm = _STOCK[backbone.family].from_pretrained(backbone.source, dtype=torch.float32)

@@ -120,3 +120,19 @@ def test_a_backbone_without_weights_is_one_line(tmp_path):
 
 def test_registered_backbones():
     assert BACKBONES.names() == ["bart-base", "mini-bart", "mini-t5", "t5-base"]
+
+
+@families
+def test_generation_keeps_the_checkpoints_settings_but_forces_as_published(family):
+    """TASKS.md 0.5: n-gram blocking is the checkpoint's; no first word is forced, the last one in BART's beams only."""
+    model, batch = tiny_model(family), tiny_batch()
+    settings = model.lm.generation_config
+    settings.no_repeat_ngram_size, settings.forced_bos_token_id, settings.forced_eos_token_id = 1, 7, 9
+    settings.eos_token_id = None  # so that nothing ends early
+    for beams in (1, 5):
+        ids = model.generate(batch["text"], batch["features"], num_beams=beams, max_length=8)
+        forced = family == "bart" and beams > 1
+        body = ids[:, :-1] if forced else ids
+        assert all(len(set(row.tolist())) == body.shape[1] for row in body)
+        assert not (ids[:, 1] == 7).all()
+        assert (ids[:, -1] == model.lm.config.eos_token_id).all() == forced
