@@ -56,7 +56,11 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(colors=MUTED, which="both")
-    axis.margins(x=0.18, y=0.14)
+    axis.margins(y=0.14)
+    if len(methods):
+        low, high = float(methods.trainable.min()), float(methods.trainable.max())
+        room = max(3.0, (high / low) ** 0.2)  # for the labels
+        axis.set_xlim(low / room, high * room)
     axis.labels = []
     for index, row in enumerate(methods.itertuples()):
         mean, std = getattr(row, score), methods[f"{score} std"].iloc[index]
@@ -66,8 +70,6 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
             capsize=3, elinewidth=1.2, markeredgecolor="white", markeredgewidth=0.8, zorder=3,
         )  # fmt: skip
         axis.labels.append((row.method, color, row.trainable, mean, 0.0 if np.isnan(std) else std))
-    if methods.trainable.nunique() == 1:
-        axis.set_xlim(methods.trainable.iloc[0] / 10, methods.trainable.iloc[0] * 10)
     controls = group[(group.kind == "control") & group[score].notna()]
     for control, rows in controls.groupby("control", sort=False):
         best = rows.loc[rows[score].idxmax()]
@@ -93,8 +95,8 @@ def _place_labels(axis: Axes) -> None:
     heights = [line.get_window_extent(renderer) for line in axis.lines if line.get_linestyle() in ("--", ":")]
     for name, color, x, mean, _ in axis.labels:
         best, leader = None, {"arrowstyle": "-", "color": color, "linewidth": 0.7}
-        for distance in (9, 16, 26, 40, 56):
-            for angle in np.deg2rad([0, 180, 90, -90, 35, -35, 145, -145]):
+        for distance in (9, 16, 26, 40, 56, 75, 100, 130):
+            for angle in np.deg2rad([0, 180, 90, -90, 35, -35, 145, -145, 65, -65, 115, -115]):
                 dx, dy = distance * np.cos(angle), distance * np.sin(angle)
                 text = axis.annotate(
                     name, (x, mean), xytext=(dx, dy), textcoords="offset points", fontsize=9, color=INK,
