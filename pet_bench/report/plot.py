@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 INK, MUTED = "#222222", "#6b6b6b"
@@ -34,7 +35,8 @@ def score_vs_parameters(table: pd.DataFrame, path: Path, score: str = "average")
         axis.set_visible(False)
     for axis, (key, group) in zip(axes.flat, panels, strict=False):
         _panel(axis, " on ".join(key), group, score)
-    figure.canvas.draw()  # fixes the layout, which the labels are placed in
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # labels are placed in the layout as it stands
     for axis in axes.flat[: len(panels)]:
         _place_labels(axis)
     written = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
@@ -104,7 +106,8 @@ def _place_labels(axis: Axes) -> None:
                     va="bottom" if dy > 1 else "top" if dy < -1 else "center", zorder=4,
                     arrowprops=leader if distance > 16 else None,
                 )  # fmt: skip
-                box = text.get_window_extent(renderer)
+                text.update_positions(renderer)
+                box = Text.get_window_extent(text, renderer)  # without the leader
                 cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
                 cost += 0.2 * sum(_overlap(box, line.padded(1)) for line in heights)
                 if best is None or cost < best[0]:

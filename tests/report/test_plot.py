@@ -3,6 +3,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from pet_bench.report import plot
@@ -32,9 +33,10 @@ def test_labels_of_crowded_points_do_not_overlap(make_result, tmp_path, drawn, s
     png, svg = plot.score_vs_parameters(comparison(store.to_frame(results)), tmp_path / "r" / "plot.png")
     (figure,) = drawn
     (axis,) = figure.axes
+    figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     texts = [text for text in axis.texts if text.get_text()]
-    boxes = [text.get_window_extent(renderer) for text in texts]
+    boxes = [Text.get_window_extent(text, renderer) for text in texts]
     assert sum(text.get_text().startswith("method-") for text in texts) == 8
     assert {text.get_text() for text in texts} >= {"best text-only control (method-0)", "majority answer"}
     for i, box in enumerate(boxes):
