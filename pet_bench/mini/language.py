@@ -244,9 +244,7 @@ class Statement:
     @property
     def text(self) -> str:
         template, _ = FORMS[self.form]
-        return template.format(
-            color=self.color, shape=self.shape, image=self.image, number=NUMBERS[self.count]
-        )
+        return template.format(color=self.color, shape=self.shape, image=self.image, number=NUMBERS[self.count])
 
     def holds(self, left: Scene, right: Scene) -> bool:
         _, truth = FORMS[self.form]
@@ -352,9 +350,7 @@ def condensed(scenes: Sequence[Scene], cells: int, rng: Random) -> list[tuple[st
         filled = {t.cell: f"{t.size} {t.color} {t.shape}" for t in scene.things}
         others = [cell for cell in range(GRID * GRID) if cell not in filled]
         chosen = [*filled, *rng.sample(others, max(0, cells - len(filled)))]
-        told += [
-            (f"<vis_extra_id_{cell}>", f"{image} {filled.get(cell, 'empty')}") for cell in sorted(chosen)
-        ]
+        told += [(f"<vis_extra_id_{cell}>", f"{image} {filled.get(cell, 'empty')}") for cell in sorted(chosen)]
     return told
 
 

@@ -18,7 +18,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -41,14 +40,14 @@ from pet_bench.mini.language import Exercise, condensed, written
 from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
-WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 96, 4, 3, 2
-STEPS = {"mini-bart": 9000, "mini-t5": 9000}
-RATE = {"mini-bart": 2e-3, "mini-t5": 4e-3}
-BATCH = 64
+WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
+STEPS = {"mini-bart": 6000, "mini-t5": 8000}
+RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
+BATCH = {"mini-bart": 64, "mini-t5": 32}
 WARM_UP = 300
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit; tuning later runs at 0.1
 TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
-FORM_SHARES = {"condensed": 7, "written": 2, "denoising": 1}
+FORM_SHARES = {"condensed": 13, "written": 6, "denoising": 1}
 
 
 class Reader:
@@ -57,6 +56,7 @@ class Reader:
     def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
         self.lm, self.tokenizer = lm, tokenizer
         self.family = FAMILY[lm.config.model_type]
+        self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
 
     @classmethod
     def new(cls, name: str, seed: int) -> Reader:
@@ -108,11 +108,6 @@ class Reader:
             raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
         return cls(lm, tokenizer)
 
-    @cached_property
-    def ids(self) -> dict[str, list[int]]:
-        """Words as they stand inside a sentence → token ids."""
-        return {}
-
     def word(self, word: str) -> list[int]:
         if word not in self.ids:
             self.ids[word] = self.tokenizer(f" {word}", add_special_tokens=False).input_ids
@@ -126,8 +121,7 @@ class Reader:
         pad = self.tokenizer.pad_token_id
         location = [[self.tokenizer.convert_tokens_to_ids(place) for place, _ in scene] for scene in told]
         words = [
-            [([i for w in said.split() for i in self.word(w)] + [pad] * 4)[:4] for _, said in scene]
-            for scene in told
+            [([i for w in said.split() for i in self.word(w)] + [pad] * 4)[:4] for _, said in scene] for scene in told
         ]
         return torch.tensor(location), torch.tensor(words)
 
@@ -138,9 +132,7 @@ class Reader:
             return self.lm.get_encoder()(input_ids=text, attention_mask=mask.long())[0], mask
         location, words = cells
         table = self.lm.get_input_embeddings().weight
-        image, *said = (
-            F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
-        )
+        image, *said = F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
         said = sum(said)
         if self.lm.config.model_type == "bart":
             said = F.layer_norm(said, said.shape[-1:])
@@ -163,6 +155,7 @@ class Reader:
     def comprehension(
         self, exercises: Sequence[Exercise], form: str, cells: int, rng: Random
     ) -> tuple[tuple[Tensor, tuple[Tensor, Tensor] | None], Tensor]:
+        """(inputs of `encode`, targets) with the scenes `written` out, or `condensed` to `cells` cells each."""
         targets = self.text([e.target for e in exercises])
         if form == "written":
             return (self.text([f"{e.text} {written(e.scenes, rng)}" for e in exercises]), None), targets
@@ -237,7 +230,7 @@ def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, t
     reader = Reader.new(name, seed)
     steps = steps or STEPS[name]
     set_dropout(reader.lm, DROPOUT_WHILE_READING)
-    curve = train(reader, rng, steps=steps, rate=RATE[name])
+    curve = train(reader, rng, steps=steps, rate=RATE[name], batch=BATCH[name])
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -255,7 +248,7 @@ def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, t
         raise
 
 
-def train(reader: Reader, rng: Random, *, steps: int, rate: float) -> list[tuple[int, str, str, float]]:
+def train(reader: Reader, rng: Random, *, steps: int, rate: float, batch: int) -> list[tuple[int, str, str, float]]:
     lm = reader.lm.train()
     optimizer = torch.optim.AdamW(lm.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = min(WARM_UP, steps // 10 + 1)
@@ -269,14 +262,14 @@ def train(reader: Reader, rng: Random, *, steps: int, rate: float) -> list[tuple
         for step in range(1, steps + 1):
             task = rng.choices(tuple(TASK_SHARES), TASK_SHARES.values())[0]
             form = rng.choices(tuple(FORM_SHARES), FORM_SHARES.values())[0]
-            exercises = [Exercise.sample(task, rng) for _ in range(BATCH)]
+            exercises = [Exercise.sample(task, rng) for _ in range(batch)]
             if form == "denoising":
-                batch = reader.denoising(exercises, rng)
+                inputs, targets = reader.denoising(exercises, rng)
             else:
                 # Whole boards come gradually: short inputs teach the same words for a third of the time.
                 cells = GRID * GRID if rng.random() < step / steps else rng.randint(5, 14)
-                batch = reader.comprehension(exercises, form, cells, rng)
-            loss = reader.loss(*batch)
+                inputs, targets = reader.comprehension(exercises, form, cells, rng)
+            loss = reader.loss(inputs, targets)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
