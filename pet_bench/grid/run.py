@@ -137,7 +137,6 @@ def _run_ray(missing, runtime: Runtime, resources: Resources, display: Display) 
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt reaches us as KeyboardInterrupt
         "TUNE_MAX_PENDING_TRIALS_PG": str(2 * _cores()),
@@ -205,15 +204,13 @@ def _callback(specs: dict[str, TrialSpec], runtime: Runtime, display: Display):
     class Watch(Callback):
         def __init__(self):
             self.results: dict[str, TrialResult] = {}
-            self.started: dict[str, str] = {}
+            self.begun = now()
 
         def __reduce__(self):  # Tune saves its callbacks; nobody reads that, and a terminal cannot be saved
             return Callback, ()
 
         def on_trial_start(self, iteration, trials, trial, **info):
-            spec = self._spec(trial)
-            self.started[spec.id] = now()
-            display.start(spec)
+            display.start(self._spec(trial))
 
         def on_trial_result(self, iteration, trials, trial, result, **info):
             if "progress" in result:
@@ -223,22 +220,19 @@ def _callback(specs: dict[str, TrialSpec], runtime: Runtime, display: Display):
             self._end(self._spec(trial), "the worker left no result")
 
         def on_trial_error(self, iteration, trials, trial, **info):
-            error = trial.get_pickled_error() or trial.get_error()
-            self._end(self._spec(trial), f"the worker died: {type(error).__name__}: {error}")
+            self._end(self._spec(trial), "the worker process died: killed, perhaps for want of memory")
 
         def _spec(self, trial) -> TrialSpec:
             return specs[TrialSpec.from_dict(trial.config["spec"]).id]
 
         def _end(self, spec: TrialSpec, reason: str) -> None:
-            path, started = runtime.out / f"{spec.id}.json", self.started.get(spec.id) or now()
             try:
-                result = store.load(path)
-                fresh = result.status == "done" or result.provenance.started >= started
+                result = store.load(runtime.out / f"{spec.id}.json")
+                fresh = result.status == "done" or result.provenance.started >= self.begun
             except UserError:
                 fresh = False
             if not fresh:
-                status = "oom" if "OutOfMemory" in reason else "failed"
-                result = store.save_failure(spec, runtime.out, reason, status=status, started=started)
+                result = store.save_failure(spec, runtime.out, reason, started=self.begun)
             self.results[spec.id] = result
             display.finish(spec, result)
 
