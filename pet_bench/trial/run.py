@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from pet_bench.trial.loss import per_token_loss, reduce_loss
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
 
 OnProgress = Callable[[Progress], None]
+PROCESS = Path("/proc/self")
 
 
 @dataclass
@@ -244,7 +245,7 @@ def prepare_device(runtime: Runtime) -> torch.device:
         raise UserError(f'device "{name}" cannot be used: {str(error).splitlines()[0]}') from None
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak(device)
     return device
 
 
@@ -253,8 +254,20 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of device memory, or of this process on a CPU."""
+    """Bytes since `forget_peak`: of device memory, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        status = dict(line.split(":", 1) for line in PROCESS.joinpath("status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start counting anew: a worker process may have run another trial before. Not possible on a CPU but Linux's."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            PROCESS.joinpath("clear_refs").write_text("5")
