@@ -41,6 +41,10 @@ class Executor(StrEnum):
     RAY, INLINE = "ray", "inline"
 
 
+class Control(StrEnum):
+    NONE, TEXT_ONLY = "none", "text-only"
+
+
 def _examples(*lines: str) -> str:
     return "\n\n".join(["**Examples**", *(f"`{line}`" for line in lines)])
 
@@ -196,13 +200,16 @@ def run(
     backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
+    control: Annotated[
+        list[Control] | None, typer.Option(help="none, or text-only: all visual features zeroed; likewise.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Root folder of the datasets; mini suites need none.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
     ] = None,
     executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after another in this process.")] = Executor.RAY,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of one trial.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of one trial, or a fraction of one.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: all that fit.")] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")] = "auto",
@@ -214,13 +221,14 @@ def run(
     from pet_bench.grid.spec import load, parse, select
     from pet_bench.spec import Runtime
 
-    choice = {"suite": suite or [], "backbone": backbone or [], "method": method or [], "seed": seed or []}
+    choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
+    choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
     if grid is not None:
         plan = load(grid)
     elif method:
         plan = parse({
             "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
-            "methods": method, "seeds": seed or [0],
+            "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
         })  # fmt: skip
         choice = {}
     else:
@@ -250,7 +258,7 @@ def _key_value(text: str) -> tuple[str, Any]:
     return key, read_yaml(value)
 
 
-def _configure(plan: Grid, changes: list[str], cpus: int | None, max_concurrent: int | None) -> Grid:
+def _configure(plan: Grid, changes: list[str], cpus: float | None, max_concurrent: int | None) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
     from pet_bench.grid.spec import parse
     from pet_bench.registry import TASKS

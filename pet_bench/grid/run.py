@@ -100,7 +100,7 @@ def _absolute(runtime: Runtime, resources: Resources) -> Runtime:
         runtime,
         out=runtime.out.absolute(),
         data=runtime.data and runtime.data.absolute(),
-        threads=runtime.threads or resources.cpus,
+        threads=runtime.threads or max(1, int(resources.cpus)),
         plugins=tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in runtime.plugins),
     )
 
@@ -126,7 +126,7 @@ def _fit(resources: Resources, runtime: Runtime) -> Resources:
 
         gpus = float(runtime.device != "cpu" and torch.cuda.is_available())
     if resources.cpus > _cores():
-        raise UserError(f"resources: a trial asks for {resources.cpus} cpus, this machine has {_cores()}")
+        raise UserError(f"resources: a trial asks for {resources.cpus:g} cpus, this machine has {_cores()}")
     return replace(resources, gpus=gpus)
 
 

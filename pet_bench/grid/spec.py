@@ -71,9 +71,10 @@ class Override:
 
 @dataclass(frozen=True, config=STRICT)
 class Resources:
-    """cpus, gpus: of one trial (gpus None: one if there are any). max_concurrent None: as many as fit."""
+    """cpus, gpus: of one trial, fractions allowed (gpus None: one if there are any). max_concurrent None: as many as
+    fit. A trial gets as many torch threads as it has whole cpus, one at least."""
 
-    cpus: StrictInt = Field(default=1, ge=1)
+    cpus: float = Field(default=1.0, gt=0, strict=True)
     gpus: Annotated[float, Strict(), Field(ge=0)] | None = None
     max_concurrent: Annotated[StrictInt, Field(ge=1)] | None = None
 
@@ -259,7 +260,7 @@ def load(source: str | Path) -> Grid:
 
 
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
-    """The trials whose suite, backbone, method or seed is among those named; none named selects all.
+    """The trials whose suite, backbone, method, seed or control is among those named; none named selects all.
 
     Raises UserError for a name that no trial has.
     """
@@ -268,6 +269,7 @@ def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
         "backbone": lambda trial: trial.backbone,
         "method": lambda trial: trial.method.name,
         "seed": lambda trial: trial.seed,
+        "control": lambda trial: trial.control,
     }
     faults = Faults()
     for kind, wanted in names.items():

@@ -130,7 +130,7 @@ TAILS = [
     (r"encoder_(attn|ff)_adapter_gating_middle_ia3_add", lambda m: f"{SUB_LAYER[m[1]]}.0.gate.g"),
     (r"(\w+)\.attn_value_parallel_adapter\.adapters\.\w+\.(down|up)_sampler\.(\w+)",
      lambda m: f"{ATTENTION[m[1]]}.value.0.delta.{m[2]}.{m[3]}"),
-    (r"(\w+)\.(q|k|v|o|out)(?:_proj)?\.lora_(A|B)s\.\w+",
+    (r"(\w+)\.(q|k|v|o|out)(?:_proj)?\.lora_(A|B)s?(?:\.\w+)?",
      lambda m: f"{ATTENTION[m[1]]}.{PROJECTION[m[2]]}.0.delta.{m[3]}"),
 ]  # fmt: skip
 
