@@ -211,8 +211,18 @@ class Reader:
         return sum(s == e.target for s, e in zip(said, exercises, strict=True)) / count
 
 
-def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, threads: int = 1) -> None:
-    """Train `mini-bart` or `mini-t5` from random weights and write the folder `out`.
+def pretrain(
+    name: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    threads: int = 1,
+    start: Path | None = None,
+) -> None:
+    """Train `mini-bart` or `mini-t5` and write the folder `out`.
+
+    From random weights, or on from those of `start`, an earlier `out`, with the learning rate rising anew.
 
     AdamW, linear warm-up and decay to 0; every batch is one form of exercise on one task. The folder has
     the usual `transformers` files, `loss_curve.csv` (step, form, task, loss, averaged over 100 steps) and
@@ -227,7 +237,7 @@ def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, t
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rng = Random(seed)
-    reader = Reader.new(name, seed)
+    reader = load_reader(start) if start else Reader.new(name, seed)
     steps = steps or STEPS[name]
     set_dropout(reader.lm, DROPOUT_WHILE_READING)
     curve = train(reader, rng, steps=steps, rate=RATE[name], batch=BATCH[name])
@@ -235,17 +245,24 @@ def pretrain(name: str, out: Path, *, seed: int = 0, steps: int | None = None, t
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         save(reader, draft)
-        with (draft / "loss_curve.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("step", "form", "task", "loss"))
-            writer.writerows((step, form, task, f"{loss:.4f}") for step, form, task, loss in curve)
-        command = f"python -m pet_bench.mini.pretrain {name} OUT --seed {seed} --steps {steps}\n"
-        (draft / "COMMAND").write_text(command)
+        record(draft, curve, f"{name} OUT --seed {seed} --steps {steps}", start)
         draft.chmod(0o755)
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def record(folder: Path, curve: Sequence[tuple[int, str, str, float]], arguments: str, start: Path | None):
+    """`loss_curve.csv` and `COMMAND`; where training went on from `start`, after that folder's own."""
+    rows = list(csv.reader((start / "loss_curve.csv").open())) if start else [["step", "form", "task", "loss"]]
+    done = int(rows[-1][0]) if start else 0
+    rows += [[str(done + step), form, task, f"{loss:.4f}"] for step, form, task, loss in curve]
+    with (folder / "loss_curve.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    before = (start / "COMMAND").read_text() if start else ""
+    go_on = " --start EARLIER_OUT" if start else ""
+    (folder / "COMMAND").write_text(f"{before}python -m pet_bench.mini.pretrain {arguments}{go_on}\n")
 
 
 def train(reader: Reader, rng: Random, *, steps: int, rate: float, batch: int) -> list[tuple[int, str, str, float]]:
@@ -305,6 +322,8 @@ def save(reader: Reader, folder: Path) -> None:
     )
     reader.lm.save_pretrained(folder)
     reader.tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def load_reader(folder: Path) -> Reader:
@@ -323,4 +342,5 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--start", type=Path)
     sys.exit(pretrain(**vars(parser.parse_args())))

@@ -241,9 +241,7 @@ def majority_rate(pairs) -> float:
 
 def test_majority_answers_are_poor(root):
     vqa = [
-        (i["question_type"], max(i["label"], key=i["label"].get))
-        for items in vqa_items(root).values()
-        for i in items
+        (i["question_type"], max(i["label"], key=i["label"].get)) for items in vqa_items(root).values() for i in items
     ]
     gqa = [
         (re.sub(rf"{COLORS}|{SHAPES}|small |large ", "_", i["sent"]), next(iter(i["label"])))

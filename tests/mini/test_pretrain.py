@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+import pet_bench.mini
+from pet_bench.mini.language import PROMPTS, Exercise, condensed, written
+from pet_bench.mini.pretrain import Reader, load_reader, pretrain
+from pet_bench.mini.world import Scene
+
+SHIPPED = Path(pet_bench.mini.__file__).parent / "backbones"
+NAMES = ("mini-bart", "mini-t5")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def shipped(request):
+    torch.set_num_threads(1)
+    return request.param, load_reader(SHIPPED / request.param)
+
+
+# -- a run of a few steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_few_steps_write_a_loadable_folder_deterministically(name, tmp_path):
+    for out in ("a", "b"):
+        pretrain(name, tmp_path / out, seed=5, steps=6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+    a, b = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path / out).state_dict() for out in ("a", "b"))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    with (tmp_path / "a" / "loss_curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["step"] == "6"
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert f"{name} OUT --seed 5 --steps 6" in (tmp_path / "a" / "COMMAND").read_text()
+
+
+def test_refuses_to_overwrite_and_unknown_names(tmp_path):
+    with pytest.raises(FileExistsError):
+        pretrain("mini-bart", tmp_path, steps=1)
+    with pytest.raises(ValueError, match="mini-bart, mini-t5"):
+        pretrain("mini-gpt", tmp_path / "x", steps=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_denoising_can_be_undone(name):
+    """Source and target together hold the whole text: BART's target is the text, T5's spans fill its gaps."""
+    reader, rng = Reader.new(name, 0), Random(0)
+    exercises = [Exercise.sample("gqa", rng) for _ in range(20)]
+    (sources, _), targets = reader.denoising(exercises, rng)
+    for source, target in zip(*(reader.tokenizer.batch_decode(t) for t in (sources, targets)), strict=True):
+        source, target = (re.sub(r"<pad>|<s>|</s>", "", text) for text in (source, target))
+        if name == "mini-t5":
+            spans = re.split(r"<extra_id_\d+>", target)[1:]
+            marks = re.findall(r"<extra_id_\d+>", source)
+            assert len(marks) == len(spans)
+            assert "<extra_id_" not in "".join(spans)
+        else:
+            kept = [part.strip() for part in source.split("<mask>")]
+            assert re.search(".*".join(map(re.escape, kept)), target, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_does_not_change_what_is_read(name):
+    reader, rng = Reader.new(name, 0), Random(1)
+    reader.lm.eval()
+    exercises = [Exercise.sample("gqa", rng) for _ in range(4)]
+    cells = reader.cells([condensed(e.scenes, 8, Random(0)) for e in exercises])
+    texts = reader.text([e.text for e in exercises])
+    states, mask = reader.encode(texts, cells)
+    for i, exercise in enumerate(exercises):
+        alone, _ = reader.encode(reader.text([exercise.text]), (cells[0][i : i + 1], cells[1][i : i + 1]))
+        torch.testing.assert_close(states[i, mask[i]], alone[0], rtol=1e-4, atol=1e-4)
+
+
+# -- scenes as text ------------------------------------------------------------------------------------------
+
+
+def test_written_and_condensed_tell_every_object_once():
+    rng = Random(0)
+    scene = Scene.sample(rng, 5)
+    text = written([scene], rng, words_only=True)
+    for t in scene.things:
+        numbers = ("one", "two", "three", "four", "five", "six")
+        assert f"{t.size} {t.color} {t.shape} in row {numbers[t.row]} column {numbers[t.column]}" in text
+    told = condensed([scene], 36, rng)
+    assert [place for place, _ in told] == [f"<vis_extra_id_{j}>" for j in range(36)]
+    filled = {i: said for i, (_, said) in enumerate(told) if "empty" not in said}
+    assert filled == {t.cell: f"left {t.size} {t.color} {t.shape}" for t in scene.things}
+
+
+def test_condensed_scenes_can_leave_out_empty_cells_only():
+    rng = Random(0)
+    scenes = Scene.sample(rng, 4), Scene.sample(rng, 2)
+    told = condensed(scenes, 7, rng)
+    assert len(told) == 14
+    assert sum("empty" not in said for _, said in told) == 6
+    assert [said.split()[0] for _, said in told] == ["left"] * 7 + ["right"] * 7
+
+
+# -- the shipped folders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokenizer_keeps_case_and_text(name):
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / name)
+    for text in ("what color is the circle?", "Two birds, one NLVR2 stone.", "true", "vqa: is it 4?"):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_word_of_the_world_is_one_token(name):
+    tokenizer, rng = AutoTokenizer.from_pretrained(SHIPPED / name), Random(7)
+    for task in PROMPTS:
+        for _ in range(50):
+            exercise = Exercise.sample(task, rng)
+            for word in re.findall(r"\w+", f"{exercise.text.split(': ')[1]} {exercise.target}"):
+                if not word.isdigit():
+                    assert len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1, word
+            assert len(tokenizer(exercise.target, add_special_tokens=False).input_ids) == 1 or task == "caption"
+            if task in ("vqa", "gqa"):
+                assert len(tokenizer(exercise.text).input_ids) <= 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vocabulary_layout(name):
+    config = AutoConfig.from_pretrained(SHIPPED / name)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / name)
+    rows = config.vocab_size
+    assert len(tokenizer) == rows
+    for j in range(100):
+        assert tokenizer.convert_tokens_to_ids(f"<vis_extra_id_{j}>") == rows - 1 - j
+        assert tokenizer.convert_tokens_to_ids(f"<extra_id_{j}>") == rows - 101 - j
+    ids = {
+        "mini-bart": {"bos": 0, "pad": 1, "eos": 2, "decoder_start": 2},
+        "mini-t5": {"pad": 0, "eos": 1, "decoder_start": 0},
+    }[name]
+    for key, value in ids.items():
+        assert getattr(config, f"{key}_token_id") == value
+        assert getattr(tokenizer, f"{key}_token_id", value) == value
+    assert tokenizer("").input_ids == ([0, 2] if name == "mini-bart" else [1])
+
+
+def test_shipped_sizes():
+    files = [f for name in NAMES for f in (SHIPPED / name).iterdir()]
+    assert max(f.stat().st_size for f in files) < 4_000_000
+    assert sum(f.stat().st_size for f in files) < 8_000_000
+
+
+def test_shipped_configuration(shipped):
+    name, reader = shipped
+    config = reader.lm.config
+    assert sum(p.numel() for p in reader.lm.parameters()) < 900_000
+    assert config.tie_word_embeddings
+    if name == "mini-bart":
+        assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0.1, 0.1, 0.1)
+        assert config.activation_function == "gelu"
+    else:
+        assert config.dropout_rate == 0.1
+        assert not config.is_gated_act
+        assert config.dense_act_fn == "relu"
+
+
+# Chance is at most 1/2 (nlvr), and about 0.4 over the question types of vqa and gqa.
+@pytest.mark.parametrize(("task", "least"), [("vqa", 0.8), ("gqa", 0.65), ("nlvr", 0.7)])
+@pytest.mark.parametrize("form", ["condensed", "written"])
+def test_shipped_backbones_read(shipped, task, least, form):
+    _, reader = shipped
+    assert reader.accuracy(task, form=form, count=200, seed=11) >= least
