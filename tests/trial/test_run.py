@@ -68,14 +68,15 @@ def test_the_saved_adapter_predicts_the_same(mini_trial, runtime):
 @pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
 @pytest.mark.parametrize("method", ["full", "projector-only", "vl-adapter", "lora", "vl-pet-large"])
 def test_the_loss_falls(method, backbone, mini_trial, runtime):
-    spec = mini_trial(method, backbone, recipe={"max_steps": 40, "warmup": 0.1})
-    data = read_data(spec, runtime)
-    losses = []
+    recipe = {"max_steps": None, "epochs": 3, "batch_size": 48}
+    spec = mini_trial(method, backbone, suite="mini-image-text/vqa+nlvr2", recipe=recipe)
     seed_everything(0)
     model, tokenizer = load(find_backbone(backbone), spec.visual)
     attach(model, build_method(spec.method, model.shape).design(model.shape))
-    train(Trial(spec, model, tokenizer, data, torch.device("cpu"), lambda p: losses.append(p.loss)))
-    assert sum(losses[-10:]) < sum(losses[:10])
+    trial = Trial(spec, model, tokenizer, read_data(spec, runtime), torch.device("cpu"), lambda progress: None)
+    train(trial)
+    first, last = (sum(p.loss for p in trial.curve if p.epoch == epoch) for epoch in (1.0, 3.0))
+    assert last < first
 
 
 def test_text_only_sees_no_image(mini_trial, runtime):
@@ -135,4 +136,7 @@ def test_tasks_of_a_protocol():
 
 def test_clean_up_is_that_of_the_published_runs():
     """TASKS.md section 0.5."""
-    assert clean_up("a dog , it 's here . is n't it ? we 've ' seen ' !") == "a dog, it's here. isn't it? we've'seen'!"
+    assert (
+        clean_up("a dog , it 's here . is n't it ? we 've ' seen ' it !")
+        == "a dog, it's here. isn't it? we've'seen'it!"
+    )
