@@ -36,8 +36,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import FAMILY
-from pet_bench.mini.language import Exercise, condensed, written
-from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
+from pet_bench.mini.language import IMAGES, Exercise, condensed, written
+from pet_bench.mini.tokens import EXTRA_WORDS, bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
@@ -106,7 +106,12 @@ class Reader:
             )
         else:
             raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
-        return cls(lm, tokenizer)
+        reader = cls(lm, tokenizer)
+        if name == "mini-t5":  # T5's words start at unit variance: where would drown what
+            table = lm.get_input_embeddings().weight.data
+            table[-len(EXTRA_WORDS) :] *= 0.2
+            table[[i for word in IMAGES for i in reader.word(word)]] *= 0.2
+        return reader
 
     def word(self, word: str) -> list[int]:
         if word not in self.ids:
@@ -138,6 +143,8 @@ class Reader:
             said = F.layer_norm(said, said.shape[-1:])
         else:
             said = said * torch.rsqrt(said.square().mean(-1, keepdim=True) + 1e-6)
+            if self.lm.training:  # T5's visual embedding adds random constants at first (METHODS.md section 7)
+                said = said + torch.rand(()) * torch.randn(said.shape[-1])
         visual = said + image + F.embedding(location, table)
         mask = torch.cat([mask, mask.new_ones(location.shape)], dim=1)
         return self.family.encode(self.lm, text, visual, mask), mask
