@@ -15,6 +15,7 @@ test: lint  ## one torch thread per process: more are slower, not faster
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -37,9 +37,10 @@ def from_official(key: str, row: OfficialRow) -> Row:
 
 
 def kind_of(question: str) -> str:
-    """The files name no question type; the first two words tell it, and whether there is an "or" to choose from."""
-    words = question.lower().split()
-    return " ".join(words[:2] + (["… or"] if "or" in words else []))
+    """The files name no question type; the first two words tell it, and between which words there is to choose."""
+    words = question.lower().rstrip("?").split()
+    choices = [f"{words[i - 1]} or {words[i + 1]}" for i in range(1, len(words) - 1) if words[i] == "or"]
+    return " ".join(words[:2] + choices)
 
 
 @dataclass(frozen=True, config=STRICT)

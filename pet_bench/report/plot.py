@@ -78,6 +78,10 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
         _rule(axis, best[score], "--", f"best {control} control ({best.method})")
     for row in group[(group.kind == "majority") & group[score].notna()].to_dict("records"):
         _rule(axis, row[score], ":", row["method"])
+    heights = [*methods[score], *(line.get_ydata()[0] for line in axis.lines if line.get_linestyle() in ("--", ":"))]
+    if heights:  # a rule on the axis itself would not be seen
+        spare = 0.06 * (max(heights) - min(heights) or 1)
+        axis.set_ylim(min(axis.get_ylim()[0], min(heights) - spare), max(axis.get_ylim()[1], max(heights) + spare))
 
 
 def _rule(axis: Axes, height: float, style: str, text: str) -> None:

@@ -175,7 +175,6 @@ def test_shipped_configuration(shipped):
         ("condensed", "gqa", 0.6),
         ("condensed", "nlvr", 0.6),
         ("written", "vqa", 0.5),
-        ("written", "gqa", 0.5),
     ],
 )
 def test_shipped_backbones_read(shipped, form, task, least):
