@@ -45,7 +45,7 @@ STEPS = {"mini-bart": 6000, "mini-t5": 7000}
 RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
 BATCH = {"mini-bart": 64, "mini-t5": 32}
 WARM_UP = 300
-DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit; for the same reason tuning runs without
+DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
 TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
 FORM_SHARES = {
     "mini-bart": {"condensed": 13, "written": 6, "denoising": 1},
