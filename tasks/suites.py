@@ -42,7 +42,6 @@ MINI_IMAGE_TEXT = Suite(
     name="mini-image-text",
     tasks=IMAGE_TEXT.tasks,
     visual=Visual(width=192, tokens=36, pooled=36, images=2),
-    recipe={"epochs": 2, "batch_size": 32, "valid_every": 2},
     embedded=mini_image_text,
 )
 NLVR_V1 = Suite(

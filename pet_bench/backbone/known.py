@@ -11,6 +11,7 @@ from pet_bench.errors import UserError, unknown
 from pet_bench.registry import BACKBONES
 
 FAMILIES = ("bart", "t5")
+PUBLISHED_BATCH = {"bart": 500, "t5": 300}
 # VL-T5's 200 extra words: 100 sentinels, then 100 object-order words of which <vis_extra_id_j> is row V-1-j.
 EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1))
 
@@ -33,6 +34,7 @@ class Backbone:
 
     source: a folder in the usual `transformers` form, or a hub name. config: the sizes, for what is built without
     weights; empty where the source is a folder that tells. rows: word-embedding rows after the vocabulary grew.
+    recipe: recipe values that go with this backbone; without any, the family's published batch size.
     """
 
     plugin_kind: ClassVar[str] = "backbone"
@@ -41,6 +43,11 @@ class Backbone:
     source: str
     config: dict[str, Any] = field(default_factory=dict)
     rows: int | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe_values(self) -> dict[str, Any]:
+        return self.recipe or {"batch_size": PUBLISHED_BATCH[self.family]}
 
     def read_config(self):
         """The `transformers` config, with every dropout of the published set-up left as the checkpoint has it.
@@ -96,8 +103,9 @@ def find_backbone(name: str) -> Backbone:
     raise unknown("backbone", name, BACKBONES.names())
 
 
-def _mini(name: str) -> Backbone:
-    return Backbone(name, name.removeprefix("mini-"), str(Path(__file__).parents[1] / "mini" / "backbones" / name))
+def _mini(name: str, **recipe: Any) -> Backbone:
+    source = Path(__file__).parents[1] / "mini" / "backbones" / name
+    return Backbone(name, name.removeprefix("mini-"), str(source), recipe=recipe)
 
 
 # Sizes as published (METHODS.md section 1), so that counting needs no download.
@@ -123,5 +131,5 @@ T5_BASE = Backbone(
     },
     rows=32000 + 200,
 )  # fmt: skip
-MINI_BART = _mini("mini-bart")
-MINI_T5 = _mini("mini-t5")
+MINI_BART = _mini("mini-bart", epochs=2, batch_size=32)
+MINI_T5 = _mini("mini-t5", epochs=3, batch_size=16)

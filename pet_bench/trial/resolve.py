@@ -6,7 +6,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from pet_bench.backbone.known import Shape, find_backbone
+from pet_bench.backbone.known import Backbone, Shape, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.pet.method import build_method, default_spec
@@ -14,13 +14,12 @@ from pet_bench.registry import METHODS
 from pet_bench.spec import Control, MethodSpec, Recipe, TrialSpec, validate
 from pet_bench.trial.data import build_tasks
 
-BATCH_SIZE = {"bart": 500, "t5": 300}  # of the published runs
-
 
 @lru_cache
-def shape_of(backbone: str) -> Shape:
-    """The shape of a backbone by name; its configuration is read once."""
-    return find_backbone(backbone).shape
+def known(backbone: str) -> tuple[Backbone, Shape]:
+    """A backbone by name, and its shape; its configuration is read once."""
+    found = find_backbone(backbone)
+    return found, found.shape
 
 
 def resolve(
@@ -33,17 +32,17 @@ def resolve(
     recipe: dict[str, Any] | None = None,
     protocol: dict[str, dict[str, Any]] | None = None,
 ) -> TrialSpec:
-    """The resolved trial. Recipe values come, the later winning, from the published defaults, the backbone family's
-    batch size, the method's learning rate, the suite and `recipe`; method options from the method's defaults on the
+    """The resolved trial. Recipe values come, the later winning, from the published defaults, the backbone, the
+    method's learning rate, the suite and `recipe`; method options from the method's defaults on the
     backbone and the spec.
 
     Raises UserError, with all faults together, for unknown names, options and recipe keys, values out of range, and
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
     """
     faults, recipe, protocol = Faults(), recipe or {}, protocol or {}
-    shape = chosen = built = full = None
+    source = shape = chosen = built = full = None
     with faults:
-        shape = shape_of(backbone)
+        source, shape = known(backbone)
     with faults:
         chosen = suite_by_name(suite)
         for task in protocol.keys() - set(chosen.tasks):
@@ -56,11 +55,11 @@ def resolve(
             built = build_method(method, shape)
     if shape and built:
         rate = built.learning_rate(shape)
-        known = {"batch_size": BATCH_SIZE[shape.family], **({} if rate is None else {"lr": rate})}
+        given = source.recipe_values | ({} if rate is None else {"lr": rate})
         with faults:
             if rate is None and "lr" not in recipe:
                 raise UserError(f'recipe: lr is missing: method "{method.name}" has none for {backbone}')
-            full = validate(Recipe, known | (chosen.recipe if chosen else {}) | recipe, "recipe")
+            full = validate(Recipe, given | (chosen.recipe if chosen else {}) | recipe, "recipe")
     else:
         for key in recipe.keys() - {field.name for field in fields(Recipe)}:
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))

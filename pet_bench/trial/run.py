@@ -95,7 +95,8 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     train(trial)
     folder = runtime.out / spec.id
     folder.mkdir(parents=True, exist_ok=True)
-    adapter_bytes = save_trained(model, folder / "adapter.safetensors", {"trial": spec.id, "method": str(spec.method)})
+    about = json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})
+    adapter_bytes = save_trained(model, folder / "adapter.safetensors", {"pet-bench": about})
     scores = {
         task.name: evaluate(trial, task, "test", keep=folder / f"predictions.{task.name}.jsonl") for task in data.tasks
     }
