@@ -357,7 +357,7 @@ def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
-@data_app.command(epilog=_examples("pet-bench data mini /tmp/mini"))
+@data_app.command(epilog=_examples("pet-bench data mini mini-data"))
 def mini(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder to write the mini datasets to.")],
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
@@ -372,7 +372,7 @@ def mini(
     print(f"wrote {root}")
 
 
-@app.command(epilog=_examples("pet-bench pretrain mini-bart --out /tmp/mini-bart"))
+@app.command(epilog=_examples("pet-bench pretrain mini-bart --out my-mini-bart"))
 def pretrain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],

@@ -36,8 +36,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import FAMILY
+from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.mini.language import IMAGES, Exercise, condensed, written
-from pet_bench.mini.tokens import EXTRA_WORDS, bart_tokenizer, t5_tokenizer
+from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2

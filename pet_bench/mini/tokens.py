@@ -10,9 +10,9 @@ from random import Random
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.mini.language import PROMPTS, Exercise, written
 
-EXTRA_WORDS = [f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1)]
 PRINTABLE = [chr(c) for c in range(33, 127)]
 
 
@@ -85,5 +85,5 @@ def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **special,
     )
-    wrapped.add_tokens(EXTRA_WORDS, special_tokens=True)
+    wrapped.add_tokens(list(EXTRA_WORDS), special_tokens=True)
     return wrapped
