@@ -346,8 +346,10 @@ def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     table, beneath = comparison(frame), notes(frame)
     if left := len(results.keys() - ids):
         beneath.append(f"{left} other results in the folder are not of this grid and are left out")
-    console = Console()
-    for view in to_rich(table, beneath):
+    views = to_rich(table, beneath)
+    # digits are never cut off: where the terminal is too narrow, its lines wrap instead
+    console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
+    for view in views:
         console.print(view)
     written = [folder / "report" / name for name in ("table.md", "table.csv")]
     store.write_text(written[0], to_markdown(table, beneath))
