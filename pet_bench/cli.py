@@ -380,12 +380,15 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
     seed: int = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: those of the shipped backbone.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="An earlier OUT to go on from, as mini-t5's second course.")
+    ] = None,
 ) -> None:
     """Train a mini backbone on the mini world's text alone, as the shipped ones were."""
     from pet_bench.mini.pretrain import pretrain as train
 
     try:
-        train(name, out, seed=seed, steps=steps)
+        train(name, out, seed=seed, steps=steps, start=start)
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be pre-trained: {error}") from error
     print(f"wrote {out}")

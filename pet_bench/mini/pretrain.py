@@ -42,7 +42,7 @@ from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
-STEPS = {"mini-bart": 6000, "mini-t5": 15000}
+STEPS = {"mini-bart": 6000, "mini-t5": 7000}
 RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
 BATCH = {"mini-bart": 64, "mini-t5": 32}
 WARM_UP = 300
@@ -50,7 +50,7 @@ DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they
 TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
 FORM_SHARES = {
     "mini-bart": {"condensed": 13, "written": 6, "denoising": 1},
-    "mini-t5": {"condensed": 15, "written": 4, "denoising": 1},
+    "mini-t5": {"condensed": 17, "written": 2, "denoising": 1},
 }
 
 
