@@ -37,7 +37,7 @@ class FeatureStore:
         if list(array.shape) != manifest["shape"] or array.dtype != np.float16:
             raise ValueError("the array is not the one of the manifest")
         self.index = {key: row for row, key in enumerate(manifest["keys"])}
-        self.array: np.ndarray | torch.Tensor = array
+        self.array = array
 
     @classmethod
     def pack(
@@ -146,20 +146,6 @@ class FeatureStore:
             raise UserError(f"features: the packed features in {folder} cannot be read back; remove that folder")
         return store
 
-    def to(self, device: torch.device | str) -> FeatureStore:
-        """Moves the features to a GPU where they take less than half of its free memory; otherwise does nothing."""
-        device = torch.device(device)
-        if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            array = torch.empty(self.array.shape, dtype=torch.float16, device=device)
-            for start in range(0, len(array), 1024):  # in parts, so that main memory need not hold all of it
-                array[start : start + 1024].copy_(torch.from_numpy(np.array(self.array[start : start + 1024])))
-            self.array = array
-        return self
-
-    @property
-    def nbytes(self) -> int:
-        return 2 * int(np.prod(self.array.shape))
-
     def rows(self, examples: Sequence[Example]) -> np.ndarray:
         """Row numbers (examples, I) of examples that each have I images."""
         return np.array([[self.index[key] for key in example.images] for example in examples], np.int64)
@@ -167,10 +153,7 @@ class FeatureStore:
     def gather(self, rows: np.ndarray, *, text_only: bool = False) -> torch.Tensor:
         """Features (B, I, N, f) float32 of row numbers (B, I); zeros if `text_only`."""
         if text_only:
-            device = self.array.device if isinstance(self.array, torch.Tensor) else None
-            return torch.zeros(*rows.shape, *self.array.shape[1:], device=device)
-        if isinstance(self.array, torch.Tensor):
-            return self.array[torch.from_numpy(rows).to(self.array.device)].float()
+            return torch.zeros(*rows.shape, *self.array.shape[1:])
         return torch.from_numpy(self.array[rows].astype(np.float32))
 
 

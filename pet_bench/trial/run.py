@@ -67,11 +67,15 @@ class Trial:
     curve: list[Point] = field(default_factory=list)
     steps: int = 0
     examples: int = 0
+    tokenised: dict[tuple[str, str], TaskBatches] = field(default_factory=dict)
 
     def batches(self, task: Task, split: str) -> TaskBatches:
-        examples = self.data.examples[task.name][split]
-        text_only = self.spec.control == "text-only"
-        return TaskBatches(task, examples, self.tokenizer, self.data.store, text_only=text_only)
+        """One task's split as batches, tokenised once in a trial."""
+        key = task.name, split
+        if key not in self.tokenised:
+            examples, text_only = self.data.examples[task.name][split], self.spec.control == "text-only"
+            self.tokenised[key] = TaskBatches(task, examples, self.tokenizer, self.data.store, text_only=text_only)
+        return self.tokenised[key]
 
 
 def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambda progress: None) -> TrialResult:
@@ -151,6 +155,7 @@ def train(trial: Trial) -> None:
     model.train()
     for epoch in range(-(-total // len(joint))):
         seen: dict[str, list[float]] = defaultdict(list)
+        began, before = time.perf_counter(), trial.examples
         with trial.clock.timing("train"):
             for batch in joint.epoch(epoch):
                 if trial.steps == total:
@@ -167,7 +172,8 @@ def train(trial: Trial) -> None:
                 seen[batch.task].append(value)
                 trial.steps += 1
                 trial.examples += len(batch)
-                trial.on_progress(Progress(spec.id, "train", trial.steps, total, value))
+                rate = (trial.examples - before) / (time.perf_counter() - began)
+                trial.on_progress(Progress(spec.id, "train", trial.steps, total, value, rate))
         done = trial.steps / len(joint)
         for task, values in seen.items():
             mean = sum(values) / len(values)

@@ -27,6 +27,7 @@ def test_from_spec_to_result(backbone, mini_trial, runtime):
     assert result.status == "done"
     assert list(result.metrics) == ["vqa", "gqa", "nlvr2", "coco-caption"]
     assert result.cost.steps == 8 == max(p.step for p in seen if p.phase == "train")
+    assert all(p.examples_per_second > 0 for p in seen if p.phase == "train")
     assert result.cost.adapter_bytes == (runtime.out / spec.id / "adapter.safetensors").stat().st_size
     assert sum(result.parameters.groups.values()) == result.parameters.trainable
     primaries = [next(iter(metrics.values())) for metrics in result.metrics.values()]
