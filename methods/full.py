@@ -12,13 +12,18 @@ from pet_bench.spec import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Full(Method):
-    """Every parameter of the backbone and of the visual embedding trains; nothing is added."""
+    """Every parameter of the backbone and of the visual embedding trains; nothing is added.
+
+    task_prompts: the published BART runs leave the task's prompt ("vqa: ") out of the text (METHODS.md section 6).
+    """
 
     name: ClassVar = "full"
     source: ClassVar = "VL-T5 (Cho et al., ICML 2021); baseline of VL-Adapter and VL-PET"
     year: ClassVar = 2021
     learning_rates: ClassVar = {"bart": 1e-4, "t5": 1e-4, "mini-bart": 2e-3, "mini-t5": 2e-3}
     identity_at_start: ClassVar = True
+
+    task_prompts: bool = False
 
     def design(self, shape):
         return Design(train=("all",))

@@ -20,7 +20,7 @@ class LoRA(Method):
     rank: r; 128 on BART and 150 on T5 at d = 768, in proportion elsewhere. projections: of self- and
     cross-attention alike. biases: every bias of the backbone trains too, layer norms' included; the published BART
     runs do so, T5 has none. Among BART's are those of the key projections, whose gradient is zero in exact
-    arithmetic (METHODS.md section 10, 11).
+    arithmetic (METHODS.md section 10, 11). per_task: every task has an A and a B of its own.
     """
 
     name: ClassVar = "lora"
@@ -34,6 +34,7 @@ class LoRA(Method):
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     projections: tuple[str, ...] = ("query", "value")
+    per_task: bool = False
 
     @classmethod
     def defaults(cls, shape):
@@ -42,7 +43,7 @@ class LoRA(Method):
 
     def design(self, shape):
         sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
-        update = LowRank(self.rank, self.alpha, self.dropout)
+        update = LowRank(self.rank, self.alpha, self.dropout, self.per_task)
         return Design(
             inserts=(Insert(sites, update, reads="input"),),
             train=("visual", "biases") if self.biases else ("visual",),

@@ -1,13 +1,13 @@
-"""VL-Adapter (Sung et al., CVPR 2022): one adapter after every sub-layer, shared by all tasks."""
+"""VL-Adapter (Sung et al., CVPR 2022): one adapter after every sub-layer."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Bottleneck, Design, Insert, Method
+from pet_bench.pet import Bottleneck, Design, Difference, Insert, Method
 from pet_bench.spec import STRICT
 
 SITES = ("encoder.self_attn", "encoder.ffn", "decoder.self_attn", "decoder.cross_attn", "decoder.ffn")
@@ -17,19 +17,30 @@ SITES = ("encoder.self_attn", "encoder.ffn", "decoder.self_attn", "decoder.cross
 class VLAdapter(Method):
     """H' = H + W_u gelu_new(W_d H + b_d) + b_u after self-attention, cross-attention and feed-forward, everywhere.
 
-    bottleneck: r; d/8 on BART (VL-PET repository), d/4 on T5 (Ladder-Side-Tuning repository). norms: layer norms of
-    encoder and decoder train too. The published T5 runs ask for that as well, but their trainer looks for another
-    norm class than their model uses, so on T5 none ever trained (METHODS.md section 10, 1): the default there is
-    False, and `norms: true` is what was meant.
+    bottleneck: r; d/8 on BART (VL-PET repository), d/4 on T5 (Ladder-Side-Tuning repository). per_task: "none" shares
+    the adapters among the tasks ("single", the published tables), "both" gives every task its own ("multiple"), "down"
+    or "up" one of the two layers ("half-shared"). norm_before, norm_after: a layer norm around the adapter. norms:
+    layer norms of encoder and decoder train too.
     """
 
     name: ClassVar = "vl-adapter"
     source: ClassVar = "VL-Adapter (Sung et al., CVPR 2022), single adapter; widths of VL-PET Table 2 and LST"
     year: ClassVar = 2022
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    differences: ClassVar = (
+        Difference(
+            "t5-norms", "norms", False, True, {"family": "t5"},
+            "The published T5 runs ask for trained layer norms, but their trainer looks for another norm class than "
+            "their model uses, so none ever trained.",
+            "METHODS.md 10, 1; parity/t5_vladapter (`unfreeze_layer_norms` is set, no norm has a gradient)",
+        ),
+    )  # fmt: skip
 
     bottleneck: int = Field(gt=0)
     norms: bool
+    per_task: Literal["none", "both", "down", "up"] = "none"
+    norm_before: bool = False
+    norm_after: bool = False
 
     @classmethod
     def defaults(cls, shape):
@@ -37,7 +48,10 @@ class VLAdapter(Method):
         return {"bottleneck": shape.d // (8 if bart else 4), "norms": bart}
 
     def design(self, shape):
+        adapter = Bottleneck(
+            self.bottleneck, per_task=self.per_task, norm_before=self.norm_before, norm_after=self.norm_after
+        )
         return Design(
-            inserts=(Insert(SITES, Bottleneck(self.bottleneck)),),
+            inserts=(Insert(SITES, adapter),),
             train=("visual", "norms") if self.norms else ("visual",),
         )

@@ -1,79 +1,191 @@
-"""VL-PET (Hu et al., ICCV 2023): gated adapters in the encoder, a light decoder."""
+"""VL-PET (Hu et al., ICCV 2023): gated adapters in the encoder, a light decoder, and every ablation of both."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Bottleneck, Design, Insert, LargeGate, Method, MiddleXGate, MiddleYGate, SmallGate
+from pet_bench.pet import (
+    Bottleneck,
+    Delta,
+    DeltaGate,
+    Design,
+    Difference,
+    FactorBottleneck,
+    Gate,
+    Insert,
+    LargeGate,
+    LowRankProjector,
+    Method,
+    MiddleXGate,
+    NoVision,
+    PHMBottleneck,
+    SmallGate,
+    VectorGate,
+)
 from pet_bench.spec import STRICT
+
+Where = Literal["sequential", "parallel", "replace", "ia3", "ia3-add"]
+Module = Literal["bottleneck", "phm", "factor", "none"]
+GateName = Literal["large", "large-full", "middle-x", "middle-y", "small", "delta", "none"]
+PROJECTIONS = ("query", "key", "value", "out")
+ENCODER_SITES = ("self_attn", *(f"self_attn.{p}" for p in PROJECTIONS), "ffn", "ffn.in", "ffn.hidden", "ffn.out")
+DECODER_SITES = (*ENCODER_SITES, "cross_attn", *(f"cross_attn.{p}" for p in (*PROJECTIONS, "memory")), "head")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VLPET(Method):
     """Encoder, after self-attention and feed-forward:
 
-        Y  = H + W_u gelu_new(W_d H + b_d) + b_u
+        Y  = b H + a (W_u gelu_new(W_d H + b_d) + b_u)
         H' = s · G ⊙ Y,  G the granularity gate
 
     Decoder, cross-attention values only: V = W_v E + b_v + W_u gelu_new(W_d E + b_d) + b_u, E the encoder output.
 
-    bottleneck: r (96 on BART, 192 on T5, at d = 768); gate_width: r_g of the large gate, likewise;
-    decoder_bottleneck: 96 on both; gate: the granularity; scale: s (1 on BART, 0.3 on T5; it multiplies H too, not
-    only what was added); norms: the encoder's layer norms train; zero_init: the last layer of adapter, gate and value
-    module starts at 0 (the published T5 runs): there every encoder sub-layer starts at 0.3 · 0.5 of its output.
+    What. module: the encoder's ΔH, value_module the decoder's; bottleneck: r (96 on BART, 192 on T5, at d = 768);
+    decoder_bottleneck: 96 on both. heads, head_layout: the paper's multi-head projections; only "pair" is another
+    function than one head (`Bottleneck`).
+    Where. encoder, decoder: sites below the stack, each "sequential" ΔH = f(H), "parallel" ΔH = f(X), "replace"
+    (H' = X + f(X): the projection is dropped, as the reference's value-sequential adapter does), "ia3" H' = v ⊙ H or
+    "ia3-add" H' = (1 + v) ⊙ H. Gate, a, b, s and norm act on the encoder's whole sub-layers.
+    Gate. gate, and decoder_gate for all of the decoder's sites; gate_width: r_g of the large gate; gating: multiply by
+    it, add it, or multiply "base", H alone; norm: a layer or l2 normalisation of Y. "delta" is the gate in place of
+    the module, σ(ΔH). gate_sigmoid and gate_padding: see the differences below.
+    Scale. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added); delta_scale: a; base_scale:
+    b; decoder_scale: a of the decoder's modules.
+    Start. module_init, gate_init, value_init: "zero" sets the last layer to 0 (the published T5 runs, where every
+    encoder sub-layer then starts at 0.3 · 0.5 of its output); gate_init "one" is for middle Y and IA³ vectors.
+    Also. train: what else trains; visual: the visual embedding is trained, frozen, of low rank (projector_width r,
+    projector_heads, projector_gate_width, projector_residual; `LowRankProjector`) or left out with all images.
 
-    The paper's multi-head down projection is built as one matrix: every head reads the whole of H, so that the heads
-    side by side are one linear layer in function, count and initialisation (METHODS.md 3.2). The published middle Y
-    has no sigmoid, and the small gate's mean counts padded positions; both are kept.
+    The head count changes nothing: every head of the paper's multi-head down projection reads the whole of H, so that
+    the heads side by side are one linear layer in function, count and initialisation (METHODS.md 3.2).
     """
 
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), sections 3.2-3.4"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     granularity: ClassVar[str]
+    differences: ClassVar = (
+        Difference(
+            "small-gate-padding", "gate_padding", "counted", "masked", {"gate": "small"},
+            "The small gate averages over padded positions too, so an example's gate depends on its batch; meant is "
+            "a mean over the example's own tokens.",
+            "METHODS.md 3.3 and 10, 7; parity/bart_vlpet_small",
+        ),
+        Difference(
+            "middle-y-sigmoid", "gate_sigmoid", False, True, {"gate": "middle-y"},
+            "The paper writes a sigmoid around every gate; the code's middle Y is 1 + g without one.",
+            "METHODS.md 3.3; parity/bart_vlpet_middleY",
+        ),
+    )  # fmt: skip
 
     bottleneck: int = Field(gt=0)
+    module: Module = "bottleneck"
+    heads: int = Field(default=4, gt=0)
+    head_layout: Literal["down", "up", "down-up", "pair"] = "down"
+    encoder: dict[Literal[ENCODER_SITES], Where] = Field(
+        default_factory=lambda: {"self_attn": "sequential", "ffn": "sequential"}
+    )
+    gate: GateName
     gate_width: int = Field(gt=0)
-    decoder_bottleneck: int = Field(gt=0)
-    gate: Literal["large", "middle-x", "middle-y", "small", "none"]
+    gating: Literal["multiply", "add", "base"] = "multiply"
+    gate_sigmoid: bool = False
+    gate_padding: Literal["counted", "masked"] = "counted"
+    norm: Literal["layer", "l2"] | None = None
     scale: float = Field(gt=0)
-    zero_init: bool
-    norms: bool = True
+    delta_scale: float = 1.0
+    base_scale: float = 1.0
+    value_module: Module = "bottleneck"
+    decoder_bottleneck: int = Field(gt=0)
+    decoder_heads: int = Field(default=1, gt=0)
+    decoder: dict[Literal[DECODER_SITES], Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
+    decoder_gate: GateName = "none"
+    decoder_scale: float = 1.0
+    module_init: Literal["default", "zero"]
+    gate_init: Literal["default", "zero", "one"]
+    value_init: Literal["default", "zero", "one"]
+    train: tuple[str, ...] = ("encoder.norms",)
+    visual: Literal["trained", "frozen", "low-rank", "none"] = "trained"
+    projector_width: int = Field(default=96, gt=0)
+    projector_heads: int = Field(default=1, gt=0)
+    projector_gate_width: int | None = Field(default=None, gt=0)
+    projector_residual: bool = False
 
     @classmethod
-    def defaults(cls, shape):
+    def defaults(cls, shape) -> dict[str, Any]:
         bart = shape.family == "bart"
-        width = shape.d // (8 if bart else 4)
+        width, start = shape.d // (8 if bart else 4), "default" if bart else "zero"
         return {
             "bottleneck": width,
             "gate_width": width,
             "decoder_bottleneck": shape.d // 8,
             "gate": cls.granularity,
             "scale": 1.0 if bart else 0.3,
-            "zero_init": not bart,
+            "module_init": start,
+            "gate_init": start,
+            "value_init": start,
         }
 
     def design(self, shape):
-        gates = {
-            "large": LargeGate(self.gate_width, self.zero_init),
-            "middle-x": MiddleXGate(self.zero_init),
-            "middle-y": MiddleYGate(self.zero_init),
-            "small": SmallGate(self.zero_init),
-            "none": None,
+        encoder = [self._insert("encoder", site, how) for site, how in self.encoder.items()]
+        decoder = [self._insert("decoder", site, how) for site, how in self.decoder.items()]
+        doors = {
+            "low-rank": LowRankProjector(
+                self.projector_width, self.projector_heads, self.projector_gate_width, self.projector_residual
+            ),
+            "none": NoVision(),
         }
-        encoder = Insert(
-            ("encoder.self_attn", "encoder.ffn"),
-            Bottleneck(self.bottleneck, self.zero_init),
-            gate=gates[self.gate],
-            scale=self.scale,
+        return Design(
+            inserts=(*encoder, *decoder),
+            train=(*(("visual",) if self.visual in ("trained", "low-rank") else ()), *self.train),
+            doors=(doors[self.visual],) if self.visual in doors else (),
         )
-        values = Insert(
-            ("decoder.cross_attn.value",), Bottleneck(self.decoder_bottleneck, self.zero_init), reads="input"
+
+    def _insert(self, stack: str, site: str, how: Where) -> Insert:
+        encoder, path = stack == "encoder", f"{stack}.{site}"
+        if how in ("ia3", "ia3-add"):
+            return Insert((path,), gate=VectorGate(float(how == "ia3-add"), self.value_init))
+        equation = {"reads": "output" if how == "sequential" else "input"}
+        if how == "replace":
+            equation["adds_to"] = "input"
+        if not encoder:
+            equation |= {"gate": self._gate(self.decoder_gate), "delta_scale": self.decoder_scale}
+        elif "." not in site:
+            equation |= {
+                "gate": self._gate(self.gate), "gating": self.gating, "norm": self.norm, "scale": self.scale,
+                "delta_scale": self.delta_scale, "base_scale": self.base_scale,
+            }  # fmt: skip
+        return Insert((path,), self._module(encoder), **equation)
+
+    def _module(self, encoder: bool) -> Delta | None:
+        module, width, heads, start = (
+            (self.module, self.bottleneck, self.heads, self.module_init)
+            if encoder
+            else (self.value_module, self.decoder_bottleneck, self.decoder_heads, self.value_init)
         )
-        return Design(inserts=(encoder, values), train=("visual", "encoder.norms") if self.norms else ("visual",))
+        return {
+            "bottleneck": Bottleneck(
+                width, start == "zero", heads=heads, layout=self.head_layout if encoder else "down"
+            ),
+            "phm": PHMBottleneck(width),
+            "factor": FactorBottleneck(width),
+            "none": None,
+        }[module]
+
+    def _gate(self, name: GateName) -> Gate | None:
+        zero = self.gate_init == "zero"
+        return {
+            "large": LargeGate(self.gate_width, zero),
+            "large-full": LargeGate(None, zero),
+            "middle-x": MiddleXGate(zero),
+            "middle-y": VectorGate(1.0, self.gate_init, self.gate_sigmoid),
+            "small": SmallGate(zero, self.gate_padding),
+            "delta": DeltaGate(),
+            "none": None,
+        }[name]
 
 
 class VLPETLarge(VLPET):

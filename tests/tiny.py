@@ -29,6 +29,7 @@ T5 = Backbone(
 )  # fmt: skip
 TINY = {"bart": BART, "t5": T5}
 VISUAL = Visual(width=12, tokens=9, pooled=4)
+TASKS = ("vqa", "gqa")
 
 
 def tiny_model(family: str, method: str | None = None, *, seed: int = 0, **options) -> VisionLanguageModel:
@@ -37,7 +38,7 @@ def tiny_model(family: str, method: str | None = None, *, seed: int = 0, **optio
     model = build(TINY[family], VISUAL)
     if method:
         torch.manual_seed(seed + 1)
-        attach(model, build_method(MethodSpec(method, options), model.shape).design(model.shape))
+        attach(model, build_method(MethodSpec(method, options), model.shape).design(model.shape), TASKS)
     return model.eval()
 
 
@@ -47,4 +48,5 @@ def tiny_batch(*, images: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
     text = torch.randint(5, 50, (3, 7), generator=generator)
     targets = torch.randint(5, 50, (3, 4), generator=generator)
     targets[1, 2:] = -100
-    return {"text": text, "features": torch.randn(3, images, 9, 12, generator=generator), "targets": targets}
+    features = torch.randn(3, images, 9, 12, generator=generator)
+    return {"text": text, "features": features, "targets": targets, "task": "vqa"}

@@ -1,17 +1,18 @@
 """What BART and T5 do differently: the joint encoder input and the table of sites.
 
 A **site** is a pair of stock modules of one layer, (reader, writer): X is the reader's input, H the writer's output.
-The names are the same on every backbone: `{encoder,decoder}.{self_attn,cross_attn,ffn}`, and `.query`, `.key`,
-`.value`, `.out` below an attention, where reader and writer are the projection itself. For a whole sub-layer X is
-the input of the sub-layer and H its output before dropout and the residual (METHODS.md section 2): in BART
-(post-norm) X is the normalised output of the previous sub-layer; in T5 (pre-norm) the raw residual stream, which is
-what the sub-layer's RMS norm reads.
+The names are the same on every backbone: `{encoder,decoder}.{self_attn,cross_attn,ffn}`; `.query`, `.key`, `.value`,
+`.out` below an attention and `.in`, `.out` below a feed-forward, where reader and writer are the projection itself;
+`.ffn.hidden`, the hidden units after the activation; `decoder.cross_attn.memory`, the encoder states as keys and
+values read them; and `decoder.head`, the output layer. For a whole sub-layer X is the input of the sub-layer and H its
+output before dropout and the residual (METHODS.md section 2): in BART (post-norm) X is the normalised output of the
+previous sub-layer; in T5 (pre-norm) the raw residual stream, which is what the sub-layer's RMS norm reads.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 
+class Site(NamedTuple):
+    """Paths inside the stock model, with `{i}` for the layer.
+
+    argument: X and H are both that keyword argument of the writer, which gets H' in its place. feeds: the linear
+    layer whose input H is, where neither reader nor writer tells its width.
+    """
+
+    reader: str
+    writer: str
+    argument: str | None = None
+    feeds: str | None = None
+
+
 class Family(ABC):
     """One backbone family. `stacks` and `sub_layers` give module paths with `{i}` for the layer."""
 
@@ -28,26 +42,38 @@ class Family(ABC):
     stacks: ClassVar[dict[str, str]]
     sub_layers: ClassVar[dict[str, tuple[str, str]]]
     projections: ClassVar[dict[str, str]]
+    feed_forward: ClassVar[dict[str, str]]  # below the layer's feed-forward: in, hidden, out
     norm: ClassVar[type[nn.Module]]
     visual_eps: ClassVar[float]
     word_std: ClassVar[float]  # of vocabulary rows added to a pre-trained table
 
     @classmethod
-    def sites(cls) -> dict[str, tuple[str, str]]:
-        """Site name → (reader, writer) paths inside the stock model, with `{i}` for the layer."""
+    def sites(cls) -> dict[str, Site]:
+        """Site name → where it is."""
         table = {}
         for sub_layer, (reader, writer) in cls.sub_layers.items():
             layer = f"{cls.stacks[sub_layer.split('.')[0]]}.{{i}}"
-            table[sub_layer] = (f"{layer}.{reader}", f"{layer}.{writer}")
+            table[sub_layer] = Site(f"{layer}.{reader}", f"{layer}.{writer}")
             if sub_layer.endswith("attn"):
                 for name, path in cls.projections.items():
-                    table[f"{sub_layer}.{name}"] = (f"{layer}.{writer}.{path}",) * 2
-        return table
+                    table[f"{sub_layer}.{name}"] = Site(*(f"{layer}.{writer}.{path}",) * 2)
+            if sub_layer.endswith("cross_attn"):
+                table[f"{sub_layer}.memory"] = Site(*(f"{layer}.{writer}",) * 2, argument="key_value_states")
+            if sub_layer.endswith("ffn"):
+                up, hidden, down = (f"{layer}.{path.format(ffn=writer)}" for path in cls.feed_forward.values())
+                table |= {f"{sub_layer}.in": Site(up, up), f"{sub_layer}.out": Site(down, down)}
+                table[f"{sub_layer}.hidden"] = Site(table[sub_layer].reader, hidden, feeds=down)
+        return table | {"decoder.head": Site("lm_head", "lm_head")}
 
     @staticmethod
     @abstractmethod
-    def encode(lm: PreTrainedModel, text: Tensor, visual: Tensor, mask: Tensor) -> Tensor:
-        """Joint encoding of text ids (B, L) and visual tokens (B, P, d) under a 0/1 mask (B, L+P) → (B, L+P, d)."""
+    def embed(lm: PreTrainedModel, text: Tensor) -> Tensor:
+        """Text ids (B, L) as the encoder's input, (B, L, d), before what acts on the whole text block."""
+
+    @staticmethod
+    @abstractmethod
+    def encode(lm: PreTrainedModel, words: Tensor, visual: Tensor, mask: Tensor) -> Tensor:
+        """Joint encoding of embedded text (B, L, d) and visual tokens (B, P, d), mask (B, L+P) → (B, L+P, d)."""
 
     @staticmethod
     @abstractmethod
@@ -73,15 +99,22 @@ class Bart(Family):
         "decoder.ffn": ("fc1", "fc2"),
     }
     projections: ClassVar = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+    feed_forward: ClassVar = {"in": "fc1", "hidden": "activation_fn", "out": "fc2"}
     norm = nn.LayerNorm
     visual_eps = 1e-5
     word_std = 0.02
 
     @staticmethod
-    def encode(lm, text, visual, mask):
+    def embed(lm, text):
         encoder = lm.model.encoder
-        hidden = encoder.layernorm_embedding(encoder.embed_tokens(text) + encoder.embed_positions(text))
-        hidden = F.dropout(torch.cat([hidden, visual], dim=1), encoder.dropout, encoder.training)
+        return encoder.embed_tokens(text) + encoder.embed_positions(text)
+
+    @staticmethod
+    def encode(lm, words, visual, mask):
+        encoder = lm.model.encoder
+        hidden = F.dropout(
+            torch.cat([encoder.layernorm_embedding(words), visual], dim=1), encoder.dropout, encoder.training
+        )
         mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
         for layer in encoder.layers:
             hidden = layer(hidden, mask)
@@ -110,16 +143,21 @@ class T5(Family):
         "decoder.ffn": ("layer.2.layer_norm", "layer.2.DenseReluDense"),
     }
     projections: ClassVar = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    feed_forward: ClassVar = {"in": "{ffn}.wi", "hidden": "{ffn}.act", "out": "{ffn}.wo"}
     norm = T5LayerNorm
     visual_eps = 1e-6
     word_std = 1.0
 
     @staticmethod
-    def encode(lm, text, visual, mask):
+    def embed(lm, text):
+        return lm.encoder.embed_tokens(text)
+
+    @staticmethod
+    def encode(lm, words, visual, mask):
         encoder = lm.encoder
-        hidden = encoder.dropout(torch.cat([encoder.embed_tokens(text), visual], dim=1))
+        hidden = encoder.dropout(torch.cat([words, visual], dim=1))
         mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
-        length, tokens = text.shape[1], visual.shape[1]
+        length, tokens = words.shape[1], visual.shape[1]
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)  # (1, heads, L, L)
         bias = F.pad(bias, (0, tokens, 0, tokens))
         for block in encoder.block:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -10,14 +13,47 @@ from transformers.modeling_outputs import BaseModelOutput
 from pet_bench.backbone.families import FAMILY, Family
 from pet_bench.backbone.known import Shape
 from pet_bench.backbone.visual import VisualEmbedding
+from pet_bench.errors import UserError
 from pet_bench.spec import Visual
+
+
+@dataclass
+class Context:
+    """What the model is running on, for modules that need more than X and H.
+
+    task: the batch's task. mask: (B, N) bool, true where the encoder's positions are no padding.
+    """
+
+    task: str | None = None
+    mask: Tensor | None = None
+
+    def task_among(self, tasks: Iterable[str]) -> str:
+        """The batch's task; raises UserError where it is not one of those that a module was built for."""
+        if self.task not in tasks:
+            raise UserError(f'task "{self.task}": the method was built for {", ".join(tasks)}')
+        return self.task
+
+
+@dataclass
+class Encoded(BaseModelOutput):
+    """Encoder states `last_hidden_state` (B, N, d) with their mask (B, N), and whose batch they are.
+
+    side, side_mask: likewise of a side network, (B, M, width) and (B, M).
+    """
+
+    mask: Tensor | None = None
+    side: Tensor | None = None
+    side_mask: Tensor | None = None
+    task: str | None = None
 
 
 class VisionLanguageModel(nn.Module):
     """`lm` is the stock `transformers` model, `visual` the visual embedding, `pet` what a design has added.
 
     The encoder reads [text; visual]; padding text is masked, visual positions never are. The decoder is stock.
-    Parameters of the stock model keep their names under `lm.`.
+    Parameters of the stock model keep their names under `lm.`. Ways in for a method that is more than inserts:
+    `text_edits`, functions of the embedded text (B, L, d) and its mask (B, L) that return both; `visual`, which may be
+    replaced; and a module `pet.side` with `encode(words, text_mask, visual)`, which then runs the encoder.
     """
 
     def __init__(self, lm: PreTrainedModel, shape: Shape, visual: Visual):
@@ -27,28 +63,47 @@ class VisionLanguageModel(nn.Module):
         self.family: type[Family] = FAMILY[shape.family]
         self.visual = VisualEmbedding(visual, shape.d, self.family.norm, self.family.visual_eps)
         self.pet = nn.ModuleDict()
+        self.context = Context()
+        self.text_edits: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
         for linear in (self.visual.feature, self.visual.box):
             self.family.init_linear(linear)
         self.family.init_embedding(self.visual.image_order.weight)
 
-    def encode(self, text: Tensor, features: Tensor, boxes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """text (B, L) ids, features (B, I, N, f), boxes (B, I, N, 4) → states (B, L+I*P, d), mask (B, L+I*P)."""
-        words = self.lm.get_input_embeddings().weight
-        visual = self.visual(features, words, boxes)
-        text_mask = text != self.lm.config.pad_token_id
-        mask = torch.cat([text_mask, text_mask.new_ones(visual.shape[:2])], dim=1)
-        return self.family.encode(self.lm, text, visual, mask), mask
+    def encode(
+        self, text: Tensor, features: Tensor, boxes: Tensor | None = None, *, task: str | None = None
+    ) -> Encoded:
+        """text (B, L) ids, features (B, I, N, f), boxes (B, I, N, 4) → states and mask over L + I*P positions."""
+        self.context.task = task
+        visual = self.visual(features, self.lm.get_input_embeddings().weight, boxes)
+        words, mask = self.family.embed(self.lm, text), text != self.lm.config.pad_token_id
+        for edit in self.text_edits:
+            words, mask = edit(words, mask)
+        if "side" in self.pet:
+            encoded = self.pet["side"].encode(words, mask, visual)
+        else:
+            self.context.mask = joint = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
+            encoded = Encoded(self.family.encode(self.lm, words, visual, joint), mask=joint)
+        encoded.task = task
+        return encoded
 
-    def forward(self, text: Tensor, features: Tensor, targets: Tensor, boxes: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        text: Tensor,
+        features: Tensor,
+        targets: Tensor,
+        boxes: Tensor | None = None,
+        *,
+        task: str | None = None,
+    ) -> Tensor:
         """Teacher-forced logits (B, T, V) for targets (B, T), padded with -100."""
-        states, mask = self.encode(text, features, boxes)
-        return self.decode(states, mask, self.shift_right(targets))
+        return self.decode(self.encode(text, features, boxes, task=task), self.shift_right(targets))
 
-    def decode(self, states: Tensor, mask: Tensor, decoder_ids: Tensor) -> Tensor:
-        """Logits (B, T, V) of decoder ids (B, T) over encoder states (B, N, d) under mask (B, N)."""
+    def decode(self, encoded: Encoded, decoder_ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of decoder ids (B, T)."""
+        self.context.task, self.context.mask = encoded.task, encoded.mask
         return self.lm(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
+            encoder_outputs=encoded,
+            attention_mask=encoded.mask,
             decoder_input_ids=decoder_ids,
             use_cache=False,
         ).logits
@@ -62,18 +117,25 @@ class VisionLanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, text: Tensor, features: Tensor, *, num_beams: int, max_length: int, boxes: Tensor | None = None
+        self,
+        text: Tensor,
+        features: Tensor,
+        *,
+        num_beams: int,
+        max_length: int,
+        boxes: Tensor | None = None,
+        task: str | None = None,
     ) -> Tensor:
         """Decoded ids (B, ≤ max_length), start token first; the checkpoint's other generation settings hold.
 
         As in the published runs (transformers 4.2.1): no token is forced first, and the end token is forced last in
         BART's beam search only (TASKS.md section 0.5).
         """
-        states, mask = self.encode(text, features, boxes)
+        encoded = self.encode(text, features, boxes, task=task)
         forced_end = self.lm.config.eos_token_id if self.shape.family == "bart" and num_beams > 1 else None
         return self.lm.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask.long(),
+            encoder_outputs=encoded,
+            attention_mask=encoded.mask.long(),
             num_beams=num_beams,
             max_length=max_length,
             do_sample=False,

@@ -149,7 +149,7 @@ class Reader:
             said = said * torch.rsqrt(said.square().mean(-1, keepdim=True) + 1e-6)
         visual = said + image + F.embedding(location, table)
         mask = torch.cat([mask, mask.new_ones(location.shape)], dim=1)
-        return self.family.encode(self.lm, text, visual, mask), mask
+        return self.family.encode(self.lm, self.family.embed(self.lm, text), visual, mask), mask
 
     def loss(self, inputs: tuple[Tensor, tuple[Tensor, Tensor] | None], targets: Tensor) -> Tensor:
         """Token-mean cross-entropy."""

@@ -4,33 +4,47 @@ Every modification hosted here is, at a site that reads X (B, T, d) and writes H
 
     H' = s · G(X, H + ΔH) ⊙ (H + ΔH)        ΔH = f(H)  (sequential)   or   f(X)  (parallel)
 
-A method expands to a `Design`: inserts (sites, ΔH, gate, scale) and selectors for what else trains.
+A method expands to a `Design`: inserts (sites, ΔH, gate, scale), doors for what does not fit the equation, and
+selectors for what else trains.
 """
 
-from pet_bench.pet.attach import attach, count, load_trained, save_trained, trained_parameters
-from pet_bench.pet.deltas import Bottleneck, Delta, LowRank
-from pet_bench.pet.design import Design, Insert, Place
-from pet_bench.pet.gates import Gate, LargeGate, MiddleXGate, MiddleYGate, SmallGate
-from pet_bench.pet.method import Method, build_method, default_spec
+from pet_bench.pet.attach import attach, count, load_trained, merge, save_trained, trained_parameters
+from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
+from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Place, part
+from pet_bench.pet.doors import LowRankProjector, NoVision
+from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
+from pet_bench.pet.method import Difference, Method, build_method, default_spec
 
 __all__ = [
     "Bottleneck",
+    "Builder",
     "Delta",
+    "DeltaGate",
     "Design",
+    "Difference",
+    "Door",
+    "FactorBottleneck",
     "Gate",
+    "Identity",
     "Insert",
     "LargeGate",
     "LowRank",
+    "LowRankProjector",
     "Method",
     "MiddleXGate",
-    "MiddleYGate",
+    "NoVision",
+    "PHMBottleneck",
     "Place",
     "SmallGate",
+    "VectorGate",
+    "WeightDecomposed",
     "attach",
     "build_method",
     "count",
     "default_spec",
     "load_trained",
+    "merge",
+    "part",
     "save_trained",
     "trained_parameters",
 ]

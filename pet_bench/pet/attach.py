@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,19 +14,31 @@ from torch import Tensor, nn
 
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.pet.design import Design, Insert, Inserted, Place
+from pet_bench.pet.design import Builder, Design, Insert, Inserted, Place
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
 SELECTORS = ("all", "visual", *STACKED)
 
 
-def attach(model: VisionLanguageModel, design: Design) -> VisionLanguageModel:
-    """Build every insert of the design on its sites and make exactly the design's parameters trainable.
+def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()) -> VisionLanguageModel:
+    """Open every door of the design, build every insert on its sites and make exactly what it declares trainable.
 
     The inserts live in `model.pet` as `pet.<stack>.<layer>.<site>.<k>`, k counting the inserts of one site, applied
-    in the design's order. Raises UserError, with all faults together, for a site the backbone does not have and for
-    a selector that matches nothing.
+    in the design's order; a door's module is `pet.<kind>`. tasks: those that a part of their own may be built for.
+    Raises UserError, with all faults together, for a site the backbone does not have and for a selector that matches
+    nothing.
     """
+    build = Builder(model, tuple(tasks))
+    trained = set()
+    with torch.device(next(model.parameters()).device):
+        for door in design.doors:
+            if door.kind in model.pet:
+                raise UserError(f'door "{door.kind}" is opened twice')
+            module = door.open(build)
+            if module is not None:
+                model.pet[door.kind] = module
+            trained |= door.trained(model)
+
     table = model.family.sites()
     faults = Faults()
     for site in {site: None for insert in design.inserts for site in insert.sites}:
@@ -33,38 +46,45 @@ def attach(model: VisionLanguageModel, design: Design) -> VisionLanguageModel:
             faults.add(unknown("site", site, table))
     for selector in design.train:
         with faults:
-            select(model, selector)
+            trained |= select(model, selector)
     faults.check()
 
-    trained = set().union(*(select(model, selector) for selector in design.train))
     for insert in design.inserts:
         for site in insert.sites:
-            _insert(model, insert, site)
+            _insert(build, insert, site)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained or name.startswith("pet."))
     return model
 
 
-def _insert(model: VisionLanguageModel, insert: Insert, site: str) -> None:
-    reader_path, writer_path = model.family.sites()[site]
+def _insert(build: Builder, insert: Insert, site: str) -> None:
+    model, paths = build.model, build.model.family.sites()[site]
     stack, name = site.split(".", 1)
     layers = model.shape.encoder_layers if stack == "encoder" else model.shape.decoder_layers
-    for i in range(layers):
-        reader, writer = (model.lm.get_submodule(path.format(i=i)) for path in (reader_path, writer_path))
-        d_x, d_h = getattr(reader, "in_features", model.shape.d), getattr(writer, "out_features", model.shape.d)
-        place = Place(model.shape.family, d_x, d_h)
+    for i in range(layers if "{i}" in paths.writer else 1):
+        try:
+            reader, writer = (model.lm.get_submodule(path.format(i=i)) for path in paths[:2])
+        except AttributeError as error:
+            raise UserError(f'site "{site}" is not in {model.shape.backbone}: {error}') from None
+        if paths.feeds:
+            d_h = model.lm.get_submodule(paths.feeds.format(i=i)).in_features
+        else:
+            d_h = getattr(writer, "out_features", model.shape.d)
+        place = Place(
+            model, build.tasks, stack, i, site, writer, d_x=getattr(reader, "in_features", model.shape.d), d_h=d_h
+        )
         with torch.device(next(model.parameters()).device):
             inserted = Inserted(insert, place)
         node = model.pet
-        for key in (stack, str(i), *name.split(".")):
+        for key in (stack, *([str(i)] if "{i}" in paths.writer else []), *name.split(".")):
             if key not in node:
                 node[key] = nn.ModuleDict()
             node = node[key]
         node[str(sum(key.isdigit() for key in node))] = inserted  # a site may hold its own projections' nodes too
-        _hook(reader, writer, inserted)
+        _hook(reader, writer, paths.argument, inserted)
 
 
-def _hook(reader: nn.Module, writer: nn.Module, inserted: Inserted) -> None:
+def _hook(reader: nn.Module, writer: nn.Module, argument: str | None, inserted: Inserted) -> None:
     """H ← inserted(X, H) whenever the stock model runs the pair: X is kept from reader to writer."""
     kept: list[Tensor] = []
 
@@ -76,8 +96,49 @@ def _hook(reader: nn.Module, writer: nn.Module, inserted: Inserted) -> None:
         h = inserted(kept.pop(), h)
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
-    reader.register_forward_pre_hook(read, with_kwargs=True)
-    writer.register_forward_hook(write)
+    def edit(module, args, kwargs):
+        return args, kwargs | {argument: inserted(kwargs[argument], kwargs[argument])}
+
+    if argument:
+        writer.register_forward_pre_hook(edit, with_kwargs=True)
+    else:
+        reader.register_forward_pre_hook(read, with_kwargs=True)
+        writer.register_forward_hook(write)
+
+
+def merge(model: VisionLanguageModel) -> Callable[[], None]:
+    """Fold every insert into the linear layer it stands at, and return what undoes that, to the last bit.
+
+    W ← s G ⊙ (b W + a ΔW) and bias ← s b G ⊙ bias, for inserts on projections whose ΔH = ΔW X and whose gate, if any,
+    is a vector. Raises UserError, changing nothing, where the design holds anything else.
+    """
+    folded, faults = {}, Faults()
+    for path, inserted in model.pet.named_modules():
+        if not isinstance(inserted, Inserted):
+            continue
+        place = inserted.place
+        if not inserted.mergeable:
+            faults.add(f"{path}: {inserted.insert.formula} is no linear map of X at a projection: it cannot be merged")
+            continue
+        weight, bias = folded.get(place.writer, (place.writer.weight, place.writer.bias))
+        folded[place.writer] = inserted.merged(weight, bias)
+    others = [key for key in model.pet if key not in ("encoder", "decoder", "shared")]
+    for key in others:
+        faults.add(f'"{key}" is no insert: it cannot be merged')
+    faults.check()
+    stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
+    modules = [module for module in model.pet.modules() if isinstance(module, Inserted)]
+
+    def put(values: dict, merged: bool) -> None:
+        for linear, (weight, bias) in values.items():
+            linear.weight.data = weight
+            if bias is not None:
+                linear.bias.data = bias
+        for module in modules:
+            module.is_merged = merged
+
+    put(folded, True)
+    return lambda: put(stock, False)
 
 
 def select(model: VisionLanguageModel, selector: str) -> set[str]:
@@ -113,12 +174,17 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _group(name: str) -> str:
-    """The part of a method that a parameter belongs to: `visual`, `encoder.delta`, `decoder.norms`, …"""
+    """The part of a method that a parameter belongs to: `visual`, `encoder.delta`, `decoder.norms`, `prompt`, …"""
     if name.startswith("visual."):
         return "visual"
-    stack = next((stack for stack in ("encoder", "decoder") if f".{stack}." in name), None)
     if name.startswith("pet."):
-        return f"{stack}.{'gate' if '.gate.' in name else 'delta'}"
+        root, first = name.split(".")[1:3]
+        if root == "shared":
+            return first
+        if root not in ("encoder", "decoder"):
+            return root
+        return f"{root}.{'gate' if '.gate.' in name else 'delta'}"
+    stack = next((stack for stack in ("encoder", "decoder") if f".{stack}." in name), None)
     kind = "norms" if "norm" in name else "biases" if name.endswith(".bias") else "weights"
     return f"{stack}.{kind}" if stack else "embeddings"
 

@@ -1,15 +1,21 @@
-"""ΔH modules. Every bottleneck's activation is gelu_new(x) = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+"""ΔH modules. Every bottleneck's activation is gelu_new(x) = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), by default."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pet_bench.pet.design import Delta, Place
+from pet_bench.errors import UserError
+from pet_bench.pet.design import Builder, Delta, Place
+from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule
+from pet_bench.spec import STRICT
 
 
 def gelu_new(x: Tensor) -> Tensor:
@@ -17,64 +23,235 @@ def gelu_new(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-class TwoLayer(nn.Module):
-    """W_u gelu_new(W_d x + b_d) + b_u, W_d (width, d_in), W_u (d_out, width): (…, d_in) → (…, d_out)."""
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {"gelu_new": gelu_new, "relu": F.relu, "identity": lambda x: x}
 
-    def __init__(self, place: Place, d_in: int, width: int, d_out: int, *, zero_init: bool = False):
+
+class TwoLayer(nn.Module):
+    """W_u act(W_d x + b_d) + b_u: (…, d_in) → (…, d_out)."""
+
+    def __init__(self, down: nn.Module, up: nn.Module, activation: str = "gelu_new"):
         super().__init__()
-        self.down = place.linear(d_in, width)
-        self.up = place.linear(width, d_out, zero=zero_init)
+        self.down, self.up, self.activation = down, up, activation
+
+    @classmethod
+    def dense(cls, build: Builder, d_in: int, width: int, d_out: int, *, zero_init: bool = False) -> TwoLayer:
+        """W_d (width, d_in), W_u (d_out, width); zero_init: W_u and b_u start at 0."""
+        return cls(build.linear(d_in, width), build.linear(width, d_out, zero=zero_init))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(gelu_new(self.down(x)))
+        return self.up(ACTIVATION[self.activation](self.down(x)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Bottleneck(Delta):
     """An adapter: f(x) = W_u gelu_new(W_d x + b_d) + b_u (Houlsby et al. 2019; METHODS.md 3.1).
 
-    width: r. zero_init: W_u and b_u start at 0, so that f does.
+    width: r. zero_init: W_u and b_u start at 0, so that f does. per_task: which of the two layers every task has for
+    itself ("down" or "up": half-shared). heads: VL-PET's multi-head layouts. In "down", "up" and "down-up" every head
+    reads the whole of its input, so that the heads side by side are this very module, in function, count and
+    initialisation, and only "pair", heads independent bottlenecks d → r/h → d/h, is another one (METHODS.md 3.2).
+    norm_before, norm_after: a layer norm of x, of f(x).
     """
 
-    width: int
+    kind: ClassVar = "bottleneck"
+    width: int = Field(gt=0)
     zero_init: bool = False
+    per_task: Literal["none", "both", "down", "up"] = "none"
+    heads: int = Field(default=1, gt=0)
+    layout: Literal["down", "up", "down-up", "pair"] = "down"
+    activation: Literal["gelu_new", "relu"] = "gelu_new"
+    norm_before: bool = False
+    norm_after: bool = False
 
     @property
     def formula(self) -> str:
-        return f"W_u gelu_new(W_d {{x}} + b_d) + b_u (r = {self.width})"
+        own = {"none": "", "both": ", one per task", "down": ", W_d per task", "up": ", W_u per task"}[self.per_task]
+        heads = f", {self.heads} independent pairs" if self.heads > 1 and self.layout == "pair" else ""
+        x = "LN({x})" if self.norm_before else "{x}"
+        f = f"W_u {self.activation}(W_d {x} + b_d) + b_u"
+        return f"{f'LN({f})' if self.norm_after else f} (r = {self.width}{heads}{own})"
 
     def build(self, place, d_in):
-        return TwoLayer(place, d_in, self.width, place.d_h, zero_init=self.zero_init)
+        for size, what in ((self.width, "bottleneck"), (place.d_h, "site's width")):
+            if size % self.heads:
+                raise UserError(f"{place.site}: the {what} {size} does not divide into {self.heads} heads")
+
+        def up():
+            if self.heads > 1 and self.layout == "pair":
+                return GroupedLinear(place, self.width, place.d_h, self.heads, zero=self.zero_init)
+            return place.linear(self.width, place.d_h, zero=self.zero_init)
+
+        def down():
+            return place.linear(d_in, self.width)
+
+        return _norms(self, d_in, place.d_h, _two_layer(place, self.per_task, down, up, self.activation))
 
 
-@dataclass(frozen=True)
+def _two_layer(place: Place, per_task: str, down: Callable, up: Callable, activation: str = "gelu_new") -> TwoLayer:
+    """Layers made by `down` and `up`, one for each task where `per_task` says so."""
+    return TwoLayer(
+        place.by_task(down) if per_task in ("both", "down") else down(),
+        place.by_task(up) if per_task in ("both", "up") else up(),
+        activation,
+    )
+
+
+def _norms(spec: Bottleneck, d_in: int, d_out: int, module: nn.Module) -> nn.Module:
+    before = [nn.LayerNorm(d_in)] if spec.norm_before else []
+    after = [nn.LayerNorm(d_out)] if spec.norm_after else []
+    return nn.Sequential(*before, module, *after) if before or after else module
+
+
+@dataclass(frozen=True, config=STRICT)
+class PHMBottleneck(Delta):
+    """Compacter's adapter: both layers of `Bottleneck` are `PHMLinear` (METHODS.md 3.5).
+
+    width: r. n: hypercomplex division. rank: of each factorised W_i; None: not factorised. shared_rule: one A for all
+    adapters. per_task as in `Bottleneck`.
+    """
+
+    kind: ClassVar = "phm"
+    width: int = Field(gt=0)
+    n: int = Field(default=2, gt=0)
+    rank: int | None = Field(default=None, gt=0)
+    shared_rule: bool = False
+    init_range: float = Field(default=0.01, gt=0)
+    per_task: Literal["none", "both", "down", "up"] = "none"
+
+    @property
+    def formula(self) -> str:
+        factors = f", W_i of rank {self.rank}" if self.rank else ""
+        return f"PHM(gelu_new(PHM({{x}}))), PHM(x) = x Σ_i A_i ⊗ W_i + b (r = {self.width}, n = {self.n}{factors})"
+
+    def build(self, place, d_in):
+        for size in (d_in, self.width, place.d_h):
+            if size % self.n:
+                raise UserError(f"{place.site}: {size} does not divide by the hypercomplex division n = {self.n}")
+        rule = place.shared("phm_rule", lambda: PHMRule(self.n, self.init_range)) if self.shared_rule else None
+
+        def layer(a, b):
+            return lambda: PHMLinear(a, b, self.n, init=self.init_range, rank=self.rank, rule=rule)
+
+        return _two_layer(place, self.per_task, layer(d_in, self.width), layer(self.width, place.d_h))
+
+
+@dataclass(frozen=True, config=STRICT)
+class FactorBottleneck(Delta):
+    """The low-rank adapter: both layers of `Bottleneck` are `FactorLinear` of that rank."""
+
+    kind: ClassVar = "factor"
+    width: int = Field(gt=0)
+    rank: int = Field(default=1, gt=0)
+
+    @property
+    def formula(self) -> str:
+        return f"L(gelu_new(L({{x}}))), L(x) = x U V + b (r = {self.width}, rank {self.rank})"
+
+    def build(self, place, d_in):
+        return TwoLayer(FactorLinear(d_in, self.width, self.rank), FactorLinear(self.width, place.d_h, self.rank))
+
+
+@dataclass(frozen=True, config=STRICT)
+class Identity(Delta):
+    """f(x) = x: adds the sub-layer's input once more, where the widths agree."""
+
+    kind: ClassVar = "identity"
+    formula: ClassVar = "{x}"
+
+    def build(self, place, d_in):
+        if d_in != place.d_h:
+            raise UserError(f"{place.site}: an identity from width {d_in} to {place.d_h}")
+        return nn.Identity()
+
+
+@dataclass(frozen=True, config=STRICT)
 class LowRank(Delta):
     """LoRA's update of a projection: f(x) = (alpha/r) B A dropout(x), A (r, d_in), B (d_out, r) (Hu et al. 2022).
 
-    A ~ U(-1/√d_in, 1/√d_in), B = 0. dropout acts on the branch's input, in training only.
+    A ~ U(-1/√d_in, 1/√d_in), B = 0. dropout acts on the branch's input, in training only. per_task: every task has an
+    A and a B of its own.
     """
 
-    rank: int
-    alpha: float
-    dropout: float = 0.0
+    kind: ClassVar = "low-rank"
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    per_task: bool = False
 
     @property
     def formula(self) -> str:
-        return f"({self.alpha:g}/{self.rank}) B A dropout({{x}}, {self.dropout:g})"
+        own = ", A and B per task" if self.per_task else ""
+        return f"({self.alpha:g}/{self.rank}) B A dropout({{x}}, {self.dropout:g}){own}"
 
     def build(self, place, d_in):
-        return LowRankModule(self, d_in, place.d_h)
+        def make():
+            return LowRankModule(self, d_in, place.d_h)
+
+        return place.by_task(make) if self.per_task else make()
 
 
 class LowRankModule(nn.Module):
-    def __init__(self, spec: LowRank, d_in: int, d_out: int):
+    def __init__(self, spec: LowRank | WeightDecomposed, d_in: int, d_out: int):
         super().__init__()
         self.spec = spec
         self.A = nn.Parameter(torch.empty(spec.rank, d_in))
         self.B = nn.Parameter(torch.zeros(d_out, spec.rank))
         nn.init.uniform_(self.A, -1 / math.sqrt(d_in), 1 / math.sqrt(d_in))
 
+    def weight(self) -> Tensor:
+        """(alpha/r) B A, (d_out, d_in)."""
+        return (self.B @ self.A) * (self.spec.alpha / self.spec.rank)
+
     def forward(self, x: Tensor) -> Tensor:
         """x (…, d_in) → (…, d_out)."""
         x = F.dropout(x, self.spec.dropout, self.training)
         return F.linear(F.linear(x, self.A), self.B) * (self.spec.alpha / self.spec.rank)
+
+
+@dataclass(frozen=True, config=STRICT)
+class WeightDecomposed(Delta):
+    """DoRA's update of a projection W (d_out, d_in), bias left alone (Liu et al., ICML 2024, section 4):
+
+        y = g ⊙ (W + V) x + b,  V = (alpha/r) B A,  g = m / ‖W + V‖, m and the norm per row of W
+
+    as f(x) = (g - 1) ⊙ W x + g ⊙ V x. m (d_out,) starts at ‖W‖, A and B as in `LowRank`, so that f starts at 0. The
+    norm is treated as a constant in the backward pass (section 4.3). dropout acts on x in both terms, in training.
+    """
+
+    kind: ClassVar = "weight-decomposed"
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def formula(self) -> str:
+        return f"(g - 1) ⊙ W {{x}} + g ⊙ V {{x}}, V = ({self.alpha:g}/{self.rank}) B A, g = m / ‖W + V‖"
+
+    def build(self, place, d_in):
+        if not isinstance(place.writer, nn.Linear):
+            raise UserError(f'site "{place.site}" has no weight to decompose (possible: a projection)')
+        return WeightDecomposedModule(self, place.writer, d_in, place.d_h)
+
+
+class WeightDecomposedModule(LowRankModule):
+    def __init__(self, spec: WeightDecomposed, linear: nn.Linear, d_in: int, d_out: int):
+        super().__init__(spec, d_in, d_out)
+        self.linear = (linear,)  # in a tuple: its weight is the backbone's, not this module's
+        self.m = nn.Parameter(linear.weight.detach().norm(dim=1))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        weight = self.linear[0].weight
+        return weight, self.m / (weight + self.weight_update()).detach().norm(dim=1)
+
+    def weight_update(self) -> Tensor:
+        return super().weight()
+
+    def weight(self) -> Tensor:
+        weight, g = self._factors()
+        return g[:, None] * (weight + self.weight_update()) - weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, g = self._factors()
+        x = F.dropout(x, self.spec.dropout, self.training)
+        update = F.linear(F.linear(x, self.A), self.B) * (self.spec.alpha / self.spec.rank)
+        return (g - 1) * F.linear(x, weight) + g * update

@@ -3,43 +3,142 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
+from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pet_bench.backbone.families import FAMILY
+from pet_bench.backbone.families import Family
+from pet_bench.backbone.model import Context, VisionLanguageModel
+from pet_bench.errors import UserError, unknown
+from pet_bench.registry import METHODS
+from pet_bench.spec import STRICT, validate
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Part:
+    """A piece of a design: a frozen dataclass, or, in a grid file, a mapping of its `kind` and its fields."""
+
+    kind: ClassVar[str] = ""
+    kinds: ClassVar[dict[str, type[Part]]]
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if Part in cls.__bases__:
+            cls.kinds = {}
+        elif "kind" in vars(cls):
+            cls.kinds[cls.kind] = cls
+
+    @classmethod
+    def parse(cls, value: Any) -> Part:
+        """A part of this base from `{kind: bottleneck, width: 96}`, or from the kind alone."""
+        if isinstance(value, cls):
+            return value
+        value = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(value, dict) or "kind" not in value:
+            raise ValueError(f"a {cls.__name__.lower()} is a kind or a mapping with a kind")
+        kind, rest = value["kind"], {key: v for key, v in value.items() if key != "kind"}
+        try:
+            if kind not in cls.kinds:
+                list(METHODS)  # a method's own parts are known once it is imported
+            if kind not in cls.kinds:
+                raise unknown(cls.__name__.lower(), kind, cls.kinds)
+            return validate(cls.kinds[kind], rest, f'{cls.__name__.lower()} "{kind}"')
+        except UserError as error:
+            raise ValueError("; ".join(error.faults)) from None
+
+
+def part(base: type[Part]) -> Any:
+    """The type of a field that holds a part of that base, or None."""
+    return Annotated[
+        base | None,
+        PlainValidator(lambda value: None if value is None else base.parse(value)),
+        PlainSerializer(lambda value: None if value is None else {"kind": value.kind, **asdict(value)}),
+    ]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an insert is built: the backbone family and the widths of X and H at the site."""
+class Builder:
+    """Makes new modules for a model as its family's published runs initialise them (METHODS.md section 7)."""
 
-    family: str
-    d_x: int
-    d_h: int
+    model: VisionLanguageModel
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> type[Family]:
+        return self.model.family
+
+    @property
+    def context(self) -> Context:
+        """What the model is running on: the batch's task and the encoder's mask."""
+        return self.model.context
 
     def linear(self, d_in: int, d_out: int, *, zero: bool = False) -> nn.Linear:
-        """A new linear layer, initialised as the family's published runs do, or weight and bias 0."""
+        """A new linear layer, or one whose weight and bias are 0."""
         linear = nn.Linear(d_in, d_out)
         if zero:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         else:
-            FAMILY[self.family].init_linear(linear)
+            self.family.init_linear(linear)
         return linear
 
-    def vector(self, width: int, *, zero: bool = False) -> nn.Parameter:
-        """A new vector ~ N(0, 0.02²), or 0."""
-        vector = nn.Parameter(torch.zeros(width))
-        if not zero:
-            nn.init.normal_(vector, std=0.02)
-        return vector
+    def table(self, rows: int, width: int) -> nn.Parameter:
+        """A new table of embeddings (rows, width)."""
+        weight = nn.Parameter(torch.empty(rows, width))
+        self.family.init_embedding(weight)
+        return weight
+
+    def by_task(self, make: Callable[[], nn.Module]) -> ByTask:
+        """One copy of a module for each task."""
+        if not self.tasks:
+            raise UserError("this method has a part for each task, but no tasks were named")
+        return ByTask({task: make() for task in self.tasks}, self.context)
+
+    def shared(self, key: str, make: Callable[[], M]) -> M:
+        """The module `pet.shared.<key>`, made when it is first asked for: what several places have in common."""
+        if "shared" not in self.model.pet:
+            self.model.pet["shared"] = nn.ModuleDict()
+        modules = self.model.pet["shared"]
+        if key not in modules:
+            modules[key] = make()
+        return modules[key]
 
 
-class Delta(ABC):
-    """ΔH: a frozen dataclass of sizes that builds a module f with f(x) (…, d_in) → (…, d_h)."""
+class ByTask(nn.Module):
+    """One module a task; the batch's task says which one runs."""
+
+    def __init__(self, modules: dict[str, nn.Module], context: Context):
+        super().__init__()
+        self.of, self.context = nn.ModuleDict(modules), context
+
+    def forward(self, *args):
+        return self.of[self.context.task_among(self.of)](*args)
+
+
+@dataclass(frozen=True)
+class Place(Builder):
+    """Where an insert is built: a site of one layer, its two stock modules and the widths of X and H there."""
+
+    stack: str = ""
+    layer: int = 0
+    site: str = ""
+    writer: nn.Module | None = None
+    d_x: int = 0
+    d_h: int = 0
+
+
+class Delta(Part, ABC):
+    """ΔH: a frozen dataclass of sizes that builds a module f with f(x) (…, d_in) → (…, d_h).
+
+    f may offer `weight()`, the (d_h, d_in) matrix that equals it in evaluation: it can then be merged.
+    """
 
     formula: str
 
@@ -47,8 +146,8 @@ class Delta(ABC):
     def build(self, place: Place, d_in: int) -> nn.Module: ...
 
 
-class Gate(ABC):
-    """G: a frozen dataclass that builds a module g with g(X, H + ΔH) → a tensor that broadcasts over (B, T, d)."""
+class Gate(Part, ABC):
+    """G: a frozen dataclass that builds a module g with g(X, H + ΔH, ΔH) → what broadcasts over (B, T, d_h)."""
 
     formula: str
 
@@ -56,26 +155,61 @@ class Gate(ABC):
     def build(self, place: Place) -> nn.Module: ...
 
 
-@dataclass(frozen=True)
-class Insert:
-    """One modification at each of the named sites, in every layer.
+class Door(Part, ABC):
+    """A modification that is no insert: an edit of the input, a side network, new biases."""
 
-    reads: "output" makes ΔH = f(H) (sequential), "input" ΔH = f(X) (parallel). scale: s, on the whole result.
+    formula: str
+
+    @abstractmethod
+    def open(self, build: Builder) -> nn.Module | None:
+        """Change `build.model`; what is returned becomes `pet.<kind>`, whose parameters all train."""
+
+    def trained(self, model: VisionLanguageModel) -> set[str]:
+        """Names of the parameters outside of `pet` that the opened door trains."""
+        return set()
+
+
+@checked(frozen=True, config=STRICT)
+class Insert:
+    """One modification at each of the named sites, in every layer:
+
+        H' = s · G ⊙ (b · H + a · ΔH),    ΔH = f(H) or f(X)
+
+    reads: "output" makes ΔH = f(H) (sequential), "input" ΔH = f(X) (parallel). adds_to: "input" puts X in the place
+    of H, so that the stock module's own output is dropped. delta_scale, base_scale, scale: a, b and s. gating: what G
+    does, "multiply" the sum, "add" to it, or multiply the "base" H alone. norm: a layer norm, or x / max(‖x‖, 1e-12)
+    ("l2"), over d, after the gate.
     """
 
-    sites: tuple[str, ...]
-    delta: Delta | None = None
+    sites: tuple[str, ...] = Field(min_length=1)
+    delta: part(Delta) = None
     reads: Literal["output", "input"] = "output"
-    gate: Gate | None = None
+    gate: part(Gate) = None
     scale: float = 1.0
+    gating: Literal["multiply", "add", "base"] = "multiply"
+    delta_scale: float = 1.0
+    base_scale: float = 1.0
+    adds_to: Literal["output", "input"] = "output"
+    norm: Literal["layer", "l2"] | None = None
 
     @property
     def formula(self) -> str:
         """The equation of this insert, ΔH and G filled in."""
-        scale = f"{self.scale:g} · " if self.scale != 1 else ""
-        gate = "G ⊙ " if self.gate else ""
-        total = "H + ΔH" if self.delta else "H"
-        terms = [f"H' = {scale}{gate}({total})" if scale or gate else f"H' = {total}"]
+        base = _times(self.base_scale, "X" if self.adds_to == "input" else "H")
+        delta = _times(self.delta_scale, "ΔH")
+        if self.gate and self.gating == "base":
+            base = f"G ⊙ {base}"
+        total = f"{base} + {delta}" if self.delta else base
+        if self.gate and self.gating == "add":
+            total += " + G"
+        many = " + " in total
+        if self.gate and self.gating == "multiply":
+            total = f"G ⊙ ({total})" if many else f"G ⊙ {total}"
+        if self.norm:
+            total = f"{'LayerNorm' if self.norm == 'layer' else 'L2'}({total})"
+        elif self.scale != 1 and many and not total.startswith("G ⊙ ("):
+            total = f"({total})"
+        terms = [f"H' = {_times(self.scale, total)}"]
         if self.delta:
             terms.append(f"ΔH = {self.delta.formula.format(x='X' if self.reads == 'input' else 'H')}")
         if self.gate:
@@ -83,9 +217,13 @@ class Insert:
         return ",  ".join(terms)
 
 
-@dataclass(frozen=True)
+def _times(factor: float, term: str) -> str:
+    return term if factor == 1 else f"{factor:g} · {term}"
+
+
+@checked(frozen=True, config=STRICT)
 class Design:
-    """What a method adds (`inserts`, always trained) and what else trains (`train`).
+    """What a method adds (`inserts` and `doors`, always trained) and what else trains (`train`).
 
     A selector in `train` is one of `all`, `visual` (the visual embedding), `norms`, `biases`, the last two also as
     `encoder.norms`, `decoder.biases` …, or a pattern over parameter names (`lm.*.fc1.weight`). A site or a selector
@@ -94,6 +232,7 @@ class Design:
 
     inserts: tuple[Insert, ...] = ()
     train: tuple[str, ...] = ("visual",)
+    doors: tuple[part(Door), ...] = field(default=())
 
 
 class Inserted(nn.Module):
@@ -101,15 +240,60 @@ class Inserted(nn.Module):
 
     def __init__(self, insert: Insert, place: Place):
         super().__init__()
-        self.insert = insert
+        self.insert, self.place = insert, place
+        self.is_merged = False
         d_in = place.d_x if insert.reads == "input" else place.d_h
         self.delta = insert.delta.build(place, d_in) if insert.delta else None
         self.gate = insert.gate.build(place) if insert.gate else None
+        self.norm = nn.LayerNorm(place.d_h) if insert.norm == "layer" else None
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """X (B, T, d_x), H (B, T, d_h) → H' (B, T, d_h)."""
+        if self.is_merged:
+            return h
+        insert = self.insert
+        base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
+        delta = None
         if self.delta is not None:
-            h = h + self.delta(x if self.insert.reads == "input" else h)
+            delta = _scaled(self.delta(x if insert.reads == "input" else h), insert.delta_scale)
+        y = base if delta is None else base + delta
         if self.gate is not None:
-            h = self.gate(x, h) * h
-        return h if self.insert.scale == 1 else self.insert.scale * h
+            gate = self.gate(x, y, delta)
+            if insert.gating == "add":
+                y = y + gate
+            elif insert.gating == "multiply" or delta is None:
+                y = gate * y
+            else:
+                y = gate * base + delta
+        if insert.norm == "layer":
+            y = self.norm(y)
+        elif insert.norm == "l2":
+            y = F.normalize(y, dim=-1)
+        return _scaled(y, insert.scale)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether H' is a linear map of X, at a projection."""
+        insert = self.insert
+        return (
+            isinstance(self.place.writer, nn.Linear)
+            and insert.adds_to == "output"
+            and insert.norm is None
+            and (self.delta is None or (insert.reads == "input" and hasattr(self.delta, "weight")))
+            and (self.gate is None or (insert.gating == "multiply" and hasattr(self.gate, "vector")))
+        )
+
+    @torch.no_grad()
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight (d_h, d_x) and bias (d_h,) of the one linear layer that equals this one with the insert."""
+        insert = self.insert
+        weight = insert.base_scale * weight
+        if self.delta is not None:
+            weight = weight + insert.delta_scale * self.delta.weight()
+        rows = insert.scale * (1 if self.gate is None else self.gate.vector())
+        factor = rows[:, None] if isinstance(rows, Tensor) else rows
+        return factor * weight, None if bias is None else rows * insert.base_scale * bias
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else factor * x

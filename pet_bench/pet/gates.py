@@ -1,29 +1,38 @@
-"""Granularity gates of VL-PET (Hu et al., ICCV 2023, section 3.2; METHODS.md 3.3).
+"""Gates: the granularities of VL-PET (Hu et al., ICCV 2023, section 3.2; METHODS.md 3.3), and a few besides.
 
-Each reads the sub-layer's input X and the module's output Y = H + ΔH, both (B, T, d), and gives a G that multiplies Y.
-`zero_init` sets the last linear layer (or the vector) to 0, as the published T5 runs do.
+Each reads the sub-layer's input X, the module's output Y = H + ΔH and ΔH, all (B, T, d), and gives a G that
+broadcasts over Y. `zero_init` sets the last linear layer (or the vector) to 0, as the published T5 runs do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.pet.deltas import TwoLayer
 from pet_bench.pet.design import Gate, Place
+from pet_bench.spec import STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LargeGate(Gate):
-    """G = σ(W_2 gelu_new(W_1 X + b_1) + b_2), one value per token and dimension: (B, T, d). width: r_g."""
+    """One value per token and dimension, (B, T, d): G = σ(W_2 gelu_new(W_1 X + b_1) + b_2), or σ(W X + b).
 
-    width: int
+    width: r_g; None is the full matrix W (d, d).
+    """
+
+    kind: ClassVar = "large"
+    width: int | None = Field(gt=0)
     zero_init: bool = False
 
     @property
     def formula(self) -> str:
+        if self.width is None:
+            return "σ(W X + b) ∈ (B, T, d)"
         return f"σ(W_2 gelu_new(W_1 X + b_1) + b_2) ∈ (B, T, d) (r = {self.width})"
 
     def build(self, place):
@@ -33,18 +42,22 @@ class LargeGate(Gate):
 class Large(nn.Module):
     def __init__(self, spec: LargeGate, place: Place):
         super().__init__()
-        self.project = TwoLayer(place, place.d_x, spec.width, place.d_h, zero_init=spec.zero_init)
+        if spec.width is None:
+            self.project = place.linear(place.d_x, place.d_h, zero=spec.zero_init)
+        else:
+            self.project = TwoLayer.dense(place, place.d_x, spec.width, place.d_h, zero_init=spec.zero_init)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         return torch.sigmoid(self.project(x))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MiddleXGate(Gate):
-    """G = σ(w (X + Y) + b), one value per token: (B, T, 1)."""
+    """One value per token: G = σ(w (X + Y) + b), (B, T, 1)."""
 
+    kind: ClassVar = "middle-x"
     zero_init: bool = False
-    formula = "σ(w (X + Y) + b) ∈ (B, T, 1)"
+    formula: ClassVar = "σ(w (X + Y) + b) ∈ (B, T, 1)"
 
     def build(self, place):
         return MiddleX(self, place)
@@ -55,39 +68,61 @@ class MiddleX(nn.Module):
         super().__init__()
         self.project = place.linear(place.d_h, 1, zero=spec.zero_init)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        return torch.sigmoid(self.project(x + h))
+    def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        return torch.sigmoid(self.project(x + y))
 
 
-@dataclass(frozen=True)
-class MiddleYGate(Gate):
-    """G = 1 + g, one value per dimension, no input and no sigmoid: (d,)."""
+@dataclass(frozen=True, config=STRICT)
+class VectorGate(Gate):
+    """One value per dimension, (d,), that reads nothing: G = offset + g, or σ(g).
 
-    zero_init: bool = False
-    formula = "1 + g ∈ (d,)"
-
-    def build(self, place):
-        return MiddleY(self, place)
-
-
-class MiddleY(nn.Module):
-    def __init__(self, spec: MiddleYGate, place: Place):
-        super().__init__()
-        self.g = place.vector(place.d_h, zero=spec.zero_init)
-
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        return 1 + self.g
-
-
-@dataclass(frozen=True)
-class SmallGate(Gate):
-    """G = mean over all T positions of σ(w [X; Y] + b), one value per example: (B, 1, 1).
-
-    As published, padded positions count in the mean: an example's gate depends on how far its batch was padded.
+    offset 0 is IA³ (Liu et al., NeurIPS 2022), offset 1 VL-PET's middle Y as published. init: how g starts; "default"
+    is N(0, 0.02²). sigmoid: G = σ(g), what the paper's equation for middle Y has.
     """
 
+    kind: ClassVar = "vector"
+    offset: float = 0.0
+    init: Literal["default", "zero", "one"] = "default"
+    sigmoid: bool = False
+
+    @property
+    def formula(self) -> str:
+        return f"{'σ(g)' if self.sigmoid else f'{self.offset:g} + g' if self.offset else 'g'} ∈ (d,)"
+
+    def build(self, place):
+        return Vector(self, place)
+
+
+class Vector(nn.Module):
+    def __init__(self, spec: VectorGate, place: Place):
+        super().__init__()
+        self.spec = spec
+        self.g = nn.Parameter(torch.full((place.d_h,), float(spec.init == "one")))
+        if spec.init == "default":
+            nn.init.normal_(self.g, std=0.02)
+
+    def vector(self) -> Tensor:
+        return torch.sigmoid(self.g) if self.spec.sigmoid else self.spec.offset + self.g
+
+    def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        return self.vector()
+
+
+@dataclass(frozen=True, config=STRICT)
+class SmallGate(Gate):
+    """One value per example: G = mean_T σ(w [X; Y] + b), (B, 1, 1).
+
+    padding: whether padded positions count in the mean. As published they do, so that an example's gate depends on how
+    far its batch was padded; "masked" leaves them out. Only the encoder's mask is known: elsewhere all count.
+    """
+
+    kind: ClassVar = "small"
     zero_init: bool = False
-    formula = "mean_T σ(w [X; Y] + b) ∈ (B, 1, 1)"
+    padding: Literal["counted", "masked"] = "counted"
+
+    @property
+    def formula(self) -> str:
+        return f"mean_T σ(w [X; Y] + b) ∈ (B, 1, 1), padding {self.padding}"
 
     def build(self, place):
         return Small(self, place)
@@ -97,6 +132,27 @@ class Small(nn.Module):
     def __init__(self, spec: SmallGate, place: Place):
         super().__init__()
         self.project = place.linear(place.d_x + place.d_h, 1, zero=spec.zero_init)
+        self.context = place.context if spec.padding == "masked" and place.stack == "encoder" else None
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        return torch.sigmoid(self.project(torch.cat([x, h], dim=-1))).mean(dim=1, keepdim=True)
+    def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        gates = torch.sigmoid(self.project(torch.cat([x, y], dim=-1)))  # (B, T, 1)
+        if self.context is None:
+            return gates.mean(dim=1, keepdim=True)
+        mask = self.context.mask[..., None]
+        return (gates * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DeltaGate(Gate):
+    """The module gates itself: G = σ(ΔH), (B, T, d)."""
+
+    kind: ClassVar = "delta"
+    formula: ClassVar = "σ(ΔH) ∈ (B, T, d)"
+
+    def build(self, place):
+        return SigmoidOfDelta()
+
+
+class SigmoidOfDelta(nn.Module):
+    def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        return torch.sigmoid(delta)

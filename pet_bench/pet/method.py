@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
@@ -13,13 +14,31 @@ from pet_bench.registry import METHODS
 from pet_bench.spec import MethodSpec, validate
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A place where published code differs from its paper or its intent.
+
+    option: the method's option that decides; `published` is its default, `intended` the other behaviour. where: what
+    must hold for it to matter: values of other options, or the backbone's `family`. evidence: where that is shown.
+    """
+
+    name: str
+    option: str
+    published: Any
+    intended: Any
+    where: dict[str, Any]
+    what: str
+    evidence: str
+
+
 class Method(ABC):
     """A PET method. Subclasses are pydantic dataclasses (frozen, no unknown options).
 
     name: the registry's and the command line's. source, year: where it was published. learning_rates: peak learning
     rate by backbone name or, failing that, by family; where neither is there, the recipe must give one.
     identity_at_start: before training, the model's output is that of the untouched backbone. batch_invariant: an
-    example's output does not depend on what it is batched with.
+    example's output does not depend on what it is batched with. task_prompts: whether texts begin with the task's
+    prompt ("vqa: "); an option where the published runs had none. differences: see `Difference`.
     """
 
     plugin_kind: ClassVar[str] = "method"
@@ -29,6 +48,8 @@ class Method(ABC):
     learning_rates: ClassVar[dict[str, float]]
     identity_at_start: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
+    task_prompts: ClassVar[bool] = True
+    differences: ClassVar[tuple[Difference, ...]] = ()
 
     @classmethod
     def defaults(cls, shape: Shape) -> dict[str, Any]:
@@ -39,6 +60,20 @@ class Method(ABC):
     def learning_rate(cls, shape: Shape) -> float | None:
         """The published peak learning rate, or None where the source has none."""
         return cls.learning_rates.get(shape.backbone, cls.learning_rates.get(shape.family))
+
+    def behaviour(self, shape: Shape) -> dict[str, str]:
+        """Name of each difference that matters here → "published", "intended", or the option's own value."""
+        found = {}
+        for difference in self.differences:
+            state = {"family": shape.family, **vars(self)}
+            if all(state[key] == value for key, value in difference.where.items()):
+                value = state[difference.option]
+                found[difference.name] = (
+                    "published" if value == difference.published
+                    else "intended" if value == difference.intended
+                    else f"{difference.option} = {value}"
+                )  # fmt: skip
+        return found
 
     @abstractmethod
     def design(self, shape: Shape) -> Design:

@@ -9,7 +9,7 @@ from typing import Any
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import build
 from pet_bench.data.suite import suite_by_name
-from pet_bench.pet import Method, attach, build_method, count, default_spec
+from pet_bench.pet import Design, Method, attach, build_method, count, default_spec
 from pet_bench.spec import MethodSpec
 
 
@@ -20,6 +20,7 @@ class Description:
     method: Method
     options: dict[str, Any]
     inserts: list[tuple[tuple[str, ...], str]] = field(default_factory=list)  # sites, formula
+    doors: list[str] = field(default_factory=list)
     train: tuple[str, ...] = ()
     counts: dict[str, Any] = field(default_factory=dict)
 
@@ -32,18 +33,26 @@ class Description:
 
 def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
-    known, visual = find_backbone(backbone), suite_by_name(suite).visual
+    known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.shape
     built = build_method(method, shape)
     design = built.design(shape)
-    model = attach(build(known, visual, device="meta"), design)
+    model = attach(build(known, chosen.visual, device="meta"), design, chosen.tasks)
     return Description(
         method=built,
         options=default_spec(built).options,
-        inserts=[(insert.sites, insert.formula) for insert in design.inserts],
+        inserts=_by_formula(design),
+        doors=[door.formula for door in design.doors],
         train=design.train,
         counts=count(model),
     )
+
+
+def _by_formula(design: Design) -> list[tuple[tuple[str, ...], str]]:
+    sites: dict[str, tuple[str, ...]] = {}
+    for insert in design.inserts:
+        sites[insert.formula] = sites.get(insert.formula, ()) + insert.sites
+    return [(places, formula) for formula, places in sites.items()]
 
 
 def count_parameters(backbone: str, method: MethodSpec, suite: str) -> dict[str, Any]:

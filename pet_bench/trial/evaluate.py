@@ -45,7 +45,8 @@ def predict(
 
 
 def _generate(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Generate) -> list[str]:
-    ids = model.generate(batch.input_ids, batch.visual, num_beams=decoding.num_beams, max_length=decoding.max_length)
+    lengths = {"num_beams": decoding.num_beams, "max_length": decoding.max_length}
+    ids = model.generate(batch.input_ids, batch.visual, task=batch.task, **lengths)
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [clean_up(text) for text in texts]
 
@@ -69,11 +70,12 @@ def _choose(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Choos
 
     BART's decoder is fed its start and `<s>`, T5's its start alone, as each was trained.
     """
-    states, mask = model.encode(batch.input_ids, batch.visual)
+    encoded = model.encode(batch.input_ids, batch.visual, task=batch.task)
     start = [model.lm.config.decoder_start_token_id]
     if model.shape.family == "bart":
         start.append(model.lm.config.bos_token_id)
-    logits = model.decode(states, mask, torch.tensor([start] * len(batch), device=states.device))[:, -1]  # (B, V)
+    decoder_ids = torch.tensor([start] * len(batch), device=batch.input_ids.device)
+    logits = model.decode(encoded, decoder_ids)[:, -1]  # (B, V)
     firsts = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in decoding.choices]
     return [decoding.choices[i] for i in _last_argmax(logits[:, firsts])]
 

@@ -92,7 +92,8 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     seed_everything(spec.seed)
     backbone = find_backbone(spec.backbone)
     model, tokenizer = load(backbone, spec.visual)
-    attach(model, build_method(spec.method, backbone.shape).design(backbone.shape))
+    method = build_method(spec.method, backbone.shape)
+    attach(model, method.design(backbone.shape), spec.tasks)
     model.to(device)
     trial = Trial(spec, model, tokenizer, data, device, on_progress)
 
@@ -185,7 +186,7 @@ def train(trial: Trial) -> None:
 def loss_of(model: VisionLanguageModel, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
     """The scalar to back-propagate for one batch."""
     with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = model(batch.input_ids, batch.visual, batch.target_ids)
+        logits = model(batch.input_ids, batch.visual, batch.target_ids, task=batch.task)
     return reduce_loss(per_token_loss(logits, batch.target_ids), batch.target_ids, reduction, batch.scores)
 
 

@@ -26,7 +26,7 @@ def test_without_visual_tokens_the_encoder_is_the_stock_one(family):
     text[1, 4:] = model.lm.config.pad_token_id
     mask = text != model.lm.config.pad_token_id
     with torch.no_grad():
-        ours = model.family.encode(model.lm, text, torch.zeros(3, 0, 32), mask)
+        ours = model.family.encode(model.lm, model.family.embed(model.lm, text), torch.zeros(3, 0, 32), mask)
         stock = model.lm.get_encoder()(input_ids=text, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(ours[mask], stock[mask], atol=1e-5, rtol=1e-5)
 
@@ -36,7 +36,7 @@ def test_every_site_names_modules_of_the_stock_model(family):
     model = tiny_model(family)
     for site, paths in model.family.sites().items():
         assert site.split(".")[0] in ("encoder", "decoder")
-        assert [model.lm.get_submodule(path.format(i=1)) for path in paths]
+        assert [model.lm.get_submodule(path.format(i=1)) for path in (paths.reader, paths.writer)]
 
 
 def test_grid_pooling_is_a_two_by_two_maximum():

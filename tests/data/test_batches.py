@@ -8,13 +8,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from pet_bench.tasks.gqa import GQA
-from pet_bench.tasks.nlvr2 import NLVR2
-from pet_bench.tasks.vqa import VQA
 
 from pet_bench.data.batches import MultiTask, TaskBatches, joint_schedule
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example
+from pet_bench.tasks.gqa import GQA
+from pet_bench.tasks.nlvr2 import NLVR2
+from pet_bench.tasks.vqa import VQA
 from tests.data import roots
 
 TOKENIZER = roots.tokenizer()

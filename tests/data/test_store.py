@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from pet_bench.tasks.coco_caption import CocoCaption
-from pet_bench.tasks.nlvr2 import NLVR2
-from pet_bench.tasks.nlvr_v1 import NLVRv1
-from pet_bench.tasks.vqa import VQA
 
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, data_fingerprint
 from pet_bench.errors import UserError
 from pet_bench.spec import Visual
+from pet_bench.tasks.coco_caption import CocoCaption
+from pet_bench.tasks.nlvr2 import NLVR2
+from pet_bench.tasks.nlvr_v1 import NLVRv1
+from pet_bench.tasks.vqa import VQA
 from tests.data import roots
 
 

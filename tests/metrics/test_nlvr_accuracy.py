@@ -6,9 +6,9 @@ import csv
 import json
 
 import pytest
-from pet_bench.tasks.nlvr2 import NLVR2
 
 from pet_bench.metrics.nlvr_accuracy import NLVRAccuracy
+from pet_bench.tasks.nlvr2 import NLVR2
 
 
 def test_official_scores(expectations, samples, tmp_path):

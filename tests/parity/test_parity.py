@@ -44,7 +44,7 @@ def batch_of(fixture, task):
 
 def loss_of(model, fixture, task):
     batch = batch_of(fixture, task)
-    logits = model(batch["input_ids"], batch["vis_feats"], batch["target_ids"], batch["boxes"])
+    logits = model(batch["input_ids"], batch["vis_feats"], batch["target_ids"], batch["boxes"], task=task)
     return reduce_loss(
         per_token_loss(logits, batch["target_ids"]), batch["target_ids"], REDUCTION[task], batch.get("scores")
     )
@@ -59,9 +59,9 @@ def close(ours, reference, tolerance):
 def test_states_and_logits(fixture, task):
     model, batch = model_of(fixture, method_of(fixture)), batch_of(fixture, task)
     with torch.no_grad():
-        states, mask = model.encode(batch["input_ids"], batch["vis_feats"], batch["boxes"])
-        logits = model.decode(states, mask, model.shift_right(batch["target_ids"]))
-    close(states, fixture.tensors[f"output.{task}/encoder_last_hidden_state"], 1e-5)
+        encoded = model.encode(batch["input_ids"], batch["vis_feats"], batch["boxes"], task=task)
+        logits = model.decode(encoded, model.shift_right(batch["target_ids"]))
+    close(encoded.last_hidden_state, fixture.tensors[f"output.{task}/encoder_last_hidden_state"], 1e-5)
     close(logits, fixture.tensors[f"output.{task}/logits"], 1e-5)
     losses = per_token_loss(logits, batch["target_ids"])
     close(losses, fixture.tensors[f"output.{task}/loss_per_token"], 1e-5)
@@ -100,7 +100,8 @@ def test_generation(fixture, beams):
     if key not in fixture.tensors:
         pytest.skip("ablation fixtures hold no generated ids")
     model, batch = model_of(fixture, method_of(fixture)), batch_of(fixture, "vqa")
-    ids = model.generate(batch["input_ids"], batch["vis_feats"], boxes=batch["boxes"], num_beams=beams, max_length=10)
+    lengths = {"num_beams": beams, "max_length": 10}
+    ids = model.generate(batch["input_ids"], batch["vis_feats"], boxes=batch["boxes"], task="vqa", **lengths)
     expected = fixture.tensors[key]
     padded = torch.full_like(expected, model.lm.config.pad_token_id)
     padded[:, : ids.shape[1]] = ids

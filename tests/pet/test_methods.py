@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from pet_bench.errors import UserError
+from pet_bench.methods.vl_pet import VLPET
 from pet_bench.pet import Design, Insert, attach, build_method, count, load_trained, save_trained, trained_parameters
 from pet_bench.pet.attach import select
 from pet_bench.pet.deltas import Bottleneck
@@ -45,7 +46,9 @@ def test_gradients_reach_exactly_what_is_declared(family, method):
 
 
 def _not_zero(method):
-    return {"zero_init": False} if method.startswith("vl-pet") else {}
+    if issubclass(METHODS.get(method), VLPET):
+        return {"module_init": "default", "gate_init": "default", "value_init": "default"}
+    return {}
 
 
 def _nudge(model):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from pet_bench.tasks.coco_caption import CocoCaption
-from pet_bench.tasks.gqa import GQA
-from pet_bench.tasks.nlvr2 import NLVR2
-from pet_bench.tasks.nlvr_v1 import NLVRv1
-from pet_bench.tasks.vqa import VQA
 
 from pet_bench.data.task import Choose, Generate
 from pet_bench.errors import UserError
 from pet_bench.registry import TASKS
 from pet_bench.spec import validate
+from pet_bench.tasks.coco_caption import CocoCaption
+from pet_bench.tasks.gqa import GQA
+from pet_bench.tasks.nlvr2 import NLVR2
+from pet_bench.tasks.nlvr_v1 import NLVRv1
+from pet_bench.tasks.vqa import VQA
 from tests.data import roots
 
 READERS = {VQA: roots.vqa, GQA: roots.gqa, NLVR2: roots.nlvr2, CocoCaption: roots.coco_caption, NLVRv1: roots.nlvr_v1}

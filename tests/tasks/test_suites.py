@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from pet_bench.tasks import suites
 
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.registry import SUITES, TASKS
+from pet_bench.tasks import suites
 from tests.mini.conftest import SMALL
 
 

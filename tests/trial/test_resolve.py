@@ -39,7 +39,7 @@ def test_the_published_recipe_is_the_default(backbone, method, lr, batch):
         ("t5-base", "lora", {"rank": 150, "alpha": 32, "biases": False}),
         ("bart-base", "vl-adapter", {"bottleneck": 96, "norms": True}),
         ("t5-base", "vl-adapter", {"bottleneck": 192, "norms": False}),
-        ("bart-base", "vl-pet-large", {"bottleneck": 96, "gate_width": 96, "scale": 1.0, "zero_init": False}),
+        ("bart-base", "vl-pet-large", {"bottleneck": 96, "gate_width": 96, "scale": 1.0, "gate_init": "default"}),
         ("t5-base", "vl-pet-large", {"bottleneck": 192, "gate_width": 192, "decoder_bottleneck": 96, "scale": 0.3}),
     ],
 )

@@ -1,0 +1,45 @@
+"""The bottleneck adapter (Houlsby et al., ICML 2019), and where Pfeiffer et al. put it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pet_bench.methods.vl_adapter import SITES
+from pet_bench.pet import Bottleneck, Design, Insert, Method
+from pet_bench.spec import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Adapter(Method):
+    """H' = H + W_u gelu_new(W_d H + b_d) + b_u, W_u and b_u = 0 at the start.
+
+    placement: "houlsby" after every sub-layer, "pfeiffer" after the feed-forward alone (Pfeiffer et al., EACL 2021).
+    norms: layer norms train too, as Houlsby et al. do; Pfeiffer et al. leave them. bottleneck: r, d/8.
+
+    Deliberate differences: Houlsby et al. start close to 0, not at it; both papers' cross-attention is ours to place,
+    their models being encoders: "houlsby" treats it as any sub-layer.
+    """
+
+    name: ClassVar = "adapter"
+    source: ClassVar = "Houlsby et al., ICML 2019; placement of Pfeiffer et al., EACL 2021"
+    year: ClassVar = 2019
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    identity_at_start: ClassVar = True
+
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    bottleneck: int = Field(gt=0)
+    norms: bool = True
+
+    @classmethod
+    def defaults(cls, shape):
+        return {"bottleneck": shape.d // 8}
+
+    def design(self, shape):
+        sites = SITES if self.placement == "houlsby" else tuple(site for site in SITES if site.endswith("ffn"))
+        return Design(
+            inserts=(Insert(sites, Bottleneck(self.bottleneck, zero_init=True)),),
+            train=("visual", "norms") if self.norms else ("visual",),
+        )

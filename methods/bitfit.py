@@ -1,0 +1,75 @@
+"""BitFit (Ben Zaken et al., ACL 2022): only biases train; T5, which has none, gets some."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from pet_bench.pet import Design, Difference, Door, Method
+from pet_bench.spec import STRICT
+
+UNIFORM = ("q", "k", "v", "o", "lm_head")
+
+
+@dataclass(frozen=True, config=STRICT)
+class AddedBiases(Door):
+    """A bias for every linear layer, every norm and the output layer that has none, the visual norms included.
+
+    Those of q, k, v, o and the output layer start at U(-1/√d_in, 1/√d_in), as the published runs' do (rows of words
+    added to the vocabulary at 0), with `zero_init` at 0 like all others.
+    """
+
+    kind: ClassVar = "biases"
+    zero_init: bool = False
+
+    @property
+    def formula(self) -> str:
+        return f"y = W x + b, y = norm(x) + b wherever there was no b ({'b = 0' if self.zero_init else 'random b'})"
+
+    def open(self, build):
+        model = build.model
+        for root in (model.lm, model.visual):
+            for path, module in root.named_modules():
+                if isinstance(module, nn.Linear) and module.bias is None:
+                    module.bias = nn.Parameter(torch.zeros(module.out_features))
+                    if not self.zero_init and path.rpartition(".")[2] in UNIFORM:
+                        nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+                elif type(module).__name__.endswith("Norm") and not hasattr(module, "bias"):
+                    module.bias = nn.Parameter(torch.zeros_like(module.weight))
+                    module.register_forward_hook(lambda norm, args, output: output + norm.bias)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BitFit(Method):
+    """Every bias of the backbone trains: y = W x + b, y = norm(x) + b.
+
+    added: biases are added where there are none (T5: to q, k, v, o, wi, wo, every RMS norm and the output layer; the
+    Ladder-Side-Tuning repository). zero_init: the added ones start at 0. BART's have always been there; among them
+    are those of the key projections, whose gradient is zero in exact arithmetic (METHODS.md section 10, 11).
+    """
+
+    name: ClassVar = "bitfit"
+    source: ClassVar = "BitFit (Ben Zaken et al., ACL 2022); settings of VL-PET Table 2 and Ladder-Side-Tuning"
+    year: ClassVar = 2022
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-3, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    differences: ClassVar = (
+        Difference(
+            "t5-bias-start", "zero_init", False, True, {"family": "t5"},
+            "The biases added to T5's attentions and output layer start at random, so that the model does not start "
+            "as the pre-trained one; biases that start at 0 would.",
+            "METHODS.md 7",
+        ),
+    )  # fmt: skip
+
+    added: bool
+    zero_init: bool = False
+
+    @classmethod
+    def defaults(cls, shape):
+        return {"added": shape.family == "t5"}
+
+    def design(self, shape):
+        return Design(train=("visual", "biases"), doors=(AddedBiases(self.zero_init),) if self.added else ())

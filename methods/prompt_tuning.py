@@ -1,0 +1,74 @@
+"""Prompt tuning (Lester et al., EMNLP 2021): learned tokens before the text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.spec import STRICT
+
+
+@dataclass(frozen=True, config=STRICT)
+class Prompt(Door):
+    """Encoder input [P; text; image], P = W_2 tanh(W_1 T + b_1) + b_2, T (length, d), W_1 (hidden, d), W_2 (d, hidden).
+
+    The prompt is part of the text block: BART's embedding norm acts on [P; text], T5's relative positions run through
+    it; BART's positions start at the text. It is never masked. per_task: every task has its own.
+    """
+
+    kind: ClassVar = "prompt"
+    length: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    per_task: bool = False
+
+    @property
+    def formula(self) -> str:
+        own = ", one per task" if self.per_task else ""
+        return f"encoder input = [P; text; image],  P = W_2 tanh(W_1 T + b_1) + b_2, T ({self.length}, d){own}"
+
+    def open(self, build):
+        def make():
+            return PromptModule(self, build)
+
+        prompt = build.by_task(make) if self.per_task else make()
+        build.model.text_edits.append(prompt)
+        return prompt
+
+
+class PromptModule(nn.Module):
+    def __init__(self, spec: Prompt, build: Builder):
+        super().__init__()
+        d = build.model.shape.d
+        self.table = build.table(spec.length, d)
+        self.project = nn.Sequential(build.linear(d, spec.hidden), nn.Tanh(), build.linear(spec.hidden, d))
+
+    def forward(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """words (B, L, d), mask (B, L) → both with the prompt before them."""
+        prompt = self.project(self.table).expand(len(words), -1, -1)
+        return torch.cat([prompt, words], dim=1), torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PromptTuning(Method):
+    """The encoder reads [P; text; image], P = W_2 tanh(W_1 T + b_1) + b_2, (length, d).
+
+    length: 40 tokens; hidden: 800; both as published, at every d. The network stays: P is not folded after training.
+    Deliberate difference from Lester et al.: they learn P itself.
+    """
+
+    name: ClassVar = "prompt-tuning"
+    source: ClassVar = "Lester et al., EMNLP 2021; network and settings of VL-PET Table 2 and Ladder-Side-Tuning"
+    year: ClassVar = 2021
+    learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 5e-3, "mini-t5": 5e-3}
+
+    length: int = Field(default=40, gt=0)
+    hidden: int = Field(default=800, gt=0)
+    per_task: bool = False
+
+    def design(self, shape):
+        return Design(doors=(Prompt(self.length, self.hidden, self.per_task),))
