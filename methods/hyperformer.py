@@ -61,11 +61,11 @@ class HyperNetwork(nn.Module):
         self.layers = place.table(layers, spec.embedding)
         self.first = _linear(place, 2 * spec.embedding, spec.hidden)
         self.second = _linear(place, spec.hidden, spec.projected)
-        self.norm = nn.LayerNorm(spec.projected, eps=1e-6)
+        self.LayerNorm = nn.LayerNorm(spec.projected, eps=1e-6)  # by this name the published optimiser knows it
         self.places = nn.ModuleDict()
 
     def forward(self, task: Tensor, layer: int) -> Tensor:
-        return self.norm(self.second(F.relu(self.first(torch.cat([task, self.layers[layer]])))))
+        return self.LayerNorm(self.second(F.relu(self.first(torch.cat([task, self.layers[layer]])))))
 
 
 class Generators(nn.Module):

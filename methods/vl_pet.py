@@ -44,19 +44,20 @@ class VLPET(Method):
 
     Decoder, cross-attention values only: V = W_v E + b_v + W_u gelu_new(W_d E + b_d) + b_u, E the encoder output.
 
-    What. module: the encoder's ΔH, value_module the decoder's; bottleneck: r (96 on BART, 192 on T5, at d = 768);
-    decoder_bottleneck: 96 on both. heads, head_layout: the paper's multi-head projections; only "pair" is another
-    function than one head (`Bottleneck`).
+    What. module: ΔH at the encoder's sub-layers; bottleneck: its r (96 on BART, 192 on T5, at d = 768); heads,
+    head_layout: the paper's multi-head projections, of which only "pair" is another function than one head
+    (`Bottleneck`). value_module, value_bottleneck (96 on both), value_heads: likewise everywhere else.
     Where. encoder, decoder: sites below the stack, each "sequential" ΔH = f(H), "parallel" ΔH = f(X), "replace"
     (H' = X + f(X): the projection is dropped, as the reference's value-sequential adapter does), "ia3" H' = v ⊙ H or
-    "ia3-add" H' = (1 + v) ⊙ H. Gate, a, b, s and norm act on the encoder's whole sub-layers.
-    Gate. gate, and decoder_gate for all of the decoder's sites; gate_width: r_g of the large gate; gating: multiply by
-    it, add it, or multiply "base", H alone; norm: a layer or l2 normalisation of Y. "delta" is the gate in place of
-    the module, σ(ΔH). gate_sigmoid and gate_padding: see the differences below.
-    Scale. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added); delta_scale: a; base_scale:
-    b; decoder_scale: a of the decoder's modules.
+    "ia3-add" H' = (1 + v) ⊙ H.
+    Gate. gate: at the encoder's sub-layers; value_gate: everywhere else; gate_width: r_g of the large gate; gating:
+    multiply by it, add it, or multiply "base", H alone; norm: a layer or l2 normalisation of Y. "delta" is the gate
+    in place of the module, σ(ΔH). gate_sigmoid and gate_padding: see `differences`.
+    Scale, at the encoder's sub-layers. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added);
+    delta_scale: a; base_scale: b; value_scale: a everywhere else.
     Start. module_init, gate_init, value_init: "zero" sets the last layer to 0 (the published T5 runs, where every
-    encoder sub-layer then starts at 0.3 · 0.5 of its output); gate_init "one" is for middle Y and IA³ vectors.
+    encoder sub-layer then starts at 0.3 · 0.5 of its output), an IA³ vector to what changes nothing; "one" is for
+    middle Y and IA³ vectors.
     Also. train: what else trains; visual: the visual embedding is trained, frozen, of low rank (projector_width r,
     projector_heads, projector_gate_width, projector_residual; `LowRankProjector`) or left out with all images.
 
@@ -99,11 +100,11 @@ class VLPET(Method):
     delta_scale: float = 1.0
     base_scale: float = 1.0
     value_module: Module = "bottleneck"
-    decoder_bottleneck: int = Field(gt=0)
-    decoder_heads: int = Field(default=1, gt=0)
+    value_bottleneck: int = Field(gt=0)
+    value_heads: int = Field(default=1, gt=0)
     decoder: dict[Literal[DECODER_SITES], Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
-    decoder_gate: GateName = "none"
-    decoder_scale: float = 1.0
+    value_gate: GateName = "none"
+    value_scale: float = 1.0
     module_init: Literal["default", "zero"]
     gate_init: Literal["default", "zero", "one"]
     value_init: Literal["default", "zero", "one"]
@@ -121,7 +122,7 @@ class VLPET(Method):
         return {
             "bottleneck": width,
             "gate_width": width,
-            "decoder_bottleneck": shape.d // 8,
+            "value_bottleneck": shape.d // 8,
             "gate": cls.granularity,
             "scale": 1.0 if bart else 0.3,
             "module_init": start,
@@ -145,35 +146,28 @@ class VLPET(Method):
         )
 
     def _insert(self, stack: str, site: str, how: Where) -> Insert:
-        encoder, path = stack == "encoder", f"{stack}.{site}"
+        path, main = f"{stack}.{site}", stack == "encoder" and "." not in site
         if how in ("ia3", "ia3-add"):
-            return Insert((path,), gate=VectorGate(float(how == "ia3-add"), self.value_init))
-        equation = {"reads": "output" if how == "sequential" else "input"}
-        if how == "replace":
-            equation["adds_to"] = "input"
-        if not encoder:
-            equation |= {"gate": self._gate(self.decoder_gate), "delta_scale": self.decoder_scale}
-        elif "." not in site:
-            equation |= {
-                "gate": self._gate(self.gate), "gating": self.gating, "norm": self.norm, "scale": self.scale,
-                "delta_scale": self.delta_scale, "base_scale": self.base_scale,
-            }  # fmt: skip
-        return Insert((path,), self._module(encoder), **equation)
+            start = "one" if how == "ia3" and self.value_init == "zero" else self.value_init
+            return Insert((path,), gate=VectorGate(float(how == "ia3-add"), start))
+        if main:
+            module = self._module(self.module, self.bottleneck, self.heads, self.head_layout, self.module_init)
+            terms = {"gate": self._gate(self.gate), "gating": self.gating, "norm": self.norm, "scale": self.scale}
+            terms |= {"delta_scale": self.delta_scale, "base_scale": self.base_scale}
+        else:
+            module = self._module(self.value_module, self.value_bottleneck, self.value_heads, "down", self.value_init)
+            terms = {"gate": self._gate(self.value_gate), "delta_scale": self.value_scale}
+        reads = "output" if how == "sequential" else "input"
+        return Insert((path,), module, reads, adds_to="input" if how == "replace" else "output", **terms)
 
-    def _module(self, encoder: bool) -> Delta | None:
-        module, width, heads, start = (
-            (self.module, self.bottleneck, self.heads, self.module_init)
-            if encoder
-            else (self.value_module, self.decoder_bottleneck, self.decoder_heads, self.value_init)
-        )
+    @staticmethod
+    def _module(name: Module, width: int, heads: int, layout: str, start: str) -> Delta | None:
         return {
-            "bottleneck": Bottleneck(
-                width, start == "zero", heads=heads, layout=self.head_layout if encoder else "down"
-            ),
+            "bottleneck": Bottleneck(width, start == "zero", heads=heads, layout=layout),
             "phm": PHMBottleneck(width),
             "factor": FactorBottleneck(width),
             "none": None,
-        }[module]
+        }[name]
 
     def _gate(self, name: GateName) -> Gate | None:
         zero = self.gate_init == "zero"

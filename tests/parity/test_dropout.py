@@ -1,0 +1,57 @@
+"""Dropout sits where the reference has it: the same sequence of shapes and rates in one training pass."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+
+import pytest
+import torch
+
+from pet_bench.backbone import Backbone, build
+from pet_bench.pet import attach, build_method
+from pet_bench.spec import MethodSpec, Visual
+from tests.conftest import SHARED
+from tests.parity.reference import TASKS, Fixture, method_of
+from tests.parity.test_parity import batch_of
+
+PATH = SHARED / "parity" / "dropout_trace.json"
+TRACES = json.loads(PATH.read_text()) if PATH.exists() else {}
+RATES = {
+    "bart": {"dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1},
+    "t5": {"dropout_rate": 0.1, "decoder_start_token_id": 0},
+}
+
+
+@pytest.mark.skipif(not TRACES, reason=f"{PATH} is not here")
+@pytest.mark.parametrize("name", TRACES)
+def test_dropout(name, monkeypatch):
+    path = SHARED / "parity" / f"{name}.safetensors"
+    family = name.split("_")[0]
+    fixture = Fixture.read(path if path.exists() else SHARED / "parity" / f"{family}_full.safetensors")
+    method = method_of(fixture) if path.exists() else MethodSpec("lora", {"rank": 6})
+    config = dict(fixture.about["config"]) | RATES[family]
+    visual = Visual(config.pop("feat_dim"), config.pop("grid_tokens"), config.pop("n_boxes_after_pooling"))
+    rows = config.pop("vocab_after_growth")
+    if family == "t5":
+        config["num_decoder_layers"] = config["num_layers"]
+    backbone = Backbone("tiny", family, "", config, rows=rows)
+    model = build(backbone, visual)
+    attach(model, build_method(method, backbone.shape).design(backbone.shape), TASKS).train()
+    model.lm.set_attn_implementation("eager")  # the fused kernel drops weights out of sight
+    seen = []
+
+    def dropout(x, p=0.5, training=True, inplace=False):
+        if training and p:
+            seen.append((_shape(x.shape), p))
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    batch = batch_of(fixture, "vqa")
+    model(batch["input_ids"], batch["vis_feats"], batch["target_ids"], batch["boxes"], task="vqa")
+    assert seen == [(_shape(entry["shape"]), entry["p"]) for entry in TRACES[name]]
+
+
+def _shape(shape) -> tuple[int, ...]:
+    """Attention weights are (B·heads, T, S) or (B, heads, T, S)."""
+    return (prod(shape[:-2]), *shape[-2:])
