@@ -71,7 +71,7 @@ def _load_plugins(plugins: list[str] | None) -> None:
 
 @app.command("list", epilog=_examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
-    """List what is registered, and where it comes from."""
+    """List what is registered and where it comes from; methods with source, year and parameters on bart-base."""
     from rich.console import Console
     from rich.table import Table
 
@@ -79,13 +79,36 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
 
     _load_plugins(plugin)
     table = Table(box=None, pad_edge=False)
-    for name in ("kind", "name", "from"):
-        table.add_column(name, overflow="fold")
-    for registry in REGISTRIES.values():
-        if kind is None or f"{registry.kind}s" == kind:
-            for name in registry.names():
-                table.add_row(registry.kind, name, registry.origin(name))
+    if kind == Kind.METHODS:
+        for column in ("name", "year", "trainable", "%", "source"):
+            table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
+        for row in _method_rows():
+            table.add_row(*row)
+        table.caption = "trainable parameters on bart-base for image-text, and their share of all"
+    else:
+        for name in ("kind", "name", "from"):
+            table.add_column(name, overflow="fold")
+        for registry in REGISTRIES.values():
+            if kind is None or f"{registry.kind}s" == kind:
+                for name in registry.names():
+                    table.add_row(registry.kind, name, registry.origin(name))
     Console().print(table)
+
+
+def _method_rows() -> list[tuple[str, ...]]:
+    """Name, year, trainable parameters, percentage and source of every method, on bart-base for image-text."""
+    from pet_bench.registry import METHODS
+    from pet_bench.spec import MethodSpec
+    from pet_bench.trial.count import count_parameters
+
+    rows, faults = [], Faults()
+    for method in METHODS:
+        with faults:
+            counts = count_parameters("bart-base", MethodSpec(method.name), "image-text")
+            numbers = f"{counts['trainable']:,}", f"{counts['percent']:.2f}"
+            rows.append((method.name, str(method.year), *numbers, method.source))
+    faults.check()
+    return rows
 
 
 @app.command(
@@ -116,7 +139,14 @@ def show(
     rows = {
         "options": [f"{key} = {value}" for key, value in found.options.items()],
         "inserts": [f"{formula}   at {', '.join(sites)}" for sites, formula in found.inserts],
+        "doors": found.doors,
         "trains also": list(found.train),
+        "differences": [
+            f"{difference.name}: {found.behaviour[difference.name]} ({difference.option} = {difference.published} as "
+            f"published, {difference.intended} as intended). {difference.what}"
+            for difference in found.method.differences
+            if difference.name in found.behaviour
+        ],
         "parameters": [
             *(f"{group} {number:,}" for group, number in found.counts["groups"].items()),
             "trainable {trainable:,} of {total:,} ({percent:.2f} %)".format(**found.counts),

@@ -9,9 +9,13 @@ import sys
 import pytest
 import yaml
 
+from pet_bench.backbone import find_backbone
 from pet_bench.cli import main
 from pet_bench.grid.spec import load
+from pet_bench.pet import build_method, default_spec
+from pet_bench.registry import METHODS
 from pet_bench.results import store
+from pet_bench.spec import MethodSpec
 from tests.grid.conftest import PLUGIN, plain, stand_in  # noqa: F401
 
 
@@ -162,7 +166,7 @@ def test_flags_alone_make_a_grid(call, tmp_path, stand_in):  # noqa: F811
     assert code == 0
     found = store.load_all(tmp_path / "out").values()
     assert {result.spec["method"]["name"] for result in found} == {"lora", "full"}
-    assert all(result.spec["protocol"] == {"nlvr2": {"test": "other"}} for result in found)
+    assert all(result.spec["protocol"]["nlvr2"]["test"] == "other" for result in found)
 
 
 def test_exit_codes_of_a_failed_and_of_an_interrupted_grid(call, grid_file, tmp_path, stand_in):  # noqa: F811
@@ -206,3 +210,31 @@ def test_list_and_show_name_what_there_is(call):
     _, text, _ = call("show", "lora", "--set", "rank=4")
     assert "rank = 4" in text
     assert "encoder.self_attn.query" in text
+
+
+def test_list_methods_names_source_year_and_counts(call):
+    code, out, _ = call("list", "methods")
+    assert code == 0
+    rows = {line.split()[0]: line for line in out.splitlines() if line and not line.startswith(" ")}
+    assert rows.keys() >= {*METHODS.names()}
+    assert all(str(method.year) in rows[method.name] for method in METHODS)
+    for method, count in {"lora": "8,786,688", "vl-pet-large": "6,052,416", "hyperformer": "8,579,088"}.items():
+        assert count in rows[method]  # VL-PET Table 2, exact counts
+
+
+@pytest.mark.parametrize("backbone", ["bart-base", "t5-base"])
+def test_show_spells_out_every_method(call, backbone):
+    for method in METHODS:
+        code, out, error = call("show", method.name, "--backbone", backbone)
+        assert (code, error) == (0, "")
+        shape = find_backbone(backbone).shape
+        built = build_method(MethodSpec(method.name), shape)
+        said = " ".join(out.split())
+        for option in default_spec(built).options:
+            assert f"{option} = " in said
+        design = built.design(shape)
+        for formula in [insert.formula for insert in design.inserts] + [door.formula for door in design.doors]:
+            assert " ".join(formula.split()) in said
+        assert all(selector in said for selector in design.train)
+        assert all(name in said for name in built.behaviour(shape))
+        assert "trainable " in said

@@ -186,7 +186,7 @@ def _group(name: str) -> str:
         return f"{root}.{'gate' if '.gate.' in name else 'delta'}"
     stack = next((stack for stack in ("encoder", "decoder") if f".{stack}." in name), None)
     kind = "norms" if "norm" in name else "biases" if name.endswith(".bias") else "weights"
-    return f"{stack}.{kind}" if stack else "embeddings"
+    return f"{stack}.{kind}" if stack else "head" if "lm_head" in name else "embeddings"
 
 
 def count(model: VisionLanguageModel) -> dict:

@@ -19,6 +19,7 @@ class Description:
 
     method: Method
     options: dict[str, Any]
+    behaviour: dict[str, str] = field(default_factory=dict)  # of the named differences that matter here
     inserts: list[tuple[tuple[str, ...], str]] = field(default_factory=list)  # sites, formula
     doors: list[str] = field(default_factory=list)
     train: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     return Description(
         method=built,
         options=default_spec(built).options,
+        behaviour=built.behaviour(shape),
         inserts=_by_formula(design),
         doors=[door.formula for door in design.doors],
         train=design.train,
