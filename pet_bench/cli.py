@@ -42,7 +42,7 @@ class Executor(StrEnum):
 
 
 class Control(StrEnum):
-    NONE, TEXT_ONLY = "none", "text-only"
+    NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
 
 
 def _examples(*lines: str) -> str:
@@ -231,7 +231,7 @@ def run(
     method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
     control: Annotated[
-        list[Control] | None, typer.Option(help="none, or text-only: all visual features zeroed; likewise.")
+        list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Root folder of the datasets; mini suites need none.")] = None,
     set_: Annotated[

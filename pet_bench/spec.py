@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from pet_bench.errors import UserError, unknown
 
 STRICT = ConfigDict(extra="forbid")
-Control = Literal["none", "text-only"]
+Control = Literal["none", "text-only", "noise"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -84,8 +84,9 @@ class MethodSpec:
 class TrialSpec:
     """One trial, resolved. `label` is how tables call the method (options that differ from its defaults shown).
 
-    control "text-only" zeroes all visual features, in training and in testing. protocol: per task, the options that
-    were changed from the published set-up (a split's name, say).
+    control "text-only" zeroes all visual features, in training and in testing; "noise" replaces each by standard normal
+    noise that is always the same. protocol: per task, the options that
+    were changed from the published set-up (a split's name, say), or by a method that has no task prompts.
     """
 
     backbone: str

@@ -14,6 +14,7 @@ import torch
 
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Task
+from pet_bench.spec import Control
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class TaskBatches:
     """
 
     def __init__(
-        self, task: Task, examples: Sequence[Example], tokenizer, store: FeatureStore, *, text_only: bool = False
+        self, task: Task, examples: Sequence[Example], tokenizer, store: FeatureStore, *, control: Control = "none"
     ):
-        self.task, self.examples, self.store, self.text_only = task, examples, store, text_only
+        self.task, self.examples, self.store, self.control = task, examples, store, control
         self.pad = tokenizer.pad_token_id
         self.rows = store.rows(examples)
         self.texts, self.text_of = _tokenise(tokenizer, [e.text for e in examples], task.max_text)
@@ -126,7 +127,7 @@ class TaskBatches:
             task=self.task.name,
             ids=tuple(self.examples[i].id for i in indices),
             input_ids=self.texts.padded(self.text_of[indices], self.pad),
-            visual=self.store.gather(self.rows[indices], text_only=self.text_only),
+            visual=self.store.gather(self.rows[indices], control=self.control),
             target_ids=self.targets.padded(self.target_of[targets], -100),
             scores=torch.from_numpy(self.target_scores[targets]),
             indices=torch.from_numpy(indices.astype(np.int64)),

@@ -19,7 +19,7 @@ from pet_bench.data.cache import cache_dir
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import UserError
-from pet_bench.spec import Visual
+from pet_bench.spec import Control, Visual
 
 Progress = Callable[[int, int], None]
 FORMAT = 1
@@ -150,10 +150,17 @@ class FeatureStore:
         """Row numbers (examples, I) of examples that each have I images."""
         return np.array([[self.index[key] for key in example.images] for example in examples], np.int64)
 
-    def gather(self, rows: np.ndarray, *, text_only: bool = False) -> torch.Tensor:
-        """Features (B, I, N, f) float32 of row numbers (B, I); zeros if `text_only`."""
-        if text_only:
-            return torch.zeros(*rows.shape, *self.array.shape[1:])
+    def gather(self, rows: np.ndarray, *, control: Control = "none") -> torch.Tensor:
+        """Features (B, I, N, f) float32 of row numbers (B, I); zeros for "text-only".
+
+        For "noise", standard normal values that depend on the row alone.
+        """
+        shape = self.array.shape[1:]
+        if control == "text-only":
+            return torch.zeros(*rows.shape, *shape)
+        if control == "noise":
+            noise = [np.random.default_rng(row).standard_normal(shape, np.float32) for row in rows.flat]
+            return torch.from_numpy(np.stack(noise).reshape(*rows.shape, *shape))
         return torch.from_numpy(self.array[rows].astype(np.float32))
 
 

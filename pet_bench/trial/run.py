@@ -73,8 +73,8 @@ class Trial:
         """One task's split as batches, tokenised once in a trial."""
         key = task.name, split
         if key not in self.tokenised:
-            examples, text_only = self.data.examples[task.name][split], self.spec.control == "text-only"
-            self.tokenised[key] = TaskBatches(task, examples, self.tokenizer, self.data.store, text_only=text_only)
+            examples, control = self.data.examples[task.name][split], self.spec.control
+            self.tokenised[key] = TaskBatches(task, examples, self.tokenizer, self.data.store, control=control)
         return self.tokenised[key]
 
 
@@ -124,6 +124,7 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
         parameters=Parameters(**count(model)),
         metrics=metrics,
         average=sum(found.primary for found in scores.values()) / len(scores),
+        behaviour=method.behaviour(backbone.shape),
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,

@@ -147,7 +147,7 @@ def test_evaluation_sees_every_example_once_longest_first_with_its_best_target(b
 
 
 def test_text_only_zeroes_the_images_and_nothing_else(batches):
-    blind, seeing = (next(batches(GQA(), text_only=flag).train_batches(0, 9, seed=0)) for flag in (True, False))
+    blind, seeing = (next(batches(GQA(), control=c).train_batches(0, 9, seed=0)) for c in ("text-only", "none"))
     assert not blind.visual.any() and seeing.visual.any() and blind.visual.shape == seeing.visual.shape
     assert torch.equal(blind.input_ids, seeing.input_ids)
 

@@ -67,8 +67,18 @@ def test_three_boxes_an_example(tmp_path):
 def test_text_only_is_zeros(root, pack):
     store = pack()
     rows = store.rows(VQA().examples(root, "test"))
-    visual = store.gather(rows, text_only=True)
+    visual = store.gather(rows, control="text-only")
     assert visual.shape == (4, 1, 49, 2048) and not visual.any()
+
+
+def test_noise_is_normal_and_each_images_own(root, pack):
+    store = pack()
+    rows = store.rows(VQA().examples(root, "test"))
+    noise = store.gather(rows, control="noise")
+    assert noise.shape == (4, 1, 49, 2048)
+    assert noise.mean().abs() < 0.01 and (noise.std() - 1).abs() < 0.01
+    assert torch.equal(store.gather(rows[::-1].copy(), control="noise"), noise.flip(0))
+    assert len({float(image.sum()) for image in noise}) == len({int(row) for row in rows.flat})
 
 
 def test_tasks_share_the_images_they_have_in_common(root, pack):

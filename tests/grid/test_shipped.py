@@ -19,8 +19,12 @@ def test_options_and_whole_designs_in_a_grid_file(tmp_path):
     path = tmp_path / "g.yaml"
     path.write_text(
         "name: g\nsuites: [image-text]\nbackbones: [bart-base]\n"
-        "methods: [{name: vl-pet-large, gate: none, heads: 8}, {name: design, inserts: [{sites: [decoder.ffn.hidden], "
-        "gate: {kind: vector, init: one}}, {sites: [decoder.head], reads: input, delta: {kind: bottleneck, width: 4}}]}]\n"
+        "methods:\n"
+        "  - {name: vl-pet-large, gate: none, heads: 8}\n"
+        "  - name: design\n"
+        "    inserts:\n"
+        "      - {sites: [decoder.ffn.hidden], gate: {kind: vector, init: one}}\n"
+        "      - {sites: [decoder.head], reads: input, delta: {kind: bottleneck, width: 4}}\n"
     )
     first, second = load(path).trials()
     assert first.label == "vl-pet-large(gate=none, heads=8)"

@@ -12,6 +12,7 @@ from pet_bench.backbone import find_backbone, load
 from pet_bench.errors import UserError
 from pet_bench.pet import attach, build_method, load_trained
 from pet_bench.results import store
+from pet_bench.results.schema import TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial.check import check_data
 from pet_bench.trial.data import build_tasks, read_data
@@ -38,6 +39,25 @@ def test_from_spec_to_result(backbone, mini_trial, runtime):
         assert len(rows) == score.n
         mean = sum(row["score"] for row in rows) / len(rows)
         assert score.value == pytest.approx(100 * mean if mean <= 1 and task != "coco-caption" else mean, abs=0.01)
+
+
+def test_without_task_prompts(mini_trial, runtime):
+    spec = mini_trial("hyperformer", suite="mini-image-text/vqa+coco-caption", recipe={"max_steps": 2})
+    data = read_data(spec, runtime)
+    texts = {task: {e.text for part in parts.values() for e in part} for task, parts in data.examples.items()}
+    assert texts["coco-caption"] == {""}
+    assert not any(text.startswith("vqa") for text in texts["vqa"])
+    result = run_trial(spec, runtime)
+    assert result.status == "done"
+    assert result.spec["protocol"] == {"vqa": {"prompt": ""}, "coco-caption": {"prompt": ""}}
+
+
+def test_named_differences_are_recorded(mini_trial, runtime):
+    small = {"name": "vl-pet-small", "gate_padding": "masked"}
+    result = run_trial(mini_trial(small, suite="mini-image-text/nlvr2", recipe={"max_steps": 1}), runtime)
+    assert result.behaviour == {"small-gate-padding": "intended"}
+    old = {key: value for key, value in result.model_dump(mode="json").items() if key != "behaviour"}
+    assert TrialResult.model_validate(old).behaviour == {}
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "vl-pet-large"])
@@ -83,7 +103,7 @@ def test_the_loss_falls(method, backbone, mini_trial, runtime):
 def test_text_only_sees_no_image(mini_trial, runtime):
     data = read_data(mini_trial(), runtime)
     model, tokenizer = load(find_backbone("mini-bart"), mini_trial().visual)
-    for control, seen in (("none", True), ("text-only", False)):
+    for control, seen in (("none", True), ("text-only", False), ("noise", True)):
         trial = Trial(mini_trial(control=control), model, tokenizer, data, torch.device("cpu"), print)
         batch = next(trial.batches(data.tasks[0], "test").eval_batches(4))
         assert bool(batch.visual.abs().sum() > 0) == seen
