@@ -71,5 +71,9 @@ class BitFit(Method):
     def defaults(cls, shape):
         return {"added": shape.family == "t5"}
 
+    @property
+    def identity_at_start(self):
+        return not self.added or self.zero_init
+
     def design(self, shape):
         return Design(train=("visual", "biases"), doors=(AddedBiases(self.zero_init),) if self.added else ())

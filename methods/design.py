@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Design, Door, Insert, Method, part
+from pet_bench.pet import Design, Door, Insert, Method, SmallGate, part
 from pet_bench.spec import STRICT
 
 
@@ -27,6 +27,15 @@ class WrittenOut(Method):
     inserts: tuple[Insert, ...] = ()
     train: tuple[str, ...] = ("visual",)
     doors: tuple[part(Door), ...] = Field(default=())
+
+    @property
+    def identity_at_start(self):
+        """What is inserted may start as an identity, but this is not known."""
+        return not self.inserts and not self.doors
+
+    @property
+    def batch_invariant(self):
+        return not any(isinstance(insert.gate, SmallGate) for insert in self.inserts)
 
     def design(self, shape):
         return Design(self.inserts, self.train, self.doors)

@@ -15,6 +15,7 @@ from pet_bench.pet import (
     Difference,
     FactorBottleneck,
     Gate,
+    Identity,
     Insert,
     LargeGate,
     LowRankProjector,
@@ -50,11 +51,11 @@ class VLPET(Method):
     Where. encoder, decoder: sites below the stack, each "sequential" ΔH = f(H), "parallel" ΔH = f(X), "replace"
     (H' = X + f(X): the projection is dropped, as the reference's value-sequential adapter does), "ia3" H' = v ⊙ H or
     "ia3-add" H' = (1 + v) ⊙ H.
-    Gate. gate: at the encoder's sub-layers; value_gate: everywhere else; gate_width: r_g of the large gate; gating:
-    multiply by it, add it, or multiply "base", H alone; norm: a layer or l2 normalisation of Y. "delta" is the gate
+    Gate. gate and gate_width, r_g of the large one: at the encoder's sub-layers; value_gate, value_gate_width:
+    everywhere else; gating: multiply by the gate, add it, or multiply "base", H alone; norm: a layer or l2 normalisation of Y. "delta" is the gate
     in place of the module, σ(ΔH). gate_sigmoid and gate_padding: see `differences`.
-    Scale, at the encoder's sub-layers. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added);
-    delta_scale: a; base_scale: b; value_scale: a everywhere else.
+    Scale. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added); delta_scale: a; base_scale:
+    b: at the encoder's sub-layers; value_scale: a everywhere else; value_residual: V ← E + V in the cross-attention.
     Start. module_init, gate_init, value_init: "zero" sets the last layer to 0 (the published T5 runs, where every
     encoder sub-layer then starts at 0.3 · 0.5 of its output), an IA³ vector to what changes nothing; "one" is for
     middle Y and IA³ vectors.
@@ -104,7 +105,9 @@ class VLPET(Method):
     value_heads: int = Field(default=1, gt=0)
     decoder: dict[Literal[DECODER_SITES], Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
     value_gate: GateName = "none"
+    value_gate_width: int = Field(gt=0)
     value_scale: float = 1.0
+    value_residual: bool = False
     module_init: Literal["default", "zero"]
     gate_init: Literal["default", "zero", "one"]
     value_init: Literal["default", "zero", "one"]
@@ -123,6 +126,7 @@ class VLPET(Method):
             "bottleneck": width,
             "gate_width": width,
             "value_bottleneck": shape.d // 8,
+            "value_gate_width": shape.d // 8,
             "gate": cls.granularity,
             "scale": 1.0 if bart else 0.3,
             "module_init": start,
@@ -130,9 +134,16 @@ class VLPET(Method):
             "value_init": start,
         }
 
+    @property
+    def batch_invariant(self):
+        """False where a small gate's mean counts padding; the decoder's always does."""
+        return (self.gate != "small" or self.gate_padding == "masked") and self.value_gate != "small"
+
     def design(self, shape):
         encoder = [self._insert("encoder", site, how) for site, how in self.encoder.items()]
         decoder = [self._insert("decoder", site, how) for site, how in self.decoder.items()]
+        if self.value_residual:
+            decoder.append(Insert(("decoder.cross_attn.value",), Identity(), reads="input"))
         doors = {
             "low-rank": LowRankProjector(
                 self.projector_width, self.projector_heads, self.projector_gate_width, self.projector_residual
@@ -152,11 +163,16 @@ class VLPET(Method):
             return Insert((path,), gate=VectorGate(float(how == "ia3-add"), start))
         if main:
             module = self._module(self.module, self.bottleneck, self.heads, self.head_layout, self.module_init)
-            terms = {"gate": self._gate(self.gate), "gating": self.gating, "norm": self.norm, "scale": self.scale}
+            terms = {
+                "gate": self._gate(self.gate, self.gate_width),
+                "gating": self.gating,
+                "norm": self.norm,
+                "scale": self.scale,
+            }
             terms |= {"delta_scale": self.delta_scale, "base_scale": self.base_scale}
         else:
             module = self._module(self.value_module, self.value_bottleneck, self.value_heads, "down", self.value_init)
-            terms = {"gate": self._gate(self.value_gate), "delta_scale": self.value_scale}
+            terms = {"gate": self._gate(self.value_gate, self.value_gate_width), "delta_scale": self.value_scale}
         reads = "output" if how == "sequential" else "input"
         return Insert((path,), module, reads, adds_to="input" if how == "replace" else "output", **terms)
 
@@ -169,10 +185,10 @@ class VLPET(Method):
             "none": None,
         }[name]
 
-    def _gate(self, name: GateName) -> Gate | None:
+    def _gate(self, name: GateName, width: int) -> Gate | None:
         zero = self.gate_init == "zero"
         return {
-            "large": LargeGate(self.gate_width, zero),
+            "large": LargeGate(width, zero),
             "large-full": LargeGate(None, zero),
             "middle-x": MiddleXGate(zero),
             "middle-y": VectorGate(1.0, self.gate_init, self.gate_sigmoid),
@@ -208,4 +224,3 @@ class VLPETSmall(VLPET):
 
     name: ClassVar = "vl-pet-small"
     granularity: ClassVar = "small"
-    batch_invariant: ClassVar = False  # the gate's mean counts padding

@@ -54,7 +54,6 @@ class VLAdapterSmall(EnhancedVLAdapter):
 
     name: ClassVar = "vl-adapter+small"
     granularity: ClassVar = "small"
-    batch_invariant: ClassVar = False  # the gate's mean counts padding
 
 
 class VLAdapterMiddleX(EnhancedVLAdapter):
@@ -83,7 +82,6 @@ class CompacterSmall(EnhancedCompacter):
 
     name: ClassVar = "compacter+small"
     granularity: ClassVar = "small"
-    batch_invariant: ClassVar = False  # the gate's mean counts padding
 
 
 class CompacterMiddleX(EnhancedCompacter):

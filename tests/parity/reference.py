@@ -32,6 +32,10 @@ GATES = {
     "use_encoder_adapter_gating_middle_ia3_add": "middle-y",
     "use_encoder_adapter_gating_small_xy_cat": "small",
 }
+VALUE_GATES = {
+    f"use_decoder_enc_attn{kind}_adapter_gating_large_x_lowrank"
+    for kind in ("", "_value_parallel", "_value_sequential")
+}
 NORMS = {"use_encoder_adapter_gating_layernorm": "layer", "use_encoder_adapter_gating_l2norm": "l2"}
 HEADS = {
     "use_encoder_adapter_down_multihead": "down",
@@ -77,7 +81,7 @@ NEUTRAL = {
     "use_decoder_enc_attn_value_ia3_add", "use_decoder_ff_ia3_add", "use_encoder_gating_large_x_lowrank",
     "use_encoder_gating_large_x_lowrank_add_x2_deltay", "use_decoder_enc_attn_value_parallel_adapter_down_multihead",
     "use_encoder_attn_value_parallel_adapter_down_dim", "share_up_sampler", "share_down_sampler",
-    "add_layer_norm_before_adapter", "add_layer_norm_after_adapter",
+    "add_layer_norm_before_adapter", "add_layer_norm_after_adapter", "use_decoder_enc_attn_value_residual_connection",
 }  # fmt: skip
 SWITCH = re.compile(r"(use|no|unfreeze|freeze|share|unique|efficient|add|encoder_prompt|decoder_prompt)_.*")
 
@@ -97,6 +101,11 @@ class Fixture:
         return self.about["backbone"]
 
     @property
+    def pairs(self) -> bool:
+        """Whether heads are independent bottlenecks, and not slices of one."""
+        return bool(self.about["args"].get("use_encoder_adapter_down_up_pair_multihead"))
+
+    @property
     def unused(self) -> list[str]:
         """Parameters that the reference builds and never uses."""
         return self.about["trainable_without_gradient"] if "ignored_by_reference" in self.name else []
@@ -114,7 +123,17 @@ def method_of(fixture: Fixture, *, meant: bool = False) -> MethodSpec:
     """
     args, bart, d = fixture.about["args"], fixture.family == "bart", fixture.about["config"]["d_model"]
     on = {key for key, value in args.items() if value and SWITCH.fullmatch(key) and not key.endswith("_init")}
-    strange = on - NEUTRAL - GATES.keys() - NORMS.keys() - HEADS.keys() - DECODER.keys() - IA3.keys() - SELECTORS.keys()
+    strange = (
+        on
+        - NEUTRAL
+        - GATES.keys()
+        - NORMS.keys()
+        - HEADS.keys()
+        - DECODER.keys()
+        - IA3.keys()
+        - SELECTORS.keys()
+        - VALUE_GATES
+    )
     if strange:
         raise KeyError(f"flags without a translation: {sorted(strange)}")
     if not meant:
@@ -206,6 +225,9 @@ def _vl_pet(args: dict[str, Any], on: set[str], module: str, width: int) -> dict
     options |= {"encoder": encoder, "decoder": decoder, "value_bottleneck": min(widths, default=1)}
     if "use_decoder_enc_attn_value_parallel_adapter_scaling" in on:
         options["value_scale"] = args["decoder_enc_attn_value_parallel_adapter_scaling_factor"]
+    for flag in on & VALUE_GATES:
+        options |= {"value_gate": "large", "value_gate_width": args[f"{flag.removeprefix('use_')}_down_dim"]}
+    options["value_residual"] = "use_decoder_enc_attn_value_residual_connection" in on
     if "use_lowrank_visual_projector" in on:
         gated = "use_lowrank_visual_projector_gating_large_x_lowrank" in on
         options |= {
@@ -237,7 +259,7 @@ def bare_model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
 def model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
     """The same with the reference's weights."""
     model = bare_model_of(fixture, method)
-    weights = translate(fixture.section("param"), fixture.family)
+    weights = translate(fixture.section("param"), pairs=fixture.pairs)
     ours = dict(model.named_parameters())
     assert weights.keys() == ours.keys(), sorted(weights.keys() ^ ours.keys())
     with torch.no_grad():
@@ -281,6 +303,10 @@ TAILS = [
      lambda m: f"{SUB_LAYER[m[1]]}.0.delta.{m[2]}.{m[3]}"),
     (r"encoder_(attn|ff)_adapter_gating_large_x_(down|up)\.(\w+)",
      lambda m: f"{SUB_LAYER[m[1]]}.0.gate.project.{m[2]}.{m[3]}"),
+    (r"decoder_(enc_attn)_adapter_gating_large_x_(down|up)\.(\w+)",
+     lambda m: f"{SUB_LAYER[m[1]]}.0.gate.project.{m[2]}.{m[3]}"),
+    (r"(\w+)\.\w+_value_(?:parallel|sequential)_adapter_gating_large_x_(down|up)\.(\w+)",
+     lambda m: f"{ATTENTION[m[1]]}.value.0.gate.project.{m[2]}.{m[3]}"),
     (r"encoder_(attn|ff)_gating_large_x_(down|up)\.(\w+)", lambda m: f"{SUB_LAYER[m[1]]}.0.delta.{m[2]}.{m[3]}"),
     (r"encoder_(attn|ff)_adapter_gating_(?:small_xy_cat|middle_xy_add|large_x)\.(\w+)",
      lambda m: f"{SUB_LAYER[m[1]]}.0.gate.project.{m[2]}"),
@@ -337,11 +363,17 @@ def rename(name: str) -> str:
     return f"lm.{name}"
 
 
-def translate(reference: dict[str, Tensor], family: str) -> dict[str, Tensor]:
-    """Reference tensors by our names; heads that read the whole of their input become one matrix."""
+def translate(reference: dict[str, Tensor], *, pairs: bool = False) -> dict[str, Tensor]:
+    """Reference tensors by our names; heads that read the whole of their input become one matrix.
+
+    pairs: the up projections' heads stay apart.
+    """
     parts: dict[str, list[tuple[str, Tensor]]] = defaultdict(list)
     for name, tensor in reference.items():
-        parts[rename(name)].append((name, tensor))
+        ours, head = rename(name), re.search(r"_multihead_up\.(\d+)\.(\w+)$", name)
+        if pairs and head:
+            ours = f"{ours.rpartition('.')[0]}.groups.{head[1]}.{head[2]}"
+        parts[ours].append((name, tensor))
     return {
         ours: torch.cat([t for _, t in sorted(found)]) if len(found) > 1 else found[0][1]
         for ours, found in parts.items()

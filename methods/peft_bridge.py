@@ -1,0 +1,311 @@
+"""Any tuner of Hugging Face's peft library that works on an encoder-decoder, as the method `peft:<type>`."""
+
+from __future__ import annotations
+
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import MISSING, field, fields, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import peft
+import torch
+from peft import PeftConfig, PeftModel, PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.poly import Linear as PolyLinear
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from pet_bench.errors import UserError, unknown
+from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.spec import STRICT
+
+ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name, and of the exported folder's
+TYPES = {kind.value.lower(): kind for kind in PeftType}
+PROMPTS = {"prompt_tuning", "p_tuning"}
+REFUSED = {
+    "adaption_prompt": "peft has it for LLaMA-like decoders only",
+    "cartridge": "its keys and values come from a text that was read before, through peft's own forward pass",
+    "cpt": "peft has it for decoder-only models",
+    "multitask_prompt_tuning": "it needs peft's own forward pass; use prompt-tuning with per_task",
+    "prefix_tuning": "its prefixes enter through the cache of peft's own forward pass; use prefix-tuning",
+    "shadow": "its second network runs beside the whole model, in peft's own forward pass and loss",
+    "xlora": "it mixes LoRA adapters that were trained before, on decoder-only models",
+}
+# What the trial itself decides, and what needs data, a quantised model or another library before training.
+NO_OPTION = {
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers", "megatron_config", "megatron_core",
+    "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config",
+    "monteclora_config", "arrow_config", "kasa_config", "use_bdlora", "alora_invocation_tokens", "layer_replication",
+    "runtime_offload_base_weight", "use_qalora", "qalora_group_size",
+}  # fmt: skip
+NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
+NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
+READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
+ATTENTION = {"bart": ["q_proj", "v_proj"], "t5": ["q", "v"]}
+UNKNOWN_YET = 2**62  # AdaLoRA's number of updates, until the first one
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn whatever peft raises into one line, and keep its advice to itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {type(error).__name__ if not str(error) else error}") from error
+
+
+@dataclass(frozen=True, config=STRICT)
+class PeftDoor(Door):
+    """`peft.get_peft_model` on the backbone: peft's layers take the place of the layers that they adapt.
+
+    type: of peft, in lower case. options: fields of that type's configuration. Prompts (`prompt_tuning`, `p_tuning`)
+    stand before the encoder's text as in peft's own forward pass: BART's positions start at the prompt.
+    """
+
+    kind: ClassVar = ADAPTER
+    type: str
+    options: dict[str, Any]
+
+    @property
+    def formula(self) -> str:
+        targets = self.options.get("target_modules")
+        where = f" on {', '.join([targets] if isinstance(targets, str) else targets)}" if targets else ""
+        return f"{TYPES[self.type].value} of peft {peft.__version__}{where}"
+
+    def config(self) -> PeftConfig:
+        """peft's own configuration; raises UserError, with peft's reason, where the options do not make one."""
+        what = f"peft:{self.type}"
+        if self.options.get("init_lora_weights") in NEEDS_DATA:
+            raise UserError(
+                f'{what}: init_lora_weights "{self.options["init_lora_weights"]}" reads data before training'
+            )
+        given = deepcopy(self.options) | {"task_type": "SEQ_2_SEQ_LM"}
+        if self.type == "adalora":
+            given["total_step"] = UNKNOWN_YET
+        if self.type in PROMPTS:
+            given["num_transformer_submodules"] = 1  # the encoder's prompt only
+        with _said(what):
+            return PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[self.type]](**given)
+
+    def open(self, build):
+        config, lm = self.config(), build.model.lm
+        if self.type == "trainable_tokens" and not config.token_indices:
+            raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
+        with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
+            wrapper = peft.get_peft_model(lm, config, ADAPTER)
+        if Path(lm.name_or_path).exists():
+            config.base_model_name_or_path = build.model.shape.backbone  # a folder is nobody else's
+        if self.type in PROMPTS:
+            prompt = Prompt(wrapper)
+            build.model.text_edits.append(prompt)
+            return prompt
+        if self.type == "poly":
+            _tell_tasks(build, config.n_tasks)
+        return Wrapped(wrapper)
+
+    def trained(self, model):
+        return {f"lm.{name}" for name, parameter in model.lm.named_parameters() if parameter.requires_grad}
+
+    def penalty(self, model):
+        """AdaLoRA's: orth_reg_weight times the mean over its A (r, d_in) and B (d_out, r) of ‖A Aᵀ - I‖, ‖Bᵀ B - I‖."""
+        if self.type != "adalora":
+            return 0.0
+        grams = [
+            p @ p.T if "lora_A" in name else p.T @ p
+            for name, p in model.lm.named_parameters()
+            if "lora_A" in name or "lora_B" in name
+        ]
+        apart = [torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+        return wrapped(model).active_peft_config.orth_reg_weight * torch.stack(apart).mean()
+
+    def after_step(self, model, step, total):
+        """Ranks (AdaLoRA) and subspaces (AdaMSS) are shared out anew."""
+        tuner = wrapped(model).base_model
+        if not hasattr(tuner, "update_and_allocate"):
+            return
+        if self.type == "adalora" and step == 1:
+            config = wrapped(model).active_peft_config
+            if config.tinit >= total - config.tfinal:
+                raise UserError(
+                    f"peft:adalora: tinit {config.tinit} and tfinal {config.tfinal} leave no update of {total} between"
+                )
+            tuner.rankallocator.set_total_step(total)
+        tuner.update_and_allocate(step)
+
+    def export(self, model, folder):
+        """`folder/peft` as `peft.PeftModel.from_pretrained` reads it; the visual embedding is not in it."""
+        wrapped(model).save_pretrained(str(folder), save_embedding_layers=False)
+        Path(folder, "README.md").unlink()  # peft's empty model card
+
+
+class Wrapped(nn.Module):
+    """Keeps the peft model, without owning it: its parameters are the backbone's."""
+
+    def __init__(self, wrapper: PeftModel):
+        super().__init__()
+        self.wrapper = (wrapper,)
+
+
+class Prompt(Wrapped):
+    """peft's prompt encoder before the encoder's text."""
+
+    def __init__(self, wrapper: PeftModel):
+        super().__init__(wrapper)
+        self.encoder = wrapper.prompt_encoder[ADAPTER]
+
+    def forward(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """words (B, L, d), mask (B, L) → both with the prompt before them."""
+        wrapper = self.wrapper[0]
+        prompt = wrapper.get_prompt(batch_size=len(words)).to(words.dtype)
+        length, text = prompt.shape[1], words.shape[1]
+        encoder = wrapper.get_base_model().get_encoder()
+        if hasattr(encoder, "embed_positions"):
+            positions = encoder.embed_positions(mask.new_zeros(1, length + text))
+            words = words + (positions[:, length:] - positions[:, :text])
+            prompt = prompt + positions[:, :length]
+        return torch.cat([prompt, words], dim=1), torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
+
+
+def wrapped(model: nn.Module) -> PeftModel:
+    """The peft model around the backbone of a model with an opened `PeftDoor`."""
+    return model.pet[PeftDoor.kind].wrapper[0]
+
+
+def load_exported(model: nn.Module, folder: Path) -> None:
+    """Load what `PeftDoor.export` wrote (`<folder>/adapter_config.json` …) into a model with the same method attached.
+
+    Raises UserError where the folder is unreadable, holds another type or does not fit.
+    """
+    wrapper, what = wrapped(model), f"{folder}"
+    config = wrapper.active_peft_config
+    if config.peft_type == PeftType.P_TUNING:
+        raise UserError(f"{what}: peft exports the prompts of p_tuning without the network that the method trains")
+    with _said(what):
+        saved = PeftConfig.from_pretrained(str(folder))
+        weights = peft.load_peft_weights(str(folder), device=str(wrapper.device))
+    if saved.peft_type != config.peft_type:
+        raise UserError(f"{what} holds {saved.peft_type.value}, expected {config.peft_type.value}")
+    if config.peft_type == PeftType.ADALORA:
+        config.rank_pattern = saved.rank_pattern
+    with _said(what):
+        found = peft.set_peft_model_state_dict(wrapper, weights, ADAPTER)
+    missing = [name for name in found.missing_keys if f".{ADAPTER}" in name and "ranknum" not in name]
+    if missing or found.unexpected_keys:
+        raise UserError(f"{what} does not fit: {', '.join((missing + found.unexpected_keys)[:3])}")
+
+
+@contextmanager
+def _values(lm: nn.Module, needed: bool) -> Iterator[None]:
+    """Random weights for a moment, where a model without any is about to be read."""
+    if not needed or not next(lm.parameters()).is_meta:
+        yield
+        return
+    lm.to_empty(device="cpu")
+    lm.tie_weights()
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        lm.to("meta")
+        lm.tie_weights()
+
+
+def _tell_tasks(build: Builder, n_tasks: int) -> None:
+    """Poly's layers ask for every example's task: here the batch's, or one for all where n_tasks is 1."""
+    tasks, context = build.tasks, build.context
+    if n_tasks not in (1, len(tasks)):
+        raise UserError(f"peft:poly: n_tasks must be 1 or the number of tasks, {len(tasks)}; found {n_tasks}")
+
+    def tell(module, args, kwargs):
+        task = 0 if n_tasks == 1 else tasks.index(context.task_among(tasks))
+        return args, kwargs | {"task_ids": torch.full((len(args[0]),), task, device=args[0].device)}
+
+    for module in build.model.lm.modules():
+        if isinstance(module, PolyLinear):
+            module.register_forward_pre_hook(tell, with_kwargs=True)
+
+
+class Peft(Method):
+    """A tuner of the peft library in the frozen backbone; the options are those of peft's configuration class.
+
+    target_modules: by default as peft has it for the family, or else the query and value projections. Options that
+    need data, a quantised model or peft's own trainer before or beside training are left out. No learning rate is
+    published for this set-up: the rates of the mini backbones are LoRA's, elsewhere the recipe must give one.
+    Deliberate difference: the visual embedding trains too, as in every method here.
+    """
+
+    name: ClassVar = "peft:"
+    source: ClassVar = f"PEFT (Mangrulkar et al., 2022), version {peft.__version__}"
+    year: ClassVar = 2022
+    learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 3e-3}
+    type: ClassVar[str]
+
+    @classmethod
+    def variant(cls, name: str) -> type[Peft]:
+        """The method of one type of peft; raises UserError for one that there is not or that cannot work here."""
+        name = name.lower()
+        if name not in TYPES:
+            raise unknown("peft type", name, TYPES.keys() - REFUSED.keys())
+        if name in REFUSED:
+            raise UserError(f"peft:{name} cannot be used here: {REFUSED[name]}")
+        return _variant(name)
+
+    @classmethod
+    def defaults(cls, shape):
+        known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[cls.type]], "target_module_mapping", ATTENTION)
+        given = {}
+        if cls.type not in PROMPTS | {"trainable_tokens"}:
+            given["target_modules"] = sorted(known.get(shape.family, ATTENTION[shape.family]))
+        if cls.type == "ia3":
+            given["feedforward_modules"] = [name for name in given["target_modules"] if name in ("fc2", "wo")]
+        return given
+
+    def design(self, shape):
+        options = {option.name: getattr(self, option.name) for option in fields(self)}
+        door = PeftDoor(self.type, options)
+        door.config()
+        return Design(doors=(door,))
+
+
+@cache
+def _variant(name: str) -> type[Peft]:
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[name]]
+    hints = typing.get_type_hints(config)
+    options = [
+        (option.name, *_typed(hints[option.name], option.default, option.default_factory))
+        for option in fields(config)
+        if option.name not in NO_OPTION | NO_OPTION_OF.get(name, set())
+    ]
+    if name in PROMPTS:
+        options = [
+            ("num_virtual_tokens", int, field(default=20)),
+            *(o for o in options if o[0] != "num_virtual_tokens"),
+        ]
+    space = {
+        "__module__": __name__,
+        "__doc__": f"{TYPES[name].value}: the options are those of peft.{config.__name__}.",
+        "name": f"peft:{name}",
+        "type": name,
+    }
+    cls = make_dataclass(config.__name__, options, bases=(Peft,), namespace=space, kw_only=True, frozen=True)
+    return dataclass(frozen=True, kw_only=True, config=STRICT)(cls)
+
+
+def _typed(hint: Any, default: Any, factory: Callable | Any) -> tuple[Any, Any]:
+    """An option's type, None allowed where that is its default, and its default."""
+    if factory is not MISSING:
+        return hint, field(default_factory=factory)
+    return (hint | None if default is None else hint), field(default=default)
