@@ -54,7 +54,7 @@ class BitFit(Method):
     name: ClassVar = "bitfit"
     source: ClassVar = "BitFit (Ben Zaken et al., ACL 2022); settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2022
-    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-3, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
     differences: ClassVar = (
         Difference(
             "t5-bias-start", "zero_init", False, True, {"family": "t5"},

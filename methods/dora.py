@@ -23,7 +23,7 @@ class DoRA(Method):
     name: ClassVar = "dora"
     source: ClassVar = "DoRA (Liu et al., ICML 2024), sections 4 and 5.2"
     year: ClassVar = 2024
-    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-t5": 3e-3}
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     identity_at_start: ClassVar = True
 
     rank: int = Field(gt=0)

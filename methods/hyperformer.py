@@ -119,7 +119,7 @@ class HyperFormer(Method):
     name: ClassVar = "hyperformer"
     source: ClassVar = "HyperFormer (Karimi Mahabadi et al., ACL 2021); settings of VL-PET Table 2"
     year: ClassVar = 2021
-    learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 2e-3, "mini-t5": 2e-3}
 
     bottleneck: int = Field(gt=0)
     norms: bool

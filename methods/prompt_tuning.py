@@ -64,7 +64,7 @@ class PromptTuning(Method):
     name: ClassVar = "prompt-tuning"
     source: ClassVar = "Lester et al., EMNLP 2021; network and settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2021
-    learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
 
     length: int = Field(default=40, gt=0)
     hidden: int = Field(default=800, gt=0)

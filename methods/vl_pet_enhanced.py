@@ -28,7 +28,7 @@ class EnhancedCompacter(VLPET):
     """
 
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), Table 9, on Compacter (Karimi Mahabadi et al., NeurIPS 2021)"
-    learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2}
     differences: ClassVar = (
         *VLPET.differences,
         Difference(
