@@ -43,6 +43,7 @@ NO_OPTION = {
     "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config",
     "monteclora_config", "arrow_config", "kasa_config", "use_bdlora", "alora_invocation_tokens", "layer_replication",
     "runtime_offload_base_weight", "use_qalora", "qalora_group_size",
+    "progressbar",
 }  # fmt: skip
 NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
@@ -94,6 +95,8 @@ class PeftDoor(Door):
             given["total_step"] = UNKNOWN_YET
         if self.type in PROMPTS:
             given["num_transformer_submodules"] = 1  # the encoder's prompt only
+        if self.type == "frod":
+            given["progressbar"] = False
         with _said(what):
             return PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[self.type]](**given)
 
@@ -271,6 +274,8 @@ class Peft(Method):
             given["target_modules"] = sorted(known.get(shape.family, ATTENTION[shape.family]))
         if cls.type == "ia3":
             given["feedforward_modules"] = [name for name in given["target_modules"] if name in ("fc2", "wo")]
+        if cls.type == "shira":
+            given["random_seed"] = 0  # the mask must be the same when the trained tensors are loaded
         return given
 
     def design(self, shape):

@@ -154,4 +154,7 @@ def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError
         return f'{what}: unknown key "{place}"'
     if fault["type"] in ("missing", "missing_argument"):
         return f"{what}: {place} is missing"
-    return f"{what}: {place}: {fault['msg']}, found {fault['input']!r}"
+    if fault["type"] == "value_error":  # raised by a part of a design, which says what was found
+        return UserError(*(f"{what}: {place}: {line}" for line in str(fault["ctx"]["error"]).splitlines()))
+    message = fault["msg"].replace("valid tuple", "list").replace("Tuple", "List")
+    return f"{what}: {place}: {message}, found {fault['input']!r}"

@@ -96,6 +96,9 @@ class TrialResult(Record):
     parameters: Parameters | None = Field(None, description="counts of the model as trained")
     metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
     average: float | None = Field(None, description="mean over tasks of the primary metric")
+    behaviour: dict[str, str] = Field(
+        {}, description='named difference that matters here → "published", "intended" or the option\'s value'
+    )
     cost: Cost | None = Field(None, description="time, memory and size")
     curve: list[Point] = Field([], description="the learning curve")
     predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")

@@ -1,12 +1,34 @@
-"""Everything that can be wrong with the data of some trials, said before any of them trains."""
+"""Everything that can be wrong with the designs and the data of some trials, said before any of them trains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pet_bench.errors import Faults
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.load import build
+from pet_bench.errors import Faults, UserError
+from pet_bench.pet import attach, build_method
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import read_data
+
+
+def check_designs(specs: Iterable[TrialSpec]) -> None:
+    """Attach every design among the trials to its backbone, each once, without weights.
+
+    Raises one UserError with all faults: sites that the backbone does not have, selectors that match nothing, sizes
+    that do not fit.
+    """
+    faults = Faults()
+    distinct = {(spec.backbone, str(spec.method), spec.visual, spec.tasks): spec for spec in specs}
+    for spec in distinct.values():
+        backbone = find_backbone(spec.backbone)
+        try:
+            design = build_method(spec.method, backbone.shape).design(backbone.shape)
+            attach(build(backbone, spec.visual, device="meta"), design, spec.tasks)
+        except UserError as error:
+            for fault in error.faults:
+                faults.add(f"{spec.label} on {spec.backbone}: {fault}")
+    faults.check()
 
 
 def check_data(

@@ -22,6 +22,10 @@ class Nothing:
     name = "stand-in"
 
 
+def check_designs(specs):
+    pass
+
+
 def check_data(specs, runtime, progress=None):
     pass
 
@@ -59,6 +63,7 @@ def finished(spec, value=50.0, started="2026-01-01T00:00:00+00:00", data="d0"):
     )
 
 
-for name, function in (("check", check_data), ("run", run_trial)):
+for name, functions in (("check", (check_designs, check_data)), ("run", (run_trial,))):
     module = sys.modules[f"pet_bench.trial.{name}"] = ModuleType(f"pet_bench.trial.{name}")
-    setattr(module, function.__name__, function)
+    for function in functions:
+        setattr(module, function.__name__, function)

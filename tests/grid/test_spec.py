@@ -73,11 +73,13 @@ def test_overrides_apply_where_they_match_and_later_ones_win(plain):
     }
     assert trials["lora", "none"].method.options["rank"] == 8
     assert all(trial.recipe.epochs == 3 for trial in trials.values())
-    assert all(trial.protocol == {"nlvr2": {"test": "dev", "valid": None}} for trial in trials.values())
+    changes = {"test": "dev", "valid": None}
+    assert trials["lora", "none"].protocol == {"nlvr2": changes}
+    assert trials["full", "none"].protocol["nlvr2"] == {"prompt": "", **changes}
 
 
 def test_protocol_of_a_task_is_for_the_suites_that_have_it(plain):
-    data = plain | {"suites": ["image-text/vqa", "nlvr2"], "protocol": {"nlvr2": {"test": "dev"}}, "methods": ["full"]}
+    data = plain | {"suites": ["image-text/vqa", "nlvr2"], "protocol": {"nlvr2": {"test": "dev"}}, "methods": ["lora"]}
     assert [trial.protocol for trial in parse(data).trials()] == [{}, {"nlvr2": {"test": "dev"}}]
 
 

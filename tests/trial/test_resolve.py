@@ -40,12 +40,31 @@ def test_the_published_recipe_is_the_default(backbone, method, lr, batch):
         ("bart-base", "vl-adapter", {"bottleneck": 96, "norms": True}),
         ("t5-base", "vl-adapter", {"bottleneck": 192, "norms": False}),
         ("bart-base", "vl-pet-large", {"bottleneck": 96, "gate_width": 96, "scale": 1.0, "gate_init": "default"}),
-        ("t5-base", "vl-pet-large", {"bottleneck": 192, "gate_width": 192, "decoder_bottleneck": 96, "scale": 0.3}),
+        ("t5-base", "vl-pet-large", {"bottleneck": 192, "gate_width": 192, "value_bottleneck": 96, "scale": 0.3}),
     ],
 )
 def test_the_published_options_are_the_default(backbone, method, options):
     """METHODS.md sections 3 and 4."""
     assert trial(backbone=backbone, method=method).method.options.items() >= options.items()
+
+
+@pytest.mark.parametrize("method", ["full", "hyperformer"])
+def test_a_method_without_task_prompts_empties_them(method):
+    """METHODS.md section 6: these published runs had no task prompt in the text."""
+    tasks = ("vqa", "gqa", "nlvr2", "coco-caption")
+    spec = trial(method=method, protocol={"vqa": {"scorer": "2021"}, "gqa": {"prompt": "gqa: "}})
+    assert spec.protocol == {
+        "vqa": {"prompt": "", "scorer": "2021"}, "gqa": {"prompt": "gqa: "}, "nlvr2": {"prompt": ""},
+        "coco-caption": {"prompt": ""},
+    }  # fmt: skip
+    assert spec.label == method
+    assert trial(method=method, suite="image-text/nlvr2").protocol == {"nlvr2": {"prompt": ""}}
+    prompted = trial(method={"name": method, "task_prompts": True})
+    assert prompted.protocol == {}
+    assert prompted.label == f"{method}(task_prompts=True)"
+    written = trial(method={"name": method, "task_prompts": True}, protocol={task: {"prompt": ""} for task in tasks})
+    assert written.protocol == trial(method=method).protocol
+    assert trial().protocol == {}
 
 
 def test_id_changes_exactly_with_the_trial():

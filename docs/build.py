@@ -1,0 +1,245 @@
+"""Write differences.md and methods.md anew, from the registered methods and `harness_differences.py`.
+
+python docs/build.py
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from functools import cache
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+import yaml
+from harness_differences import SECTIONS, Entry
+
+from pet_bench.errors import UserError
+from pet_bench.pet import Difference, Method
+from pet_bench.registry import METHODS
+from pet_bench.spec import MethodSpec
+from pet_bench.trial.count import Description, describe
+
+HERE = Path(__file__).parent
+PUBLISHED = HERE.parent / "results" / "published"
+SUITE, BACKBONES = "image-text", ("bart-base", "t5-base")
+FOLDED = 12  # more options than that are shown on demand
+Others = list[tuple[str, Description]]
+OURS = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]  # whatever else is installed
+METHODS_INTRO = """\
+<!-- written by docs/build.py: do not edit -->
+
+# Methods
+
+Every registered method with its default options; `pet-bench show METHOD --backbone NAME` says the same of any backbone
+and options. Numbers are trainable parameters, and their share of all, for the suite `image-text`. Every method trains
+the visual embedding; the backbone is frozen but for what is named.
+"""
+DIFFERENCES_INTRO = """\
+<!-- written by docs/build.py: do not edit -->
+
+# Named differences
+
+Where a paper, its published code and common sense are not one thing, pet-bench does by default what the published
+numbers were made with, and gives the place a name. For the differences that a method's option decides, `behaviour` in
+a result file records which of the two it was, wherever that matters.
+
+METHODS.md and TASKS.md (by section), `parity/` and `published/` are the reference material that the tests read: what
+the published implementations compute, runs of the authors' own code on tiny models, printed numbers. YAML blocks are
+keys of a grid file.
+"""
+
+
+@cache
+def described(method: str, backbone: str) -> Description | UserError:
+    """The method on a backbone, or why it cannot be there."""
+    try:
+        return describe(MethodSpec(method), backbone, SUITE)
+    except UserError as error:
+        return error
+
+
+def on_each(method: str) -> dict[str, Description]:
+    """The backbones that the method fits, with its description there."""
+    found = {backbone: described(method, backbone) for backbone in BACKBONES}
+    return {backbone: about for backbone, about in found.items() if isinstance(about, Description)}
+
+
+# methods.md ----------------------------------------------------------------------------------------------------------
+
+
+def published(folder: Path = PUBLISHED) -> dict[tuple[str, str], str]:
+    """(backbone, method) → printed percentage of trained parameters, from the CSV files of the literature's rows."""
+    found = {}
+    for path in sorted(folder.rglob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                percent = row.get("published_percent") or row.get("trainable_percent")
+                if percent and row.get("backbone") and row.get("suite", SUITE) == SUITE:
+                    found.setdefault((row["backbone"], row["method"]), percent)
+    return found
+
+
+def methods_page(percents: dict[tuple[str, str], str]) -> str:
+    head = ["method", "year"]
+    for backbone in BACKBONES:
+        head += [backbone, "%", *(["printed %"] if percents else [])]
+    table = [head, [":--", *["--:"] * (len(head) - 1)]]
+    for name in OURS:
+        row = [f"[{name}](#{_anchor(name)})", str(METHODS.get(name).year)]
+        for backbone in BACKBONES:
+            about = on_each(name).get(backbone)
+            row += [f"{about.counts['trainable']:,}", f"{about.counts['percent']:.2f}"] if about else ["–", "–"]
+            row += [percents.get((backbone, name), "")] if percents else []
+        table.append(row)
+    families = [
+        f"Each `{name}<type>` is a method too: [{name[:-1]}.md]({name[:-1]}.md).\n" for name in METHODS.families()
+    ]
+    return "\n".join([METHODS_INTRO, *families, *_table(table), "", *(_method(name) for name in OURS)])
+
+
+def _method(name: str) -> str:
+    cls, places = METHODS.get(name), on_each(name)
+    lines = [f"## {name}\n", f"{cls.source.rstrip('.')}.\n", f"{_beginning(cls)}\n"]
+    for backbone in BACKBONES:
+        if backbone not in places:
+            lines.append(f"* not on {backbone}: {'; '.join(described(name, backbone).faults)}")
+    (backbone, about), *others = places.items()
+    for sites, formula in about.inserts:
+        lines.append(f"* `{formula}`<br>at {', '.join(f'`{site}`' for site in sites)}")
+    lines += [f"* `{formula}`" for formula in about.doors]
+    for other, there in others:
+        lines += [f"* on {other}: `{formula}`" for formula in there.doors if formula not in about.doors]
+    lines.append(f"* trains: {_ticked(about.train)}" + _elsewhere(about, others, lambda there: _ticked(there.train)))
+    lines += _options(about, others)
+    matter = {key: how for there in places.values() for key, how in there.behaviour.items()}
+    if matter:
+        links = (f"[{key}](differences.md#{_anchor(key)}): {how}" for key, how in matter.items())
+        lines.append(f"* {', '.join(links)}")
+    return "\n".join(lines) + "\n"
+
+
+def _beginning(cls: type[Method]) -> str:
+    """The first paragraph of the docstring, with the equation that it announces."""
+    first, *rest = cleandoc(cls.__doc__).split("\n\n")
+    text = " ".join(first.split())
+    return f"{text} `{' '.join(rest[0].split())}`" if text.endswith(":") and rest else text
+
+
+def _ticked(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _elsewhere(about: Description, others: Others, show: Callable[[Description], str]) -> str:
+    """What is not the same on the other backbones, in parentheses."""
+    found = [f"{backbone}: {show(there)}" for backbone, there in others if show(there) != show(about)]
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _options(about: Description, others: Others) -> list[str]:
+    """Every option with its default; many of them folded away."""
+    shown = [
+        f"`{key}` {_plain(value)}" + _elsewhere(about, others, lambda there, key=key: _plain(there.options[key]))
+        for key, value in about.options.items()
+    ]
+    if len(shown) > FOLDED:
+        return [f"* <details><summary>{len(shown)} options</summary>\n", f"  {', '.join(shown)}\n", "  </details>"]
+    return [f"* options: {', '.join(shown)}"] if shown else []
+
+
+def _plain(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).removesuffix("\n...\n").strip()
+    return f"`{text}`"
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it of a heading."""
+    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+# differences.md ------------------------------------------------------------------------------------------------------
+
+
+def differences_page() -> str:
+    parts = [DIFFERENCES_INTRO, "## Decided by a method's option\n"]
+    parts += [_difference(difference, users) for difference, users in own_differences().values()]
+    for title, entries in SECTIONS.items():
+        parts += [f"## {title}\n", *map(_entry, entries)]
+    return "\n".join(parts)
+
+
+def own_differences() -> dict[str, tuple[Difference, list[str]]]:
+    """Name → the difference and the methods that have it."""
+    found = {}
+    for method in map(METHODS.get, OURS):
+        for difference in method.differences:
+            found.setdefault(difference.name, (difference, []))[1].append(method.name)
+    return found
+
+
+def switch(difference: Difference, users: list[str]) -> dict[str, Any]:
+    """Keys of a grid whose one method behaves as intended where it did not."""
+    for name in sorted(users, key=len):
+        for backbone, about in on_each(name).items():
+            if difference.name in about.behaviour:
+                place = {"backbones": [backbone]} if "family" in difference.where else {}
+                return place | {"methods": [{"name": name, difference.option: difference.intended}]}
+    options = {key: value for key, value in difference.where.items() if key != "family"}
+    return {"methods": [{"name": users[0], **options, difference.option: difference.intended}]}
+
+
+def _difference(difference: Difference, users: list[str]) -> str:
+    where = [
+        f"on {value}" if key == "family" else f"if `{key}` is `{value}`" for key, value in difference.where.items()
+    ]
+    lines = [f"### {difference.name}\n", f"{difference.what}\n"]
+    lines.append(f"* Option: `{difference.option}`" + "".join(f", {condition}" for condition in where))
+    if difference.published == difference.intended:
+        lines.append(f"* Published and intended: {_plain(difference.published)}")
+    else:
+        lines.append(f"* Published: {_plain(difference.published)}; intended: {_plain(difference.intended)}")
+    lines.append(f"* By default: {_defaults(difference, users)}")
+    if difference.published != difference.intended:
+        text = yaml.safe_dump(switch(difference, users), sort_keys=False, default_flow_style=None, width=100)
+        lines.append(f"* The intended one:\n{_yaml(text)}")
+    lines.append(f"* Shown by: {difference.evidence}\n")
+    return "\n".join(lines)
+
+
+def _defaults(difference: Difference, users: list[str]) -> str:
+    """What the methods that it matters for do by default."""
+    found: dict[str, dict[str, None]] = {}
+    for name in users:
+        for about in on_each(name).values():
+            if difference.name in about.behaviour:
+                found.setdefault(about.behaviour[difference.name], {})[name] = None
+    said = [f"{how}, in {_ticked(names)}" for how, names in found.items()]
+    return "; ".join(said) or "of no matter"
+
+
+def _entry(entry: Entry) -> str:
+    lines = [f"### {entry.name}\n", f"* Meant: {entry.what}", f"* Published: {entry.published}"]
+    lines += [f"* By default: {entry.ours}", f"* The other: {entry.other}"]
+    if entry.grid:
+        lines.append(_yaml(entry.grid))
+    lines.append(f"* Shown by: {entry.evidence}\n")
+    return "\n".join(lines)
+
+
+def _yaml(text: str) -> str:
+    return "\n".join(["  ```yaml", *(f"  {line}" for line in text.strip().splitlines()), "  ```"])
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page with its text."""
+    return {HERE / "methods.md": methods_page(published()), HERE / "differences.md": differences_page()}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

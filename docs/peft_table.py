@@ -1,0 +1,152 @@
+"""Write peft.md anew: which types of the installed peft work as `peft:<type>`, tried one after the other.
+
+python docs/peft_table.py
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import peft
+import torch
+from peft import PeftType
+
+from pet_bench.backbone.known import BART_BASE, T5_BASE, Backbone
+from pet_bench.backbone.load import build
+from pet_bench.errors import UserError
+from pet_bench.pet import Design, attach, build_method, count, trained_parameters
+from pet_bench.registry import METHODS
+from pet_bench.spec import MethodSpec, Visual
+
+PAGE = Path(__file__).parent / "peft.md"
+# Wide enough for every type's default sizes, and random.
+SMALL = {
+    "bart": Backbone(
+        "small-bart",
+        "bart",
+        "",
+        {
+            "vocab_size": 60, "d_model": 256, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512, "max_position_embeddings": 64,
+        },
+    ),
+    "t5": Backbone(
+        "small-t5",
+        "t5",
+        "",
+        {
+            "vocab_size": 60, "d_model": 256, "d_kv": 64, "d_ff": 512, "num_layers": 1, "num_decoder_layers": 1,
+            "num_heads": 4, "decoder_start_token_id": 0,
+        },
+    ),
+}  # fmt: skip
+FULL = {"bart": BART_BASE, "t5": T5_BASE}
+VISUAL, VISUAL_FULL = Visual(width=12, tokens=9, pooled=4), Visual(width=2048, tokens=49, pooled=36)
+NEEDED = {"trainable_tokens": {"token_indices": [3, 4]}}  # options without which a type trains nothing
+INTRO = """\
+<!-- written by docs/peft_table.py: do not edit -->
+
+# Types of peft
+
+What `--method peft:<type>` does with the types of peft {version}, as tried by `python docs/peft_table.py`. A type works
+where it attaches to a small random backbone with its default options, gives a finite loss, sends a gradient to all
+that it trains, and generates the same words from cached as from recomputed states. The shares are of bart-base and
+t5-base for image-text, the visual embedding left out: peft's trainable parameters in percent of all. `pet-bench show
+peft:<type>` lists a type's options.
+
+| type | BART | T5 | % of bart-base | % of t5-base | remark |
+|---|---|---|---:|---:|---|
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: works on BART, on T5 (`yes`, `no`), the shares, and why not or with what."""
+
+    type: str
+    works: tuple[str, str]
+    shares: tuple[str, str]
+    remark: str
+
+    def __str__(self) -> str:
+        return f"| {' | '.join((f'`{self.type}`', *self.works, *self.shares, self.remark))} |"
+
+
+def trial(name: str, family: str) -> str:
+    """Attach, forward, backward and generate: what goes wrong, or nothing."""
+    torch.manual_seed(0)
+    backbone = SMALL[family]
+    model = build(backbone, VISUAL)
+    try:
+        method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.shape)
+        attach(model, method.design(backbone.shape), ("vqa", "gqa"))
+    except UserError as error:
+        return error.faults[0]
+    inputs = {"text": torch.randint(5, 50, (2, 6)), "features": torch.randn(2, 1, 9, 12), "task": "vqa"}
+    loss = model.train()(**inputs, targets=torch.randint(5, 50, (2, 4))).logsumexp(-1).square().sum()
+    loss.backward()
+    own = {key: p for key, p in trained_parameters(model).items() if not key.startswith("visual.")}
+    if not own:
+        return "trains nothing"
+    if not loss.isfinite():
+        return "the loss is not finite"
+    if without := [key for key, parameter in own.items() if parameter.grad is None]:
+        return f"no gradient reaches {without[0]}"
+    settings = {"num_beams": 2, "max_length": 6}
+    cached = model.eval().generate(**inputs, **settings)
+    model.lm.generation_config.use_cache = False
+    if not torch.equal(cached, model.generate(**inputs, **settings)):
+        return "generation with and without a cache differs"
+    return ""
+
+
+@cache
+def bare(family: str) -> int:
+    """Trainable parameters of the visual embedding on the full-size backbone."""
+    return count(attach(build(FULL[family], VISUAL_FULL, device="meta"), Design()))["trainable"]
+
+
+def share(name: str, family: str) -> str:
+    """peft's trainable parameters of the full-size backbone, in percent of all."""
+    backbone = FULL[family]
+    method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.shape)
+    model = attach(build(backbone, VISUAL_FULL, device="meta"), method.design(backbone.shape), ("vqa", "gqa"))
+    counts = count(model)
+    return f"{100 * (counts['trainable'] - bare(family)) / counts['total']:.3g}"
+
+
+def row(name: str, shares: bool = True) -> Row:
+    """The line of one type."""
+    none = ("", "")
+    try:
+        METHODS.get(f"peft:{name}")
+    except UserError as error:
+        return Row(name, ("no", "no"), none, error.faults[0].partition(": ")[2])
+    faults = [trial(name, family) for family in SMALL]
+    works = tuple("no" if fault else "yes" for fault in faults)
+    remark = "; ".join(dict.fromkeys(fault for fault in faults if fault))
+    if not remark and name in NEEDED:
+        remark = ", ".join(f"with {key} = {value}" for key, value in NEEDED[name].items())
+    found = tuple(
+        share(name, family) if shares and not fault else "" for family, fault in zip(SMALL, faults, strict=True)
+    )
+    return Row(name, works, found, re.sub(rf"^peft:{name}( on \S+)?: ", "", remark))
+
+
+def rows(shares: bool = True) -> list[Row]:
+    """The table; shares of the full-size backbones take most of the time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [row(kind.value.lower(), shares) for kind in sorted(PeftType, key=lambda kind: kind.value.lower())]
+
+
+def page(version: str, lines: list[Row]) -> str:
+    return INTRO.format(version=version) + "".join(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(peft.__version__, rows()))

@@ -1,0 +1,82 @@
+"""The generated pages are those of the code, and what they tell a reader to write works."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import pytest
+import yaml
+
+from pet_bench.grid.spec import parse
+from pet_bench.pet import build_method
+from pet_bench.trial.check import check_designs
+from pet_bench.trial.resolve import known
+from tests.conftest import ROOT, SHARED
+
+PAGES = ROOT / "docs"
+GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
+        "recipe": {"lr": 1e-3}}  # fmt: skip
+
+
+def page(name):
+    return (PAGES / name).read_text(encoding="utf-8")
+
+
+def blocks(text):
+    return [yaml.safe_load(textwrap.dedent(found)) for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_the_pages_are_up_to_date(generator):
+    for path, text in generator.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run `python docs/build.py`"
+
+
+def test_every_method_and_every_difference_is_there(generator):
+    methods, differences = page("methods.md"), page("differences.md")
+    headings = set(re.findall(r"^##+ (.+)$", methods + differences, re.MULTILINE))
+    assert set(generator.OURS) <= headings
+    assert generator.own_differences().keys() <= headings
+    anchors = {generator._anchor(heading) for heading in headings}
+    assert set(re.findall(r"\]\((?:differences\.md)?#([^)]+)\)", methods)) <= anchors
+
+
+@pytest.mark.parametrize("block", blocks(page("differences.md")) + blocks(page("../CONTRIBUTING.md")), ids=str)
+def test_the_yaml_is_a_grid_that_can_run(block):
+    check_designs(parse(GRID | block).trials())
+
+
+def test_the_yaml_of_an_option_makes_the_intended_behaviour(generator):
+    for difference, users in generator.own_differences().values():
+        if difference.published == difference.intended:
+            continue
+        (trial,) = parse(GRID | generator.switch(difference, users)).trials()
+        shape = known(trial.backbone)[1]
+        assert build_method(trial.method, shape).behaviour(shape)[difference.name] == "intended"
+
+
+def test_what_is_called_as_evidence_exists():
+    text = page("differences.md")
+    for path, function in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", text):
+        assert f"def {function}" in (ROOT / path).read_text(), (path, function)
+    if not SHARED.is_dir():
+        pytest.skip("no reference material")
+    for name in re.findall(r"parity/(\w+)(?![\w/.])", text.replace("tests/parity/", "")):
+        assert (SHARED / "parity" / f"{name}.safetensors").is_file(), name
+    for name in re.findall(r"published/(\w+\.csv)", text):
+        assert (SHARED / "published" / name).is_file(), name
+    last = {"METHODS": 10, "TASKS": 12}
+    for note, section in re.findall(r"(METHODS|TASKS)\.md (\d+)", text):
+        assert int(section) <= last[note]
+
+
+def test_printed_percentages_stand_beside_ours(generator, tmp_path):
+    assert "printed" not in generator.methods_page({})
+    rows = "suite,backbone,method,percent,published_percent\n"
+    rows += "image-text,bart-base,lora,5.9275,5.93\nvideo-text,bart-base,lora,5.17,\nvideo-text,bart-base,full,5,7\n"
+    (tmp_path / "counts.csv").write_text(rows)
+    (tmp_path / "table.csv").write_text("backbone,method,trainable_percent,vqa\nt5-base,lora,7.54,63.7\n")
+    percents = generator.published(tmp_path)
+    assert percents == {("bart-base", "lora"): "5.93", ("t5-base", "lora"): "7.54"}
+    line = next(line for line in generator.methods_page(percents).splitlines() if line.startswith("| [lora]"))
+    assert line.split("|")[3:-1] == [" 8,786,688 ", " 5.93 ", " 5.93 ", " 18,170,112 ", " 7.54 ", " 7.54 "]
