@@ -59,8 +59,9 @@ DATA = [
         "Our two descriptions of the published code disagree: METHODS.md says generation stops at 20, TASKS.md that it "
         "stops at 40 for COCO and at 20 for the video captions.",
         "40 for COCO, start and end counted; beam search over 5.",
-        "No option; `CocoCaption.decoding` is the one line to change in a task of one's own.",
+        "Say so in the protocol.",
         "METHODS.md 5; METHODS.md 10, 9; TASKS.md 4",
+        "protocol: {coco-caption: {max_length: 20}}",
     ),
     Entry(
         "answer-sampling",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
@@ -36,20 +37,27 @@ class Captions(TypedDict):
 
 @dataclass(frozen=True, config=STRICT)
 class CocoCaption(Task):
-    """The prompt is the whole text. Training has an example per caption, validation and testing one per image."""
+    """The prompt is the whole text. Training has an example per caption, validation and testing one per image.
+
+    max_length: of generated captions, special tokens included.
+    """
 
     name: ClassVar = "coco-caption"
     loss: ClassVar = "token-mean"
     max_text: ClassVar = 40
     max_target: ClassVar = 40
     batch_ratio: ClassVar = 50 / 60
-    decoding: ClassVar = Generate(num_beams=5, max_length=40)
     metric: ClassVar = "cider"
 
     prompt: str = "caption: "
     train: str = "train+restval"
     valid: OptionalSplit = "val"
     test: str = "test"
+    max_length: int = Field(default=40, ge=3)
+
+    @property
+    def decoding(self):
+        return Generate(num_beams=5, max_length=self.max_length)
 
     def sources(self, root: Path, split: Split) -> list[Path]:
         return [root / "COCO" / "dataset_coco.json"]
