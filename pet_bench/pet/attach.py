@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.pet.design import Builder, Design, Insert, Inserted, Place
+from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
 SELECTORS = ("all", "visual", *STACKED)
@@ -66,13 +66,10 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
             reader, writer = (model.lm.get_submodule(path.format(i=i)) for path in paths[:2])
         except AttributeError as error:
             raise UserError(f'site "{site}" is not in {model.shape.backbone}: {error}') from None
-        if paths.feeds:
-            d_h = model.lm.get_submodule(paths.feeds.format(i=i)).in_features
-        else:
-            d_h = getattr(writer, "out_features", model.shape.d)
-        place = Place(
-            model, build.tasks, stack, i, site, writer, d_x=getattr(reader, "in_features", model.shape.d), d_h=d_h
-        )
+        feeds = model.lm.get_submodule(paths.feeds.format(i=i)) if paths.feeds else None
+        d_x = getattr(reader, "in_features", model.shape.d)
+        d_h = feeds.in_features if feeds else getattr(writer, "out_features", model.shape.d)
+        place = Place(model, build.tasks, stack, i, site, writer, d_x, d_h, feeds)
         with torch.device(next(model.parameters()).device):
             inserted = Inserted(insert, place)
         node = model.pet
@@ -110,32 +107,32 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
     """Fold every insert into the linear layer it stands at, and return what undoes that, to the last bit.
 
     W ← s G ⊙ (b W + a ΔW) and bias ← s b G ⊙ bias, for inserts on projections whose ΔH = ΔW X and whose gate, if any,
-    is a vector. Raises UserError, changing nothing, where the design holds anything else.
+    is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
+    Raises UserError, changing nothing, where the design holds anything else.
     """
     folded, faults = {}, Faults()
-    for path, inserted in model.pet.named_modules():
-        if not isinstance(inserted, Inserted):
-            continue
-        place = inserted.place
+    inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
+    for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
+        linear = inserted.place.feeds or inserted.place.writer
         if not inserted.mergeable:
-            faults.add(f"{path}: {inserted.insert.formula} is no linear map of X at a projection: it cannot be merged")
-            continue
-        weight, bias = folded.get(place.writer, (place.writer.weight, place.writer.bias))
-        folded[place.writer] = inserted.merged(weight, bias)
+            faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
+        elif linear.weight is model.lm.get_input_embeddings().weight:
+            faults.add(f"{path}: the projection is the word table too: it cannot be merged")
+        else:
+            folded[linear] = inserted.merged(*folded.get(linear, (linear.weight, linear.bias)))
     others = [key for key in model.pet if key not in ("encoder", "decoder", "shared")]
     for key in others:
         faults.add(f'"{key}" is no insert: it cannot be merged')
     faults.check()
     stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
-    modules = [module for module in model.pet.modules() if isinstance(module, Inserted)]
 
     def put(values: dict, merged: bool) -> None:
         for linear, (weight, bias) in values.items():
             linear.weight.data = weight
             if bias is not None:
                 linear.bias.data = bias
-        for module in modules:
-            module.is_merged = merged
+        for _, inserted in inserts:
+            inserted.is_merged = merged
 
     put(folded, True)
     return lambda: put(stock, False)
@@ -174,7 +171,10 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _group(name: str) -> str:
-    """The part of a method that a parameter belongs to: `visual`, `encoder.delta`, `decoder.norms`, `prompt`, …"""
+    """The part of a method that a parameter belongs to: `visual`, `encoder.delta`, `decoder.norms`, `prompt`, …
+
+    What a door adds inside of the backbone has the door's kind in its name: `lm.….q_proj.lora_A.peft.weight`.
+    """
     if name.startswith("visual."):
         return "visual"
     if name.startswith("pet."):
@@ -186,6 +186,7 @@ def _group(name: str) -> str:
         return f"{root}.{'gate' if '.gate.' in name else 'delta'}"
     stack = next((stack for stack in ("encoder", "decoder") if f".{stack}." in name), None)
     kind = "norms" if "norm" in name else "biases" if name.endswith(".bias") else "weights"
+    kind = next((door for door in Door.kinds if door in name.split(".")), kind)
     return f"{stack}.{kind}" if stack else "head" if "lm_head" in name else "embeddings"
 
 

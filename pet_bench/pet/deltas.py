@@ -228,8 +228,11 @@ class WeightDecomposed(Delta):
         return f"(g - 1) ⊙ W {{x}} + g ⊙ V {{x}}, V = ({self.alpha:g}/{self.rank}) B A, g = m / ‖W + V‖"
 
     def build(self, place, d_in):
-        if not isinstance(place.writer, nn.Linear):
-            raise UserError(f'site "{place.site}" has no weight to decompose (possible: a projection)')
+        if not isinstance(place.writer, nn.Linear) or place.writer.in_features != d_in:
+            raise UserError(
+                f'site "{place.site}" has no weight to decompose that reads a width of {d_in} '
+                '(possible: a projection, with reads = "input")'
+            )
         return WeightDecomposedModule(self, place.writer, d_in, place.d_h)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -41,8 +42,8 @@ class Part:
         if isinstance(value, cls):
             return value
         value = {"kind": value} if isinstance(value, str) else value
-        if not isinstance(value, dict) or "kind" not in value:
-            raise ValueError(f"a {cls.__name__.lower()} is a kind or a mapping with a kind")
+        if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+            raise ValueError(f"a {cls.__name__.lower()} is a kind or a mapping with a kind, found {value!r}")
         kind, rest = value["kind"], {key: v for key, v in value.items() if key != "kind"}
         try:
             if kind not in cls.kinds:
@@ -51,15 +52,13 @@ class Part:
                 raise unknown(cls.__name__.lower(), kind, cls.kinds)
             return validate(cls.kinds[kind], rest, f'{cls.__name__.lower()} "{kind}"')
         except UserError as error:
-            raise ValueError("; ".join(error.faults)) from None
+            raise ValueError("\n".join(error.faults)) from None
 
 
 def part(base: type[Part]) -> Any:
-    """The type of a field that holds a part of that base, or None."""
+    """The type of a field that holds a part of that base."""
     return Annotated[
-        base | None,
-        PlainValidator(lambda value: None if value is None else base.parse(value)),
-        PlainSerializer(lambda value: None if value is None else {"kind": value.kind, **asdict(value)}),
+        base, PlainValidator(base.parse), PlainSerializer(lambda value: {"kind": value.kind, **asdict(value)})
     ]
 
 
@@ -124,7 +123,10 @@ class ByTask(nn.Module):
 
 @dataclass(frozen=True)
 class Place(Builder):
-    """Where an insert is built: a site of one layer, its two stock modules and the widths of X and H there."""
+    """Where an insert is built: a site of one layer, the stock module that writes H and the widths of X and H there.
+
+    feeds: the projection that reads H, at hidden units.
+    """
 
     stack: str = ""
     layer: int = 0
@@ -132,6 +134,7 @@ class Place(Builder):
     writer: nn.Module | None = None
     d_x: int = 0
     d_h: int = 0
+    feeds: nn.Module | None = None
 
 
 class Delta(Part, ABC):
@@ -147,9 +150,13 @@ class Delta(Part, ABC):
 
 
 class Gate(Part, ABC):
-    """G: a frozen dataclass that builds a module g with g(X, H + ΔH, ΔH) → what broadcasts over (B, T, d_h)."""
+    """G: a frozen dataclass that builds a module g with g(X, Y, ΔH) → what broadcasts over Y (B, T, d_h).
+
+    Y is what the gate acts on, b · H + a · ΔH. reads_delta: a gate that makes no sense without ΔH.
+    """
 
     formula: str
+    reads_delta: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, place: Place) -> nn.Module: ...
@@ -168,6 +175,16 @@ class Door(Part, ABC):
         """Names of the parameters outside of `pet` that the opened door trains."""
         return set()
 
+    def penalty(self, model: VisionLanguageModel) -> Tensor | float:
+        """What the opened door adds to the loss of every training batch."""
+        return 0.0
+
+    def after_step(self, model: VisionLanguageModel, step: int, total: int) -> None:
+        """Called after the optimiser's update number `step`, from 1, of `total`, while the gradients are there."""
+
+    def export(self, model: VisionLanguageModel, folder: Path) -> None:
+        """Write what the door trained in another library's format too, beside the trained tensors."""
+
 
 @checked(frozen=True, config=STRICT)
 class Insert:
@@ -182,9 +199,9 @@ class Insert:
     """
 
     sites: tuple[str, ...] = Field(min_length=1)
-    delta: part(Delta) = None
+    delta: part(Delta) | None = None
     reads: Literal["output", "input"] = "output"
-    gate: part(Gate) = None
+    gate: part(Gate) | None = None
     scale: float = 1.0
     gating: Literal["multiply", "add", "base"] = "multiply"
     delta_scale: float = 1.0
@@ -242,6 +259,10 @@ class Inserted(nn.Module):
         super().__init__()
         self.insert, self.place = insert, place
         self.is_merged = False
+        if insert.adds_to == "input" and place.d_x != place.d_h:
+            raise UserError(f"{place.site}: X of width {place.d_x} cannot take the place of H of width {place.d_h}")
+        if insert.gate and insert.gate.reads_delta and not insert.delta:
+            raise UserError(f'{place.site}: the gate "{insert.gate.kind}" reads ΔH, but there is no delta')
         d_in = place.d_x if insert.reads == "input" else place.d_h
         self.delta = insert.delta.build(place, d_in) if insert.delta else None
         self.gate = insert.gate.build(place) if insert.gate else None
@@ -253,10 +274,11 @@ class Inserted(nn.Module):
             return h
         insert = self.insert
         base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
-        delta = None
+        delta = added = None
         if self.delta is not None:
-            delta = _scaled(self.delta(x if insert.reads == "input" else h), insert.delta_scale)
-        y = base if delta is None else base + delta
+            delta = self.delta(x if insert.reads == "input" else h)
+            added = _scaled(delta, insert.delta_scale)
+        y = base if delta is None else base + added
         if self.gate is not None:
             gate = self.gate(x, y, delta)
             if insert.gating == "add":
@@ -264,7 +286,7 @@ class Inserted(nn.Module):
             elif insert.gating == "multiply" or delta is None:
                 y = gate * y
             else:
-                y = gate * base + delta
+                y = gate * base + added
         if insert.norm == "layer":
             y = self.norm(y)
         elif insert.norm == "l2":
@@ -273,13 +295,13 @@ class Inserted(nn.Module):
 
     @property
     def mergeable(self) -> bool:
-        """Whether H' is a linear map of X, at a projection."""
-        insert = self.insert
+        """Whether H' is a linear map of X, at a projection, or scales the hidden units that one reads."""
+        insert, feeds = self.insert, self.place.feeds
         return (
-            isinstance(self.place.writer, nn.Linear)
+            isinstance(feeds or self.place.writer, nn.Linear)
             and insert.adds_to == "output"
             and insert.norm is None
-            and (self.delta is None or (insert.reads == "input" and hasattr(self.delta, "weight")))
+            and (self.delta is None or (not feeds and insert.reads == "input" and hasattr(self.delta, "weight")))
             and (self.gate is None or (insert.gating == "multiply" and hasattr(self.gate, "vector")))
         )
 
@@ -287,12 +309,14 @@ class Inserted(nn.Module):
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weight (d_h, d_x) and bias (d_h,) of the one linear layer that equals this one with the insert."""
         insert = self.insert
+        factor = insert.scale * (1 if self.gate is None else self.gate.vector())
+        if self.place.feeds:
+            return insert.base_scale * factor * weight, bias
         weight = insert.base_scale * weight
         if self.delta is not None:
             weight = weight + insert.delta_scale * self.delta.weight()
-        rows = insert.scale * (1 if self.gate is None else self.gate.vector())
-        factor = rows[:, None] if isinstance(rows, Tensor) else rows
-        return factor * weight, None if bias is None else rows * insert.base_scale * bias
+        rows = factor[:, None] if isinstance(factor, Tensor) else factor
+        return rows * weight, None if bias is None else factor * insert.base_scale * bias
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:

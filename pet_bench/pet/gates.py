@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from pet_bench.errors import UserError
 from pet_bench.pet.deltas import TwoLayer
 from pet_bench.pet.design import Gate, Place
 from pet_bench.spec import STRICT
@@ -60,6 +61,8 @@ class MiddleXGate(Gate):
     formula: ClassVar = "σ(w (X + Y) + b) ∈ (B, T, 1)"
 
     def build(self, place):
+        if place.d_x != place.d_h:
+            raise UserError(f"{place.site}: the gate reads X + Y, of widths {place.d_x} and {place.d_h}")
         return MiddleX(self, place)
 
 
@@ -147,6 +150,7 @@ class DeltaGate(Gate):
     """The module gates itself: G = σ(ΔH), (B, T, d)."""
 
     kind: ClassVar = "delta"
+    reads_delta: ClassVar = True
     formula: ClassVar = "σ(ΔH) ∈ (B, T, d)"
 
     def build(self, place):

@@ -1,0 +1,50 @@
+"""Attaching, selecting and loading, where a random tiny model tells as much as a trained one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pet_bench.errors import UserError
+from pet_bench.pet import Design, Insert, attach, load_trained, save_trained
+from pet_bench.pet.deltas import Bottleneck
+from tests.tiny import tiny_batch, tiny_model
+
+
+def test_load_refuses_another_methods_tensors(tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_trained(tiny_model("bart", "lora"), path)
+    with pytest.raises(UserError, match="is not trained by this method"):
+        load_trained(tiny_model("bart", "vl-adapter"), path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="no readable safetensors file"):
+        load_trained(tiny_model("bart", "lora"), path)
+
+
+def test_all_faults_of_a_design_at_once():
+    design = Design((Insert(("encoder.self_atn", "decoder.ffn"), Bottleneck(4)),), train=("visual", "lm.*.nothing"))
+    with pytest.raises(UserError) as error:
+        attach(tiny_model("t5"), design)
+    assert error.value.faults == (
+        error.value.faults[0],
+        'selector "lm.*.nothing" matches no parameter of tiny-t5 (possible: all, visual, norms, encoder.norms, '
+        "decoder.norms, biases, encoder.biases, decoder.biases, or a pattern over parameter names)",
+    )
+    assert error.value.faults[0].startswith('unknown site "encoder.self_atn": did you mean "encoder.self_attn"?')
+
+
+def test_a_selector_that_t5_cannot_meet_is_an_error():
+    with pytest.raises(UserError, match='selector "biases" matches no parameter of tiny-t5'):
+        tiny_model("t5", "lora", biases=True)
+
+
+def test_inserts_on_one_site_apply_in_order():
+    """H' = 2 (3 H): two scales on one sub-layer, and none of it left on the others."""
+    model, bare = tiny_model("bart"), tiny_model("bart")
+    site = ("encoder.self_attn",)
+    attach(model, Design((Insert(site, scale=3.0), Insert(site, scale=2.0))))
+    seen = []
+    for m in (model, bare):
+        m.lm.model.encoder.layers[0].self_attn.register_forward_hook(lambda module, args, out: seen.append(out[0]))
+        m(**tiny_batch())
+    torch.testing.assert_close(seen[0], 6 * seen[1])
