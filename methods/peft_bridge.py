@@ -10,13 +10,14 @@ from copy import deepcopy
 from dataclasses import MISSING, field, fields, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import peft
 import torch
 from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.poly import Linear as PolyLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -31,11 +32,13 @@ REFUSED = {
     "adaption_prompt": "peft has it for LLaMA-like decoders only",
     "cartridge": "its keys and values come from a text that was read before, through peft's own forward pass",
     "cpt": "peft has it for decoder-only models",
+    "lily": "it averages its routers over a batch and all positions, so that the decoder reads words yet to come",
     "multitask_prompt_tuning": "it needs peft's own forward pass; use prompt-tuning with per_task",
     "prefix_tuning": "its prefixes enter through the cache of peft's own forward pass; use prefix-tuning",
     "shadow": "its second network runs beside the whole model, in peft's own forward pass and loss",
     "xlora": "it mixes LoRA adapters that were trained before, on decoder-only models",
 }
+USABLE = tuple(sorted(TYPES.keys() - REFUSED.keys()))
 # What the trial itself decides, and what needs data, a quantised model or another library before training.
 NO_OPTION = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
@@ -74,7 +77,7 @@ class PeftDoor(Door):
     """
 
     kind: ClassVar = ADAPTER
-    type: str
+    type: Literal[USABLE]
     options: dict[str, Any]
 
     @property
@@ -106,6 +109,10 @@ class PeftDoor(Door):
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
         with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
+        if isinstance(lm.get_input_embeddings(), BaseTunerLayer) and not isinstance(
+            lm.get_encoder().embed_tokens, BaseTunerLayer
+        ):
+            raise UserError(f"peft:{self.type}: no word is read through the module shared; target embed_tokens")
         if Path(lm.name_or_path).exists():
             config.base_model_name_or_path = build.model.shape.backbone  # a folder is nobody else's
         if self.type in PROMPTS:
@@ -198,13 +205,13 @@ def load_exported(model: nn.Module, folder: Path) -> None:
         weights = peft.load_peft_weights(str(folder), device=str(wrapper.device))
     if saved.peft_type != config.peft_type:
         raise UserError(f"{what} holds {saved.peft_type.value}, expected {config.peft_type.value}")
+    own = peft.get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
+    if apart := sorted(own.keys() ^ weights.keys()):
+        raise UserError(f"{what} does not fit: {', '.join(apart[:3])}")
     if config.peft_type == PeftType.ADALORA:
         config.rank_pattern = saved.rank_pattern
     with _said(what):
-        found = peft.set_peft_model_state_dict(wrapper, weights, ADAPTER)
-    missing = [name for name in found.missing_keys if f".{ADAPTER}" in name and "ranknum" not in name]
-    if missing or found.unexpected_keys:
-        raise UserError(f"{what} does not fit: {', '.join((missing + found.unexpected_keys)[:3])}")
+        peft.set_peft_model_state_dict(wrapper, weights, ADAPTER)
 
 
 @contextmanager
@@ -261,7 +268,7 @@ class Peft(Method):
         """The method of one type of peft; raises UserError for one that there is not or that cannot work here."""
         name = name.lower()
         if name not in TYPES:
-            raise unknown("peft type", name, TYPES.keys() - REFUSED.keys())
+            raise unknown("peft type", name, USABLE)
         if name in REFUSED:
             raise UserError(f"peft:{name} cannot be used here: {REFUSED[name]}")
         return _variant(name)

@@ -84,6 +84,8 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
             table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
         for row in _method_rows():
             table.add_row(*row)
+        for family in REGISTRIES["method"].families():
+            table.add_row(f"{family}<type>", "", "", "", REGISTRIES["method"].origin(family))
         table.caption = "trainable parameters on bart-base for image-text, and their share of all"
     else:
         for name in ("kind", "name", "from"):
@@ -92,6 +94,8 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
             if kind is None or f"{registry.kind}s" == kind:
                 for name in registry.names():
                     table.add_row(registry.kind, name, registry.origin(name))
+                for family in registry.families():
+                    table.add_row(registry.kind, f"{family}<type>", registry.origin(family))
     Console().print(table)
 
 

@@ -4,6 +4,9 @@ A plug-in is a class or an object with a `name`. Installed packages (ours includ
 entry-point groups `pet_bench.methods`, `pet_bench.tasks`, `pet_bench.suites`, `pet_bench.backbones` and
 `pet_bench.metrics`; a loose file or module is added with `load_plugin` (`--plugin` on the command line). Entry
 points are imported when asked for, so that listing names costs nothing.
+
+A name that ends with a colon is a *family*: a class whose `variant("x")` makes the plug-in `<family>:x`. Families stand
+for more than can be listed: they are no plug-ins themselves, and neither `names` nor iterating goes through them.
 """
 
 from __future__ import annotations
@@ -70,10 +73,16 @@ class Registry(Generic[T]):
         return plugin
 
     def names(self) -> list[str]:
-        return sorted(self.entries)
+        return sorted(name for name in self.entries if not name.endswith(":"))
+
+    def families(self) -> list[str]:
+        """Names of the families, with their colon."""
+        return sorted(name for name in self.entries if name.endswith(":"))
 
     def __contains__(self, name: str) -> bool:
-        return name in self.entries
+        """Whether a plug-in has that name; of a family's members, whether there is such a family."""
+        family, _, member = name.partition(":")
+        return name in self.names() or (bool(member) and f"{family}:" in self.entries)
 
     def __iter__(self) -> Iterator[T]:
         return (self.get(name) for name in self.names())
@@ -84,9 +93,13 @@ class Registry(Generic[T]):
         Raises UserError for an unknown name (with the nearest one), for an import that fails and for a plug-in
         whose own `name` is another.
         """
-        entry = self.entries.get(name)
-        if entry is None:
-            raise unknown(self.kind, name, self.names())
+        if name not in self:
+            raise unknown(self.kind, name, [*self.names(), *(f"{family}<type>" for family in self.families())])
+        family, _, member = name.partition(":")
+        return self._load(f"{family}:").variant(member) if member else self._load(name)
+
+    def _load(self, name: str) -> T:
+        entry = self.entries[name]
         if isinstance(entry, EntryPoint):
             try:
                 plugin = entry.load()
@@ -101,7 +114,7 @@ class Registry(Generic[T]):
         return entry
 
     def origin(self, name: str) -> str:
-        """Where a plug-in comes from, as `module:object`."""
+        """Where a plug-in or a family comes from, as `module:object`."""
         return _origin(self.entries[name])
 
 

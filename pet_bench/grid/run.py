@@ -51,7 +51,7 @@ def run_grid(
 ) -> Outcome:
     """Run what is missing and return what became of each trial.
 
-    trials: those to consider (default: all of the grid). Faults of the grid, of the results folder and of the
+    trials: those to consider (default: all of the grid). Faults of the grid, the results folder, the designs and the
     data raise UserError before anything is trained. A trial that raises leaves a `failed` (or `oom`) result
     and its traceback in `<out>/<id>/traceback.txt`, and the others go on. KeyboardInterrupt passes through.
     """
@@ -68,8 +68,9 @@ def run_grid(
         return Outcome((), (), skipped)
 
     resources = _fit(grid.resources, runtime) if executor == "ray" else grid.resources
-    from pet_bench.trial.check import check_data  # torch comes with it: not before the checks above
+    from pet_bench.trial.check import check_data, check_designs  # torch comes with them: not before the checks above
 
+    check_designs(missing)
     with console.status("reading the data") as reading:
         check_data(missing, runtime, lambda done, total: reading.update(f"packing features {done}/{total}"))
     store.write_text(runtime.out / "grid.yaml", grid.dump())

@@ -69,7 +69,7 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
         feeds = model.lm.get_submodule(paths.feeds.format(i=i)) if paths.feeds else None
         d_x = getattr(reader, "in_features", model.shape.d)
         d_h = feeds.in_features if feeds else getattr(writer, "out_features", model.shape.d)
-        place = Place(model, build.tasks, stack, i, site, writer, d_x, d_h, feeds)
+        place = Place(model, build.tasks, stack, i, site, writer, d_x, d_h, reader, feeds)
         with torch.device(next(model.parameters()).device):
             inserted = Inserted(insert, place)
         node = model.pet
@@ -118,6 +118,8 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
             faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
         elif linear.weight is model.lm.get_input_embeddings().weight:
             faults.add(f"{path}: the projection is the word table too: it cannot be merged")
+        elif inserted.is_merged:
+            faults.add(f"{path} is merged already")
         else:
             folded[linear] = inserted.merged(*folded.get(linear, (linear.weight, linear.bias)))
     others = [key for key in model.pet if key not in ("encoder", "decoder", "shared")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -125,7 +125,7 @@ class ByTask(nn.Module):
 class Place(Builder):
     """Where an insert is built: a site of one layer, the stock module that writes H and the widths of X and H there.
 
-    feeds: the projection that reads H, at hidden units.
+    reader: the module that X goes into. feeds: the projection that reads H, at hidden units.
     """
 
     stack: str = ""
@@ -134,6 +134,7 @@ class Place(Builder):
     writer: nn.Module | None = None
     d_x: int = 0
     d_h: int = 0
+    reader: nn.Module | None = None
     feeds: nn.Module | None = None
 
 
@@ -174,6 +175,9 @@ class Door(Part, ABC):
     def trained(self, model: VisionLanguageModel) -> set[str]:
         """Names of the parameters outside of `pet` that the opened door trains."""
         return set()
+
+    def before_training(self, model: VisionLanguageModel, batches: Iterable[Any]) -> None:
+        """Called once before the first update, with the training batches of an epoch to read as many of as need be."""
 
     def penalty(self, model: VisionLanguageModel) -> Tensor | float:
         """What the opened door adds to the loss of every training batch."""
@@ -296,12 +300,13 @@ class Inserted(nn.Module):
     @property
     def mergeable(self) -> bool:
         """Whether H' is a linear map of X, at a projection, or scales the hidden units that one reads."""
-        insert, feeds = self.insert, self.place.feeds
+        insert, place = self.insert, self.place
+        same_x = place.reader is place.writer and insert.reads == "input"
         return (
-            isinstance(feeds or self.place.writer, nn.Linear)
+            isinstance(place.feeds or place.writer, nn.Linear)
             and insert.adds_to == "output"
             and insert.norm is None
-            and (self.delta is None or (not feeds and insert.reads == "input" and hasattr(self.delta, "weight")))
+            and (self.delta is None or (same_x and hasattr(self.delta, "weight")))
             and (self.gate is None or (insert.gating == "multiply" and hasattr(self.gate, "vector")))
         )
 

@@ -23,7 +23,7 @@ from pet_bench.data.batches import Batch, MultiTask, TaskBatches
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import Scores
-from pet_bench.pet import attach, build_method, count, save_trained, trained_parameters
+from pet_bench.pet import Door, attach, build_method, count, save_trained, trained_parameters
 from pet_bench.results import store
 from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Point, Progress, Score, TrialResult
@@ -63,6 +63,7 @@ class Trial:
     data: TrialData
     device: torch.device
     on_progress: OnProgress
+    doors: tuple[Door, ...] = ()
     clock: Clock = field(default_factory=Clock)
     curve: list[Point] = field(default_factory=list)
     steps: int = 0
@@ -93,15 +94,18 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     backbone = find_backbone(spec.backbone)
     model, tokenizer = load(backbone, spec.visual)
     method = build_method(spec.method, backbone.shape)
-    attach(model, method.design(backbone.shape), spec.tasks)
+    design = method.design(backbone.shape)
+    attach(model, design, spec.tasks)
     model.to(device)
-    trial = Trial(spec, model, tokenizer, data, device, on_progress)
+    trial = Trial(spec, model, tokenizer, data, device, on_progress, design.doors)
 
     train(trial)
     folder = runtime.out / spec.id
     folder.mkdir(parents=True, exist_ok=True)
     about = json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})
     adapter_bytes = save_trained(model, folder / "adapter.safetensors", {"pet-bench": about})
+    for door in design.doors:
+        door.export(model, folder)
     scores = {
         task.name: evaluate(trial, task, "test", keep=folder / f"predictions.{task.name}.jsonl") for task in data.tasks
     }
@@ -154,6 +158,8 @@ def train(trial: Trial) -> None:
     losses = {task.name: task.loss for task in trial.data.tasks}
     trained = list(trained_parameters(model).values())
 
+    for door in trial.doors:
+        door.before_training(model, (batch.to(trial.device) for batch in joint.epoch(0)))
     model.train()
     for epoch in range(-(-total // len(joint))):
         seen: dict[str, list[float]] = defaultdict(list)
@@ -163,16 +169,19 @@ def train(trial: Trial) -> None:
                 if trial.steps == total:
                     break
                 loss = loss_of(model, batch.to(trial.device), losses[batch.task], recipe.precision)
+                loss = loss + sum(door.penalty(model) for door in trial.doors)
                 value = loss.item()
                 if not np.isfinite(value):
                     raise UserError(f"the loss of task {batch.task} is {value} at step {trial.steps} (lr {recipe.lr})")
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
                 optimizer.step()
+                trial.steps += 1
+                for door in trial.doors:
+                    door.after_step(model, trial.steps, total)
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
                 seen[batch.task].append(value)
-                trial.steps += 1
                 trial.examples += len(batch)
                 rate = (trial.examples - before) / (time.perf_counter() - began)
                 trial.on_progress(Progress(spec.id, "train", trial.steps, total, value, rate))
