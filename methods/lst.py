@@ -102,6 +102,7 @@ class SideNetwork(nn.Module):
         self.lm = (lm,)  # in a tuple: the backbone is no part of the side network
         configs = {stack: _narrow(module.config, self.family, spec.reduction) for stack, module in _stacks(lm).items()}
         width = next(iter(configs.values())).d_model
+        self.configs = configs
         stacks = {}
         for stack, config in configs.items():
             layers = len(_layers(lm, stack))
@@ -115,10 +116,16 @@ class SideNetwork(nn.Module):
                 build.family.init_linear(module)
         self.run: dict = {}  # of the decoder pass under way
 
+    def _attend_alike(self) -> None:
+        """The side attends with the backbone's kernel of the moment: it shares the masks, which are made for one."""
+        for stack, config in self.configs.items():
+            config._attn_implementation = _stacks(self.lm[0])[stack].config._attn_implementation
+
     # the encoder ----------------------------------------------------------------------------------------------------
 
     def encode(self, words: Tensor, mask: Tensor, visual: Tensor) -> Encoded:
         """words (B, L, d), mask (B, L), visual (B, P, d) → the backbone's states of the text, the side's of all."""
+        self._attend_alike()
         encoder, images = _stacks(self.lm[0])["encoder"], visual.shape[1]
         if self.family == "bart":
             words = encoder.layernorm_embedding(words)
@@ -151,7 +158,7 @@ class SideNetwork(nn.Module):
         decoder, layers = _stacks(lm)["decoder"], _layers(lm, "decoder")
         lm.register_forward_pre_hook(self._start, with_kwargs=True)
         if self.family == "bart":
-            decoder.layernorm_embedding.register_forward_hook(lambda module, args, output: self._embedded(output))
+            decoder.layernorm_embedding.register_forward_hook(self._embedded)
         else:
             decoder.register_forward_pre_hook(self._embed, with_kwargs=True)
         layers[0].register_forward_pre_hook(self._begin)
@@ -160,14 +167,15 @@ class SideNetwork(nn.Module):
         decoder.register_forward_hook(self._finish)
 
     def _start(self, lm, args, kwargs) -> None:
+        self._attend_alike()
         encoded = kwargs.get("encoder_outputs")
         self.run = {"encoded": encoded} if getattr(encoded, "side", None) is not None else {}
 
     def _embed(self, decoder, args, kwargs) -> None:
         if self.run:
-            self._embedded(decoder.embed_tokens(kwargs["input_ids"]))
+            self.run["words"] = decoder.embed_tokens(kwargs["input_ids"])
 
-    def _embedded(self, words: Tensor) -> None:
+    def _embedded(self, norm, args, words: Tensor) -> None:
         if self.run:
             self.run["words"] = words
 
@@ -216,7 +224,7 @@ class SideNetwork(nn.Module):
         """
         lm = model.lm
         words = lm.get_input_embeddings().weight
-        kept = _largest(importance(words).abs().sum(0), len(words.T) * self.up.in_features // model.shape.d)
+        kept = _largest(importance(words).abs().sum(0), self.up.in_features)
         for stack, side in (("encoder", self.encoder), ("decoder", self.decoder)):
             columns = kept
             for layer, block in zip(_layers(lm, stack), side.blocks, strict=True):
@@ -309,6 +317,10 @@ def _narrow(config, family: str, reduction: int):
         if getattr(config, key) % reduction:
             raise UserError(f"lst: {key} = {getattr(config, key)} does not divide by the reduction {reduction}")
         setattr(narrow, key, getattr(config, key) // reduction)
+    if family == "bart" and narrow.d_model % narrow.num_attention_heads:  # T5's heads have a width of their own
+        raise UserError(
+            f"lst: {narrow.num_attention_heads} heads do not divide the width {narrow.d_model} (reduction {reduction})"
+        )
     return narrow
 
 

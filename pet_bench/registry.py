@@ -113,6 +113,11 @@ class Registry(Generic[T]):
             self._entries[name] = entry = plugin
         return entry
 
+    def load(self) -> None:
+        """Import every plug-in and every family; raises UserError where one fails."""
+        for name in self.entries:
+            self._load(name)
+
     def origin(self, name: str) -> str:
         """Where a plug-in or a family comes from, as `module:object`."""
         return _origin(self.entries[name])

@@ -79,6 +79,7 @@ class VisionLanguageModel(nn.Module):
         for edit in self.text_edits:
             words, mask = edit(words, mask)
         if "side" in self.pet:
+            self.context.mask = mask
             encoded = self.pet["side"].encode(words, mask, visual)
         else:
             self.context.mask = joint = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)

@@ -8,7 +8,7 @@ methods:
   - {name: lora, rank: 8}                        # an option; a list is one value, never a sweep
   - {name: lora, sweep: {rank: [4, 16]}}         # one method per value (per combination, of several options)
 seeds: [0, 1]
-controls: {none: {}, text-only: {seeds: [0]}}    # or a list; seeds default to the grid's
+controls: {none: {}, text-only: {seeds: [0]}}    # also noise; or a list; seeds default to the grid's
 recipe: {epochs: 5}
 protocol: {nlvr2: {test: dev}}                   # per task, what differs from the published set-up
 overrides:                                       # later ones win

@@ -2,7 +2,7 @@
 
 Every modification hosted here is, at a site that reads X (B, T, d) and writes H (B, T, d),
 
-    H' = s · G(X, H + ΔH) ⊙ (H + ΔH)        ΔH = f(H)  (sequential)   or   f(X)  (parallel)
+    H' = s · G ⊙ (b · H + a · ΔH)        ΔH = f(H)  (sequential)   or   f(X)  (parallel),  G = g(X, Y, ΔH)
 
 A method expands to a `Design`: inserts (sites, ΔH, gate, scale), doors for what does not fit the equation, and
 selectors for what else trains.

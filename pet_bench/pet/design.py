@@ -47,7 +47,7 @@ class Part:
         kind, rest = value["kind"], {key: v for key, v in value.items() if key != "kind"}
         try:
             if kind not in cls.kinds:
-                list(METHODS)  # a method's own parts are known once it is imported
+                METHODS.load()  # a method's own parts are known once it is imported
             if kind not in cls.kinds:
                 raise unknown(cls.__name__.lower(), kind, cls.kinds)
             return validate(cls.kinds[kind], rest, f'{cls.__name__.lower()} "{kind}"')

@@ -158,8 +158,9 @@ def train(trial: Trial) -> None:
     losses = {task.name: task.loss for task in trial.data.tasks}
     trained = list(trained_parameters(model).values())
 
-    for door in trial.doors:
-        door.before_training(model, (batch.to(trial.device) for batch in joint.epoch(0)))
+    with trial.clock.timing("train"):
+        for door in trial.doors:
+            door.before_training(model, (batch.to(trial.device) for batch in joint.epoch(0)))
     model.train()
     for epoch in range(-(-total // len(joint))):
         seen: dict[str, list[float]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.errors import UserError
 from pet_bench.methods.lst import Side, fisher_importance
-from tests.tiny import TINY, tiny_batch, tiny_model
+from pet_bench.pet import Bottleneck, Design, Insert, SmallGate, attach, trained_parameters
+from tests.tiny import TASKS, TINY, tiny_batch, tiny_model
 
 families = pytest.mark.parametrize("family", TINY)
 
@@ -138,3 +140,123 @@ def test_training_begins_from_the_pruning_by_fisher_information(family):
 def test_a_width_that_does_not_divide():
     with pytest.raises(UserError, match="lst: d_model = 32 does not divide by the reduction 5"):
         tiny_model("bart", "lst", reduction=5)
+
+
+def logits(model, batch):
+    with torch.no_grad():
+        return model(**batch)
+
+
+@families
+def test_word_by_word(family):
+    """The cache holds all that the words before have left in both networks."""
+    model, batch = nudged(family), tiny_batch()
+    with torch.no_grad():
+        encoded = model.encode(batch["text"], batch["features"])
+        words, past, found = model.shift_right(batch["targets"]), None, []
+        for i in range(words.shape[1]):
+            out = model.lm(
+                encoder_outputs=encoded, attention_mask=encoded.mask, decoder_input_ids=words[:, i : i + 1],
+                past_key_values=past, use_cache=True,
+            )  # fmt: skip
+            past = out.past_key_values
+            found.append(out.logits)
+    torch.testing.assert_close(torch.cat(found, 1), logits(model, batch), atol=1e-4, rtol=1e-4)
+
+
+@families
+def test_nothing_is_left_of_a_pass(family):
+    """Neither of generation and training nor of a pass that failed half-way."""
+    model, batch = nudged(family), tiny_batch()
+    before = logits(model, batch)
+    model.generate(batch["text"], batch["features"], num_beams=3, max_length=6)
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch).float().sum().backward()
+    model.eval()
+    assert all(p.grad is not None for p in trained_parameters(model).values())
+
+    def fail(module, args):
+        raise RuntimeError
+
+    hook = model.pet["side"].decoder.blocks[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError):
+        model(**batch)
+    hook.remove()
+    assert torch.equal(logits(model, batch), before)
+
+
+@families
+def test_the_side_attends_as_the_backbone_does(family):
+    """Whatever the backbone is switched to later on: a mask that only one kernel can do without is never missing."""
+    fused, batch = nudged(family), tiny_batch()
+    model = tiny_model(family)
+    model.lm.set_attn_implementation("eager")
+    attach(model, Design(doors=(Side(reduction=4, init="random", samples=1),))).eval()
+    model.load_state_dict(fused.state_dict())
+    for kernel in ("eager", "sdpa", "eager"):
+        model.lm.set_attn_implementation(kernel)
+        torch.testing.assert_close(logits(model, batch), logits(fused, batch), atol=1e-4, rtol=1e-4)
+
+
+@families
+def test_a_copy_is_a_model_of_its_own(family):
+    model, batch = nudged(family), tiny_batch()
+    before, twin = logits(model, batch), copy.deepcopy(model)
+    assert torch.equal(logits(twin, batch), before)
+    with torch.no_grad():
+        twin.pet["side"].up.bias.add_(1.0)
+    assert not torch.allclose(logits(twin, batch), before, atol=1e-3)
+    assert torch.equal(logits(model, batch), before)
+
+
+@families
+def test_inserts_beside_it_know_the_mask(family):
+    """The backbone's encoder reads the text alone, and so do gates in it: padding does not matter."""
+    model, batch = tiny_model(family), tiny_batch()
+    gated = Insert(("encoder.ffn",), Bottleneck(4), gate=SmallGate(padding="masked"))
+    attach(model, Design(inserts=(gated,), doors=(Side(reduction=4, init="random", samples=1),)), TASKS).eval()
+    text, pad = batch["text"].clone(), model.lm.config.pad_token_id
+    text[:, 5:] = pad
+    short = batch | {"text": text[:, :5]}
+    torch.testing.assert_close(logits(model, batch | {"text": text}), logits(model, short), atol=1e-5, rtol=1e-5)
+
+
+def test_pruning_of_t5_by_hand():
+    """What q would keep, k outvotes; columns that are gone have no say."""
+    model = tiny_model("t5", "lst", init="random")
+    layer, side = model.lm.decoder.block[0].layer, model.pet["side"]
+    block, words = side.decoder.blocks[0].layer, model.lm.get_input_embeddings().weight
+    q, k, v, o = (layer[0].SelfAttention.get_submodule(name).weight for name in "qkvo")
+    rising = torch.arange(32.0)
+
+    def importance(weight):
+        found = torch.ones_like(weight)
+        if weight is words:
+            found *= rising  # the last eight columns
+        elif weight is q:
+            found *= 1 + rising[:, None]  # on its own: the last eight rows
+        elif weight is k:
+            found[:8] = 1e3  # with it: the first eight
+        elif weight is v:
+            found[8:] *= 1e-3
+            found[:, :24] = torch.flip(found[:, :24], (0,)) * 1e6  # columns that are gone have no say
+        elif weight is o:
+            found[::4] = 2.0
+        return found
+
+    side.prune(model, importance)
+    columns, rows, out = torch.arange(24, 32), torch.arange(8), torch.arange(0, 32, 4)
+    assert torch.equal(block[0].layer_norm.weight, layer[0].layer_norm.weight[columns])
+    for name, weight in {"q": q, "k": k, "v": v}.items():
+        assert torch.equal(block[0].SelfAttention.get_submodule(name).weight, weight[rows][:, columns])
+    assert torch.equal(block[0].SelfAttention.o.weight, o[out][:, rows])
+    table = layer[0].SelfAttention.relative_attention_bias.weight
+    assert torch.equal(block[0].SelfAttention.relative_attention_bias.weight, table)
+    # what cross-attention reads of the encoder are the columns selected last, too
+    assert torch.isin(block[1].EncDecAttention.k.weight, layer[1].EncDecAttention.k.weight[:, out]).all()
+
+
+def test_a_width_that_the_heads_do_not_divide():
+    with pytest.raises(UserError, match="lst: 4 heads do not divide the width 2"):
+        tiny_model("bart", "lst", reduction=16)

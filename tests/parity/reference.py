@@ -268,6 +268,14 @@ def model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
     return model
 
 
+def batch_of(fixture: Fixture, task: str) -> dict[str, Tensor]:
+    """The fixture's inputs for a task, images in their own dimension."""
+    batch = fixture.section("input.nlvr" if task == "nlvr" else "input.vqa")
+    if batch["vis_feats"].dim() == 3:
+        batch = batch | {"vis_feats": batch["vis_feats"][:, None], "boxes": batch["boxes"][:, None]}
+    return batch
+
+
 VISUAL = {
     "feat_embedding.0": "feature",
     "feat_embedding.1": "feature_norm",

@@ -12,8 +12,7 @@ from pet_bench.backbone import Backbone, build
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec, Visual
 from tests.conftest import SHARED
-from tests.parity.reference import TASKS, Fixture, method_of
-from tests.parity.test_parity import batch_of
+from tests.parity.reference import TASKS, Fixture, batch_of, method_of
 
 PATH = SHARED / "parity" / "dropout_trace.json"
 TRACES = json.loads(PATH.read_text()) if PATH.exists() else {}
