@@ -16,9 +16,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 from transformers.models.t5.modeling_t5 import T5Block
 
-from pet_bench.backbone.model import Encoded, VisionLanguageModel
 from pet_bench.errors import UserError
-from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.pet import Builder, Design, Door, Encoded, Method, VisionLanguageModel
 from pet_bench.spec import STRICT
 
 NARROWED = {

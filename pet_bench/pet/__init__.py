@@ -8,6 +8,7 @@ A method expands to a `Design`: inserts (sites, ΔH, gate, scale), doors for wha
 selectors for what else trains.
 """
 
+from pet_bench.backbone.model import Encoded, VisionLanguageModel
 from pet_bench.pet.attach import attach, count, load_trained, merge, save_trained, trained_parameters
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
 from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Place, part
@@ -23,6 +24,7 @@ __all__ = [
     "Design",
     "Difference",
     "Door",
+    "Encoded",
     "FactorBottleneck",
     "Gate",
     "Identity",
@@ -37,6 +39,7 @@ __all__ = [
     "Place",
     "SmallGate",
     "VectorGate",
+    "VisionLanguageModel",
     "WeightDecomposed",
     "attach",
     "build_method",

@@ -94,7 +94,11 @@ class Fixture:
 
     @classmethod
     def read(cls, path: Path) -> Fixture:
-        return cls(path.stem, json.loads(path.with_suffix(".json").read_text()), load_file(path))
+        return cls(path.stem, cls.about_of(path), load_file(path))
+
+    @staticmethod
+    def about_of(path: Path) -> dict[str, Any]:
+        return json.loads(path.with_suffix(".json").read_text())
 
     @property
     def family(self) -> str:
