@@ -355,7 +355,7 @@ class LST(Method):
 
     The backbone reads the text alone, h_l (B, L, d) are its layers' outputs, with zeros where the images are. Images
     pass through the side network only; its decoder's cross-attention reads its encoder. In the decoder [text; image]
-    is the words so far. The published recipe has weight decay 0.03.
+    is the words so far. The recipe has the published weight decay of 0.03.
 
     init: the side blocks start as a structured pruning of the backbone. From the embedding's d/reduction columns of
     largest importance on, every matrix keeps the columns selected last and its rows (1 of `reduction`) of largest
@@ -371,6 +371,7 @@ class LST(Method):
     source: ClassVar = "Ladder-Side-Tuning (Sung et al., NeurIPS 2022)"
     year: ClassVar = 2022
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
+    recipe: ClassVar = {"weight_decay": 0.03}
 
     reduction: int = Field(default=4, gt=1)
     init: Literal["fisher", "magnitude", "random"] = "fisher"

@@ -85,8 +85,8 @@ class TrialSpec:
     """One trial, resolved. `label` is how tables call the method (options that differ from its defaults shown).
 
     control "text-only" zeroes all visual features, in training and in testing; "noise" replaces each by standard normal
-    noise that is always the same. protocol: per task, the options that
-    were changed from the published set-up (a split's name, say), or by a method that has no task prompts.
+    noise that is always the same. protocol: per task, the options that were changed from the published set-up (a
+    split's name, say), or by a method that has no task prompts.
     """
 
     backbone: str

@@ -69,7 +69,18 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
         feeds = model.lm.get_submodule(paths.feeds.format(i=i)) if paths.feeds else None
         d_x = getattr(reader, "in_features", model.shape.d)
         d_h = feeds.in_features if feeds else getattr(writer, "out_features", model.shape.d)
-        place = Place(model, build.tasks, stack, i, site, writer, d_x, d_h, reader, feeds)
+        place = Place(
+            model,
+            build.tasks,
+            stack=stack,
+            layer=i,
+            site=site,
+            reader=reader,
+            writer=writer,
+            feeds=feeds,
+            d_x=d_x,
+            d_h=d_h,
+        )
         with torch.device(next(model.parameters()).device):
             inserted = Inserted(insert, place)
         node = model.pet
@@ -122,8 +133,7 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
             faults.add(f"{path} is merged already")
         else:
             folded[linear] = inserted.merged(*folded.get(linear, (linear.weight, linear.bias)))
-    others = [key for key in model.pet if key not in ("encoder", "decoder", "shared")]
-    for key in others:
+    for key in model.pet.keys() - {"encoder", "decoder", "shared"}:
         faults.add(f'"{key}" is no insert: it cannot be merged')
     faults.check()
     stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}

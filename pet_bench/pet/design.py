@@ -123,19 +123,19 @@ class ByTask(nn.Module):
 
 @dataclass(frozen=True)
 class Place(Builder):
-    """Where an insert is built: a site of one layer, the stock module that writes H and the widths of X and H there.
+    """Where an insert is built: a site of one layer, the stock modules that X goes into and H comes from, their widths.
 
-    reader: the module that X goes into. feeds: the projection that reads H, at hidden units.
+    feeds: the projection that reads H, at hidden units.
     """
 
     stack: str = ""
     layer: int = 0
     site: str = ""
+    reader: nn.Module | None = None
     writer: nn.Module | None = None
+    feeds: nn.Module | None = None
     d_x: int = 0
     d_h: int = 0
-    reader: nn.Module | None = None
-    feeds: nn.Module | None = None
 
 
 class Delta(Part, ABC):

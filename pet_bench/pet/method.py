@@ -35,7 +35,8 @@ class Method(ABC):
     """A PET method. Subclasses are pydantic dataclasses (frozen, no unknown options).
 
     name: the registry's and the command line's. source, year: where it was published. learning_rates: peak learning
-    rate by backbone name or, failing that, by family; where neither is there, the recipe must give one.
+    rate by backbone name or, failing that, by family; where neither is there, the recipe must give one. recipe: other
+    values of the published runs' recipe that are this method's own.
     identity_at_start: before training, the model's output is that of the untouched backbone. batch_invariant: an
     example's output does not depend on what it is batched with. Both are properties where options decide, so ask a
     built method. task_prompts: whether texts begin with the task's
@@ -47,6 +48,7 @@ class Method(ABC):
     source: ClassVar[str]
     year: ClassVar[int]
     learning_rates: ClassVar[dict[str, float]]
+    recipe: ClassVar[dict[str, Any]] = {}
     identity_at_start: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
     task_prompts: ClassVar[bool] = True

@@ -33,7 +33,7 @@ def resolve(
     protocol: dict[str, dict[str, Any]] | None = None,
 ) -> TrialSpec:
     """The resolved trial. Recipe values come, the later winning, from the published defaults, the backbone, the
-    method's learning rate, the suite and `recipe`; method options from the method's defaults on the
+    method, the suite and `recipe`; method options from the method's defaults on the
     backbone and the spec. Where the method has no task prompts, the prompt of every task for which `protocol` gives
     none is empty.
 
@@ -56,7 +56,7 @@ def resolve(
             built = build_method(method, shape)
     if shape and built:
         rate = built.learning_rate(shape)
-        given = source.recipe_values | ({} if rate is None else {"lr": rate})
+        given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
         with faults:
             if rate is None and "lr" not in recipe:
                 raise UserError(f'recipe: lr is missing: method "{method.name}" has none for {backbone}')

@@ -119,3 +119,10 @@ def test_each_fault_is_one_line(changes, message):
         trial(**changes)
     assert error.value.faults[0].startswith(message)
     assert "\n" not in error.value.faults[0]
+
+
+def test_a_methods_own_recipe_values():
+    """LST's weight decay is 0.03 (METHODS.md section 8), and what the user says wins."""
+    assert resolve("t5-base", MethodSpec("lst"), "image-text", 0).recipe.weight_decay == 0.03
+    assert resolve("t5-base", MethodSpec("lst"), "image-text", 0, recipe={"weight_decay": 0}).recipe.weight_decay == 0
+    assert resolve("t5-base", MethodSpec("lora"), "image-text", 0).recipe.weight_decay == 0.01
