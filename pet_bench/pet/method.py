@@ -36,11 +36,10 @@ class Method(ABC):
 
     name: the registry's and the command line's. source, year: where it was published. learning_rates: peak learning
     rate by backbone name or, failing that, by family; where neither is there, the recipe must give one. recipe: other
-    values of the published runs' recipe that are this method's own.
-    identity_at_start: before training, the model's output is that of the untouched backbone. batch_invariant: an
-    example's output does not depend on what it is batched with. Both are properties where options decide, so ask a
-    built method. task_prompts: whether texts begin with the task's
-    prompt ("vqa: "); an option where the published runs had none. differences: see `Difference`.
+    values of the published runs' recipe that are this method's own. identity_at_start: before training, the model's
+    output is that of the untouched backbone. batch_invariant: an example's output does not depend on what it is
+    batched with. Both are properties where options decide, so ask a built method. task_prompts: whether texts begin
+    with the task's prompt ("vqa: "); an option where the published runs had none. differences: see `Difference`.
     """
 
     plugin_kind: ClassVar[str] = "method"

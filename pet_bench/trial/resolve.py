@@ -33,9 +33,8 @@ def resolve(
     protocol: dict[str, dict[str, Any]] | None = None,
 ) -> TrialSpec:
     """The resolved trial. Recipe values come, the later winning, from the published defaults, the backbone, the
-    method, the suite and `recipe`; method options from the method's defaults on the
-    backbone and the spec. Where the method has no task prompts, the prompt of every task for which `protocol` gives
-    none is empty.
+    method, the suite and `recipe`; method options from the method's defaults on the backbone and the spec. Where the
+    method has no task prompts, the prompt of every task for which `protocol` gives none is empty.
 
     Raises UserError, with all faults together, for unknown names, options and recipe keys, values out of range, and
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
