@@ -36,10 +36,10 @@ DATA = [
     Entry(
         "task-prompts",
         "Methods are compared on the same text.",
-        "The runs of full fine-tuning (VL-PET repository) and HyperFormer have no task prompt in the text; a caption's "
-        "text is then empty.",
-        "As published: `full` and `hyperformer` empty the prompt of every task, and the resolved trial's protocol "
-        "says so.",
+        "On image-text, the runs of full fine-tuning (VL-PET repository), of HyperFormer and of VL-Adapters of every "
+        "task's own have no task prompt in the text; a caption's text is then empty.",
+        "As published: `full`, `hyperformer` and `vl-adapter` with `per_task: both` empty the prompts of the suite "
+        "`image-text`, and the resolved trial's protocol says so.",
         "Turn the methods' option on; or set one task's prompt in the protocol, which wins.",
         "METHODS.md 6; tests/trial/test_resolve.py::test_a_method_without_task_prompts_empties_them",
         "methods:\n  - {name: full, task_prompts: true}\n  - {name: hyperformer, task_prompts: true}",

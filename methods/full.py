@@ -14,7 +14,8 @@ from pet_bench.spec import STRICT
 class Full(Method):
     """Every parameter of the backbone and of the visual embedding trains; nothing is added.
 
-    task_prompts: the published BART runs leave the task's prompt ("vqa: ") out of the text (METHODS.md section 6).
+    task_prompts: whether texts begin with the task's prompt ("vqa: "). None is as published: not in the suite
+    image-text (METHODS.md section 6).
     """
 
     name: ClassVar = "full"
@@ -22,8 +23,9 @@ class Full(Method):
     year: ClassVar = 2021
     learning_rates: ClassVar = {"bart": 1e-4, "t5": 1e-4, "mini-bart": 2e-3, "mini-t5": 2e-3}
     identity_at_start: ClassVar = True
+    promptless: ClassVar = ("image-text",)
 
-    task_prompts: bool = False
+    task_prompts: bool | None = None
 
     def design(self, shape):
         return Design(train=("all",))

@@ -112,13 +112,15 @@ class HyperFormer(Method):
 
     t is the task's vector; each stack has its own U, layer embeddings, and Q, K for each place and direction.
     bottleneck: r, d/8. projected: width of e. embedding: of t and layer_l. hidden: rows of U_1. norms: layer norms of
-    encoder and decoder train too. task_prompts: the published runs name the task by its vector alone, and leave the
-    prompt ("vqa: ") out of the text. On T5 there was no published run; norms stay frozen there, as VL-Adapter's do.
+    encoder and decoder train too. task_prompts: whether texts begin with the task's prompt ("vqa: "); None is as
+    published: in the suite image-text the task's vector alone names it. On T5 there was no published run; norms stay
+    frozen there, as VL-Adapter's do.
     """
 
     name: ClassVar = "hyperformer"
     source: ClassVar = "HyperFormer (Karimi Mahabadi et al., ACL 2021); settings of VL-PET Table 2"
     year: ClassVar = 2021
+    promptless: ClassVar = ("image-text",)
     learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 2e-3, "mini-t5": 2e-3}
 
     bottleneck: int = Field(gt=0)
@@ -126,7 +128,7 @@ class HyperFormer(Method):
     projected: int = Field(default=8, gt=0)
     embedding: int = Field(default=512, gt=0)
     hidden: int = Field(default=128, gt=0)
-    task_prompts: bool = False
+    task_prompts: bool | None = None
 
     @classmethod
     def defaults(cls, shape):

@@ -19,8 +19,9 @@ class VLAdapter(Method):
 
     bottleneck: r; d/8 on BART (VL-PET repository), d/4 on T5 (Ladder-Side-Tuning repository). per_task: "none" shares
     the adapters among the tasks ("single", the published tables), "both" gives every task its own ("multiple"), "down"
-    or "up" one of the two layers ("half-shared"). norm_before, norm_after: a layer norm around the adapter. norms:
-    layer norms of encoder and decoder train too.
+    or "up" one of the two layers ("half-shared"). task_prompts: whether texts begin with the task's prompt ("vqa: ");
+    None is as published: not where every task has its own adapters, in the suite image-text. norm_before, norm_after:
+    a layer norm around the adapter. norms: layer norms of encoder and decoder train too.
     """
 
     name: ClassVar = "vl-adapter"
@@ -39,8 +40,13 @@ class VLAdapter(Method):
     bottleneck: int = Field(gt=0)
     norms: bool
     per_task: Literal["none", "both", "down", "up"] = "none"
+    task_prompts: bool | None = None
     norm_before: bool = False
     norm_after: bool = False
+
+    @property
+    def promptless(self):
+        return ("image-text",) if self.per_task == "both" else ()
 
     @classmethod
     def defaults(cls, shape):

@@ -39,7 +39,8 @@ class Method(ABC):
     values of the published runs' recipe that are this method's own. identity_at_start: before training, the model's
     output is that of the untouched backbone. batch_invariant: an example's output does not depend on what it is
     batched with. Both are properties where options decide, so ask a built method. task_prompts: whether texts begin
-    with the task's prompt ("vqa: "); an option where the published runs had none. differences: see `Difference`.
+    with the task's prompt ("vqa: "); None: unless the suite is among `promptless`, those whose published runs of this
+    method had none. differences: see `Difference`.
     """
 
     plugin_kind: ClassVar[str] = "method"
@@ -50,7 +51,8 @@ class Method(ABC):
     recipe: ClassVar[dict[str, Any]] = {}
     identity_at_start: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
-    task_prompts: ClassVar[bool] = True
+    task_prompts: ClassVar[bool | None] = None
+    promptless: ClassVar[tuple[str, ...]] = ()
     differences: ClassVar[tuple[Difference, ...]] = ()
 
     @classmethod
@@ -62,6 +64,10 @@ class Method(ABC):
     def learning_rate(cls, shape: Shape) -> float | None:
         """The published peak learning rate, or None where the source has none."""
         return cls.learning_rates.get(shape.backbone, cls.learning_rates.get(shape.family))
+
+    def has_prompts(self, suite: str) -> bool:
+        """Whether the texts of a suite (`image-text`, or `image-text/vqa` for a part) begin with the task's prompt."""
+        return suite.split("/")[0] not in self.promptless if self.task_prompts is None else self.task_prompts
 
     def behaviour(self, shape: Shape) -> dict[str, str]:
         """Name of each difference that matters here → "published", "intended", or the option's own value."""

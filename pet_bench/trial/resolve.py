@@ -34,7 +34,7 @@ def resolve(
 ) -> TrialSpec:
     """The resolved trial. Recipe values come, the later winning, from the published defaults, the backbone, the
     method, the suite and `recipe`; method options from the method's defaults on the backbone and the spec. Where the
-    method has no task prompts, the prompt of every task for which `protocol` gives none is empty.
+    method has no task prompts in this suite, the prompt of every task for which `protocol` gives none is empty.
 
     Raises UserError, with all faults together, for unknown names, options and recipe keys, values out of range, and
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
@@ -65,7 +65,7 @@ def resolve(
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))
     faults.check()
 
-    if not built.task_prompts:
+    if not built.has_prompts(suite):
         protocol = {task: {"prompt": ""} | protocol.get(task, {}) for task in chosen.tasks}
     resolved = default_spec(built)
     defaults = default_spec(build_method(MethodSpec(method.name), shape)) if method.options else resolved

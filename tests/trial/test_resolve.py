@@ -50,7 +50,7 @@ def test_the_published_options_are_the_default(backbone, method, options):
 
 @pytest.mark.parametrize("method", ["full", "hyperformer"])
 def test_a_method_without_task_prompts_empties_them(method):
-    """METHODS.md section 6: these published runs had no task prompt in the text."""
+    """METHODS.md section 6, TASKS.md 0.4: these published runs on image-text had no task prompt in the text."""
     tasks = ("vqa", "gqa", "nlvr2", "coco-caption")
     spec = trial(method=method, protocol={"vqa": {"scorer": "2021"}, "gqa": {"prompt": "gqa: "}})
     assert spec.protocol == {
@@ -64,7 +64,9 @@ def test_a_method_without_task_prompts_empties_them(method):
     assert prompted.label == f"{method}(task_prompts=True)"
     written = trial(method={"name": method, "task_prompts": True}, protocol={task: {"prompt": ""} for task in tasks})
     assert written.protocol == trial(method=method).protocol
-    assert trial().protocol == {}
+    assert trial(backbone="mini-bart", method=method, suite="mini-image-text").protocol == {}
+    assert trial().protocol == trial(method="vl-adapter").protocol == {}
+    assert trial(method={"name": "vl-adapter", "per_task": "both"}).protocol == {t: {"prompt": ""} for t in tasks}
 
 
 def test_id_changes_exactly_with_the_trial():

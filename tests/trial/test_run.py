@@ -42,7 +42,11 @@ def test_from_spec_to_result(backbone, mini_trial, runtime):
 
 
 def test_without_task_prompts(mini_trial, runtime):
-    spec = mini_trial("hyperformer", suite="mini-image-text/vqa+coco-caption", recipe={"max_steps": 2})
+    spec = mini_trial(
+        {"name": "hyperformer", "task_prompts": False},
+        suite="mini-image-text/vqa+coco-caption",
+        recipe={"max_steps": 2},
+    )
     data = read_data(spec, runtime)
     texts = {task: {e.text for part in parts.values() for e in part} for task, parts in data.examples.items()}
     assert texts["coco-caption"] == {""}
