@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import fields
+from typing import Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Design, Door, Insert, Method, SmallGate, part
-from pet_bench.spec import STRICT
+from pet_bench.pet import Design, Door, Insert, Method, Part, SmallGate, part
+from pet_bench.spec import STRICT, plain
+
+
+def _told(part: Any, *left_out: str) -> str:
+    """`bottleneck(width=4), reads=input`: a part's fields that are not their defaults."""
+    told = []
+    for option in fields(part):
+        value, default = getattr(part, option.name), getattr(option.default, "default", option.default)
+        if isinstance(value, Part):
+            inner = _told(value)
+            told.append(f"{value.kind}({inner})" if inner else value.kind)
+        elif option.name not in left_out and value != default:
+            told.append(f"{option.name}={plain(value)}")
+    return ", ".join(told)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,6 +50,13 @@ class WrittenOut(Method):
     @property
     def batch_invariant(self):
         return not any(isinstance(insert.gate, SmallGate) for insert in self.inserts)
+
+    def label(self, changed):
+        """Every insert as its sites and what is not the default there."""
+        inserts = [f"{'+'.join(insert.sites)}: {_told(insert, 'sites')}" for insert in self.inserts]
+        doors = [f"{door.kind}({_told(door)})" for door in self.doors]
+        train = [f"train={plain(self.train)}"] if "train" in changed else []
+        return f"{self.name}({'; '.join(inserts + doors + train)})" if changed else self.name
 
     def design(self, shape):
         return Design(self.inserts, self.train, self.doors)

@@ -76,8 +76,17 @@ class MethodSpec:
         raise UserError(f"a method is a name or a mapping with a name, found {value!r}")
 
     def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        options = ", ".join(f"{key}={plain(value)}" for key, value in sorted(self.options.items()))
         return f"{self.name}({options})" if options else self.name
+
+
+def plain(value: Any) -> str:
+    """A value as a grid file's author would write it: `{cross_attn.value: replace}`."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(plain, value)) + "]"
+    return str(value)
 
 
 @dataclass(frozen=True, config=STRICT)

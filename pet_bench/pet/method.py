@@ -69,6 +69,10 @@ class Method(ABC):
         """Whether the texts of a suite (`image-text`, or `image-text/vqa` for a part) begin with the task's prompt."""
         return suite.split("/")[0] not in self.promptless if self.task_prompts is None else self.task_prompts
 
+    def label(self, changed: dict[str, Any]) -> str:
+        """How tables call the method with these options changed from their defaults."""
+        return str(MethodSpec(self.name, changed))
+
     def behaviour(self, shape: Shape) -> dict[str, str]:
         """Name of each difference that matters here → "published", "intended", or the option's own value."""
         found = {}

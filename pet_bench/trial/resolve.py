@@ -80,5 +80,5 @@ def resolve(
         recipe=full,
         control=control,
         protocol={task: options for task, options in protocol.items() if options},
-        label=str(MethodSpec(method.name, changed)),
+        label=built.label(changed),
     )

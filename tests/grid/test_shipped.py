@@ -28,5 +28,8 @@ def test_options_and_whole_designs_in_a_grid_file(tmp_path):
     )
     first, second = load(path).trials()
     assert first.label == "vl-pet-large(gate=none, heads=8)"
+    assert (
+        second.label == "design(decoder.ffn.hidden: vector(init=one); decoder.head: bottleneck(width=4), reads=input)"
+    )
     assert second.method.options["inserts"][0]["gate"]["init"] == "one"
     check_designs([first, second])
