@@ -133,7 +133,7 @@ def show(
     from rich.markup import escape
     from rich.table import Table
 
-    from pet_bench.spec import MethodSpec
+    from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
     found = describe(MethodSpec(method, dict(map(_key_value, option or []))), backbone, suite)
@@ -141,7 +141,7 @@ def show(
     console.print(f"[bold]{escape(str(method))}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
     console.print(escape(found.doc), soft_wrap=True)
     rows = {
-        "options": [f"{key} = {value}" for key, value in found.options.items()],
+        "options": [f"{key} = {plain(value)}" for key, value in found.options.items()],
         "inserts": [f"{formula}   at {', '.join(sites)}" for sites, formula in found.inserts],
         "doors": found.doors,
         "trains also": list(found.train),
