@@ -47,8 +47,10 @@ class BitFit(Method):
     """Every bias of the backbone trains: y = W x + b, y = norm(x) + b.
 
     added: biases are added where there are none (T5: to q, k, v, o, wi, wo, every RMS norm and the output layer; the
-    Ladder-Side-Tuning repository). zero_init: the added ones start at 0. BART's have always been there; among them
-    are those of the key projections, whose gradient is zero in exact arithmetic (METHODS.md section 10, 11).
+    Ladder-Side-Tuning repository). zero_init: the added ones start at 0, so that the model starts as the pre-trained
+    one; in the published runs those of attentions and output layer start at random. BART's have always been there;
+    among them are those of the key projections, whose gradient is zero in exact arithmetic (METHODS.md section 10,
+    11).
     """
 
     name: ClassVar = "bitfit"

@@ -18,9 +18,10 @@ class Compacter(Method):
 
         PHM(x) = x M + b,  M = Σ_i A_i ⊗ W_i,  A (n, n, n), W (n, d_in/n, d_out/n)
 
-    bottleneck: r, d/8. n: hypercomplex division, 2 in the VL-PET runs. rank: of the two factors of each W_i; None, as
-    in those runs: not factorised. shared_rule: one A for all adapters. per_task as in `vl-adapter`. norms: layer norms
-    of encoder and decoder train too. On T5 there was no published run: norms stay frozen there, as VL-Adapter's do.
+    bottleneck: r, d/8. n: hypercomplex division, 2 in the VL-PET runs. rank: of the two factors of each W_i, 1 in the
+    paper; None, as in those runs: not factorised. shared_rule: one A for all adapters, as in the paper; in those runs
+    every layer has its own. per_task as in `vl-adapter`. norms: layer norms of encoder and decoder train too. On T5
+    there was no published run: norms stay frozen there, as VL-Adapter's do.
     """
 
     name: ClassVar = "compacter"

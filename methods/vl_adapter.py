@@ -21,7 +21,8 @@ class VLAdapter(Method):
     the adapters among the tasks ("single", the published tables), "both" gives every task its own ("multiple"), "down"
     or "up" one of the two layers ("half-shared"). task_prompts: whether texts begin with the task's prompt ("vqa: ");
     None is as published: not where every task has its own adapters, in the suite image-text. norm_before, norm_after:
-    a layer norm around the adapter. norms: layer norms of encoder and decoder train too.
+    a layer norm around the adapter. norms: layer norms of encoder and decoder train too: as published on BART, as
+    meant on T5, whose published runs trained none by mistake and whose default is False.
     """
 
     name: ClassVar = "vl-adapter"

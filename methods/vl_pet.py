@@ -53,7 +53,9 @@ class VLPET(Method):
     "ia3-add" H' = (1 + v) ⊙ H.
     Gate. gate and gate_width, r_g of the large one: at the encoder's sub-layers; value_gate, value_gate_width:
     everywhere else; gating: multiply by the gate, add it, or multiply "base", H alone; norm: a layer or l2
-    normalisation of Y. "delta" is the gate in place of the module, σ(ΔH). gate_sigmoid, gate_padding: `differences`.
+    normalisation of Y. "delta" is the gate in place of the module, σ(ΔH). gate_padding: padded positions count in the
+    small gate's mean ("counted", as published) or not ("masked", as meant). gate_sigmoid: middle Y is σ(g), as the
+    paper has it, instead of 1 + g, as published.
     Scale. scale: s (1 on BART, 0.3 on T5; it multiplies H too, not only what was added); delta_scale: a; base_scale:
     b: at the encoder's sub-layers; value_scale: a everywhere else; value_residual: V ← E + V in the cross-attention.
     Start. module_init, gate_init, value_init: "zero" sets the last layer to 0 (the published T5 runs, where every

@@ -24,7 +24,8 @@ class EnhancedVLAdapter(VLPET):
 class EnhancedCompacter(VLPET):
     """Compacter's hypercomplex adapter, gated as in VL-PET; the light decoder's modules are hypercomplex too.
 
-    The gate stays dense. The widths are Compacter's: 96 at d = 768, on both backbones.
+    The gate stays dense. The widths are Compacter's: 96 at d = 768, on both backbones. The released code builds plain
+    adapters for these settings (module and value_module "bottleneck"); the published percentages need "phm".
     """
 
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), Table 9, on Compacter (Karimi Mahabadi et al., NeurIPS 2021)"
