@@ -79,6 +79,17 @@ def medoid(captions: Sequence[str], sample: int = 20_000) -> str:
     return captions[closeness.index(max(closeness))]
 
 
+def with_captions(
+    metric: str, predictions: dict[str, str], examples: Sequence[Scorable]
+) -> list[tuple[str, Scorable, list[str]]]:
+    """(prediction, example, its tokenised reference captions); raises UserError where an example has none."""
+    pairs = paired(metric, predictions, examples)
+    bare = [example.id for example in examples if not example.references["captions"]]
+    if bare:
+        raise UserError(f"{metric}: {len(bare)} examples have no reference caption, the first is {bare[0]!r}")
+    return [(text, example, [tokenize(c) for c in example.references["captions"]]) for text, example in pairs]
+
+
 class CIDEr:
     """CIDEr-D with σ = 6 over n = 1..4, on text tokenised by `pet_bench.metrics.ptb`.
 
@@ -90,13 +101,7 @@ class CIDEr:
     name = "cider"
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
-        pairs = paired(self.name, predictions, examples)
-        bare = [example.id for example in examples if not example.references["captions"]]
-        if bare:
-            raise UserError(f"{self.name}: {len(bare)} examples have no reference caption, the first is {bare[0]!r}")
-        scores = cider_d(
-            [tokenize(prediction) for prediction, _ in pairs],
-            [[tokenize(caption) for caption in example.references["captions"]] for _, example in pairs],
-        )
-        per_example = {e.id: 100.0 * score for (_, e), score in zip(pairs, scores, strict=True)}
+        pairs = with_captions(self.name, predictions, examples)
+        scores = cider_d([tokenize(prediction) for prediction, _, _ in pairs], [captions for _, _, captions in pairs])
+        per_example = {e.id: 100.0 * score for (_, e, _), score in zip(pairs, scores, strict=True)}
         return Scores({"CIDEr": mean(list(per_example.values()))}, per_example)

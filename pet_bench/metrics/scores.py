@@ -18,7 +18,7 @@ class Scorable(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores × 100. The first of `values` is the primary one: the mean of `per_example`, unrounded."""
+    """Scores × 100, unrounded. The first of `values` is the primary one: the mean of `per_example`, but for BLEU."""
 
     values: dict[str, float]
     per_example: dict[str, float]
