@@ -8,14 +8,14 @@ from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 
 
 class MultipleChoiceAccuracy:
-    """Share of predictions that equal the right choice. An example's references: `{"label": the right choice}`."""
+    """Share of predictions that equal the right choice. An example's references: `{"answer": the right choice}`."""
 
     plugin_kind = "metric"
     name = "multiple-choice-accuracy"
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example = {
-            example.id: 100.0 * (prediction == example.references["label"])
+            example.id: 100.0 * (prediction == example.references["answer"])
             for prediction, example in paired(self.name, predictions, examples)
         }
         return Scores({"accuracy": mean(list(per_example.values()))}, per_example)
