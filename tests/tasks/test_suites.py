@@ -52,9 +52,9 @@ def test_unknown_names(name, said):
         suite_by_name(name)
 
 
-def test_a_video_task_has_no_reader_yet():
-    with pytest.raises(UserError, match='unknown task "tvqa"'):
-        TASKS.get(suite_by_name("video-text").tasks[0])
+@pytest.mark.parametrize("suite", SUITES.names())
+def test_every_task_of_a_suite_has_a_reader(suite):
+    assert all(TASKS.get(task).name == task for task in suite_by_name(suite).tasks)
 
 
 def test_the_mini_world_is_drawn_once_into_the_cache(tmp_path, monkeypatch):

@@ -112,7 +112,6 @@ def test_all_faults_at_once():
         ({"method": {"name": "lora", "rank": 0}}, 'method "lora": rank: Input should be greater than 0, found 0'),
         ({"protocol": {"gqa": {"promt": "gqa: "}}}, 'unknown task "gqa" key "promt": did you mean "prompt"'),
         ({"protocol": {"tvqa": {}}}, 'unknown task in protocol "tvqa"'),
-        ({"suite": "video-text"}, 'unknown task "tvqa"'),
         ({"suite": "image-text/vqa+tvc"}, 'unknown task of suite image-text "tvc"'),
     ],
 )

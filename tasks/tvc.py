@@ -1,0 +1,40 @@
+"""TVC: descriptions of moments in clips of television shows (Lei et al., ECCV 2020), as VALUE released them.
+
+Files, as in a VL-Adapter workspace: `video/ann/tvc/tvc_<split>_release.jsonl`, `video/ann/tv_subtitles.jsonl`,
+`video/vis_features/tv/clip-vit/<clip>.npz`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from pet_bench.data.clips import Description, DescriptionTask
+from pet_bench.spec import STRICT
+
+
+class Row(TypedDict):
+    clip_id: int
+    vid_name: str
+    ts: list[int | float]
+    descs: list[Description]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TVC(DescriptionTask):
+    """Two descriptions a moment in training, four in validation."""
+
+    name: ClassVar = "tvc"
+    folder: ClassVar = "tv"
+    row: ClassVar = Row
+
+    prompt: str = "tvc: "
+
+    def annotations(self, root: Path, name: str) -> Path:
+        return root / "video" / "ann" / "tvc" / f"tvc_{name}_release.jsonl"
+
+    def text(self, row, spoken):
+        return f"[Subs] {spoken} [TS] ({row['ts']}) {self.prompt}"
