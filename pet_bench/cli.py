@@ -15,6 +15,7 @@ from pet_bench.errors import Faults, UserError, unknown
 if TYPE_CHECKING:
     from pet_bench.grid.spec import Grid
     from pet_bench.spec import TrialSpec
+    from pet_bench.trial.score import Scored
 
 app = typer.Typer(
     name="pet-bench",
@@ -35,6 +36,10 @@ class Kind(StrEnum):
 
 class Format(StrEnum):
     TABLE, CSV, JSON = "table", "csv", "json"
+
+
+class ScoreFormat(StrEnum):
+    TABLE, JSON = "table", "json"
 
 
 class Executor(StrEnum):
@@ -391,6 +396,87 @@ def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     written += score_vs_parameters(table, folder / "report" / "score_vs_parameters.png")
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+@app.command(
+    epilog=_examples(
+        "pet-bench score results/demo/0123456789ab.json",
+        "pet-bench score results/full/0123456789ab.json --data ~/datasets",
+        "pet-bench score --metric cider captions.json --format json",
+        "pet-bench score --metric vqa-accuracy results.json --annotations v2_mscoco_val2014_annotations.json",
+        "pet-bench score --metric nlvr-accuracy predictions.csv --annotations dev.json",
+        "pet-bench score --metric multiple-choice-accuracy answers.json --annotations tvqa_val.jsonl",
+    )
+)
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A trial's result, or with --metric predictions.")],
+    metric: Annotated[str | None, typer.Option(help="Score predictions of any origin with this metric.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="With --metric: the data set's official answers.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="With --metric: version=2021, tokenizer=java; repeatable."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Of a result: root folder of the datasets, as for run.")] = None,
+    format: Annotated[ScoreFormat, typer.Option(help="What to print; json also has each example's score.")] = (
+        ScoreFormat.TABLE
+    ),
+    plugin: Plugins = None,
+) -> None:
+    """Score a trial's saved predictions again, or anybody's predictions.
+
+    Captions: a list of {id, prediction, references}. vqa-accuracy: the official results and annotations. exact-match:
+    GQA's official results and questions. nlvr-accuracy: the official CSV (identifier,prediction) and annotations.
+    multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and answer_idx or again {id: answer}.
+    """
+    _load_plugins(plugin)
+    from pet_bench.trial.score import score_file, score_trial
+
+    if metric:
+        if data:
+            raise UserError("--data is for scoring a trial's result, without --metric")
+        found = [score_file(metric, file, annotations, dict(map(_option, set_ or [])))]
+    elif annotations or set_:
+        raise UserError("--annotations and --set are for scoring with --metric NAME; a result knows its tasks")
+    else:
+        found = score_trial(file, data)
+    if format == ScoreFormat.JSON:
+        print(json.dumps([one.to_dict() for one in found] if not metric else found[0].to_dict(), indent=1))
+        return
+
+    from rich.console import Console
+
+    for view in _score_views(found):
+        Console().print(view)
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f'--set takes OPTION=VALUE, found "{text}"')
+    return key, value
+
+
+def _score_views(found: list[Scored]) -> list[Any]:
+    """Tables of the scores, beside those of a result where it has them, and of their breakdowns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    recorded = any(one.old is not None for one in found)
+    scores = Table("task" if recorded else "metric", "score", box=None, pad_edge=False)
+    for column in (("recorded",) if recorded else ()) + ("now", "examples"):
+        scores.add_column(column, justify="right")
+    parts = Table("task" if recorded else "metric", "by", "value", box=None, pad_edge=False)
+    for column in ("now", "examples"):
+        parts.add_column(column, justify="right")
+    for one in found:
+        columns = ([one.old] if recorded else []) + [one.scores.values]
+        for name in dict.fromkeys(name for column in columns for name in column):
+            numbers = (f"{column[name]:.4f}" if name in column else "–" for column in columns)
+            scores.add_row(one.what, escape(name), *numbers, str(one.n))
+        for group, values in one.breakdowns.items():
+            for value, (mean, n) in values.items():
+                parts.add_row(one.what, group, escape(value), f"{mean:.2f}", str(n))
+    return [scores, "", parts] if parts.row_count else [scores]
 
 
 @data_app.command(epilog=_examples("pet-bench data mini mini-data"))

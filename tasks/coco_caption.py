@@ -13,10 +13,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
+from pet_bench.data.captions import CaptionTask
 from pet_bench.data.rows import read_json, shown
-from pet_bench.data.task import Example, Generate, OptionalSplit, Split, Task
+from pet_bench.data.task import Example, Generate, OptionalSplit, Split
 from pet_bench.errors import unknown
 from pet_bench.metrics.cider import medoid
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 
@@ -36,7 +38,7 @@ class Captions(TypedDict):
 
 
 @dataclass(frozen=True, config=STRICT)
-class CocoCaption(Task):
+class CocoCaption(CaptionTask):
     """The prompt is the whole text. Training has an example per caption, validation and testing one per image.
 
     max_length: of generated captions, special tokens included.
@@ -47,7 +49,10 @@ class CocoCaption(Task):
     max_text: ClassVar = 40
     max_target: ClassVar = 40
     batch_ratio: ClassVar = 50 / 60
-    metric: ClassVar = "cider"
+    origins: ClassVar = {
+        "COCO/dataset_coco.json": "VL-Adapter's data package, folder COCO; or Karpathy's caption_datasets.zip",
+        "COCO/clip_features": "VL-Adapter's data package, folder COCO; CLIP RN101 grids of COCO train2014 and val2014",
+    }
 
     prompt: str = "caption: "
     train: str = "train+restval"
@@ -68,9 +73,15 @@ class CocoCaption(Task):
         chosen = [image for image in images if image["split"] == name]
         if not chosen:
             raise unknown(f"{self.name} split in {path}", name, {image["split"] for image in images})
-        bare = [image["filename"] for image in chosen if not image["sentences"]]
+        bare = [f"{image['filename']} has no captions" for image in chosen if not image["sentences"]]
+        bare += [
+            f"{image['filename']} has an empty caption (sentences.row {i}.raw)"
+            for image in chosen
+            for i, sentence in enumerate(image["sentences"])
+            if not sentence["raw"].strip()
+        ]
         if bare:
-            raise shown((f"{self.name}: {path}: {name} has no captions" for name in bare), f"{self.name}: {path}")
+            raise shown((f"{self.name}: {path}: {fault}" for fault in bare), f"{self.name}: {path}")
         for image in chosen:
             captions = [sentence["raw"].strip() for sentence in image["sentences"]]
             key, images = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)
@@ -78,7 +89,8 @@ class CocoCaption(Task):
                 for i, caption in enumerate(captions):
                     yield Example(f"{key}-{i}", self.prompt, images, ((caption, 1.0),))
             else:
-                yield Example(key, self.prompt, images, ((captions[0], 1.0),), {"captions": captions})
+                groups = {"length": length_group(*captions)}
+                yield Example(key, self.prompt, images, ((captions[0], 1.0),), {"captions": captions}, groups=groups)
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
         """The medoid of the training captions, since few captions occur twice."""

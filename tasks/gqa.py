@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NotRequired
 
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import read_json, starts_with
+from pet_bench.data.rows import SoftLabel, read_json, starts_with
+from pet_bench.data.submissions import GQATypes
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 
@@ -23,17 +25,21 @@ class Row(TypedDict):
     question_id: str | int
     img_id: str
     sent: str
-    label: dict[str, float]
+    label: SoftLabel
+    types: NotRequired[GQATypes]
 
 
 class OfficialRow(TypedDict):
     imageId: str
     question: str
     answer: str
+    types: NotRequired[GQATypes]
 
 
 def from_official(key: str, row: OfficialRow) -> Row:
-    return {"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": {row["answer"]: 1.0}}
+    types = {"types": row["types"]} if "types" in row else {}
+    label = {row["answer"]: 1.0}
+    return {"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": label, **types}
 
 
 def kind_of(question: str) -> str:
@@ -41,6 +47,11 @@ def kind_of(question: str) -> str:
     words = question.lower().rstrip("?").split()
     choices = [f"{words[i - 1]} or {words[i + 1]}" for i in range(1, len(words) - 1) if words[i] == "or"]
     return " ".join(words[:2] + choices)
+
+
+def groups_of(row: Row) -> dict[str, str]:
+    types = {f"{key} type": value for key, value in row.get("types", {}).items()}
+    return {**types, "length": length_group(row["sent"])}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -54,6 +65,12 @@ class GQA(Task):
     max_text: ClassVar = 20
     batch_ratio: ClassVar = 100 / 60
     metric: ClassVar = "exact-match"
+    origins: ClassVar = {
+        "GQA/*_balanced_questions.json": "the GQA download page, Questions 1.2, balanced",
+        "GQA/*.json": "VL-Adapter's data package, folder GQA",
+        "VG/clip_features": "VL-Adapter's data package, folder VG; CLIP RN101 grids of the Visual Genome images",
+        "GQA/clip_features": "VL-Adapter's data package, folder GQA; CLIP RN101 grids of the GQA testdev images",
+    }
 
     prompt: str = "gpa: "
     train: str = "train+valid"
@@ -78,4 +95,5 @@ class GQA(Task):
                 targets=tuple((answer, score) for answer, score in row["label"].items() if answer),
                 references={"label": row["label"]},
                 kind=kind_of(row["sent"]),
+                groups={} if split == "train" else groups_of(row),
             )

@@ -17,6 +17,8 @@ from typing_extensions import TypedDict
 from pet_bench.data.rows import read_json, read_json_lines, starts_with
 from pet_bench.data.task import Choose, Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
+from pet_bench.metrics.nlvr_accuracy import sentence_of
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 ANSWERS = ("true", "false")
@@ -42,12 +44,6 @@ def from_official(row: OfficialRow) -> Row:
     return {"identifier": row["identifier"], "label": int(row["label"] == "True"), "sent": row["sentence"], **images}
 
 
-def sentence_of(identifier: str) -> str:
-    """The key that all image pairs of one sentence share: the identifier without its third field."""
-    split, group, _, sentence = identifier.split("-")
-    return f"{split}-{group}--{sentence}"
-
-
 @dataclass(frozen=True, config=STRICT)
 class NLVR2(Task):
     """True or false, by comparing the two words after one decoder pass. The text is never cut."""
@@ -56,6 +52,10 @@ class NLVR2(Task):
     batch_ratio: ClassVar = 20 / 60
     decoding: ClassVar = Choose(ANSWERS)
     metric: ClassVar = "nlvr-accuracy"
+    origins: ClassVar = {
+        "nlvr/*.json": "VL-Adapter's data package, folder nlvr; or nlvr2/data of lil-lab/nlvr (dev, test1)",
+        "nlvr/clip_features": "VL-Adapter's data package, folder nlvr; the photographs on request, see lil-lab/nlvr",
+    }
 
     prompt: str = "nlvr: "
     train: str = "train"
@@ -82,4 +82,5 @@ class NLVR2(Task):
                 images=(f"nlvr/{row['img0']}", f"nlvr/{row['img1']}"),
                 targets=((answer, 1.0),),
                 references={"label": answer, "group": sentence_of(key)},
+                groups={"length": length_group(row["sent"])},
             )

@@ -21,6 +21,7 @@ from pet_bench.data.patches import patches
 from pet_bench.data.rows import read_json_lines, shown
 from pet_bench.data.task import Choose, Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 SIZE = (400, 100)
@@ -46,6 +47,7 @@ class NLVRv1(Task):
     name: ClassVar = "nlvr-v1"
     decoding: ClassVar = Choose(("true", "false"))
     metric: ClassVar = "nlvr-accuracy"
+    origins: ClassVar = {"*": "the lil-lab/nlvr repository, folder nlvr (annotations and images)"}
 
     prompt: str = "nlvr: "
     train: str = "train"
@@ -82,6 +84,7 @@ class NLVRv1(Task):
                     images=tuple(f"{key}#{box}" for box in range(len(BOXES))),
                     targets=((row["label"], 1.0),),
                     references={"label": row["label"], "group": f"{name}-{row['identifier'].split('-')[0]}"},
+                    groups={"length": length_group(row["sentence"])},
                 )
 
     def feature_path(self, root: Path | str, key: str) -> Path:

@@ -13,16 +13,17 @@ from typing import Any, ClassVar, Literal, NotRequired
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import read_json, shown
+from pet_bench.data.rows import SoftLabel, read_json, shown
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 
 class Row(TypedDict):
     question_id: int | str
     img_id: str
-    label: dict[str, float]
+    label: SoftLabel
     sent: NotRequired[str]
     question: NotRequired[str]
     question_type: NotRequired[str]
@@ -55,6 +56,11 @@ class VQA(Task):
     max_text: ClassVar = 20
     max_target: ClassVar = 10
     metric: ClassVar = "vqa-accuracy"
+    origins: ClassVar = {
+        "vqa/karpathy_*.json": "VL-Adapter's data package, folder vqa",
+        "vqa/v2_mscoco_*.json": "the VQA download page (visualqa.org), VQA Annotations of Balanced Real Images, v2.0",
+        "COCO/clip_features": "VL-Adapter's data package, folder COCO; CLIP RN101 grids of COCO train2014 and val2014",
+    }
 
     prompt: str = "vqa: "
     train: str = "karpathy_train"
@@ -80,13 +86,16 @@ class VQA(Task):
         for row in rows:
             key = str(row["question_id"])
             label = {} if "" in row["label"] else row["label"]
+            sentence, known = row.get("sent", row.get("question", "")), truth.get(key, {})
+            types = {name.replace("_", " "): known[name] for name in _TYPES if known}
             yield Example(
                 id=key,
-                text=self.prompt + row.get("sent", row.get("question", "")),
+                text=self.prompt + sentence,
                 images=(f"COCO/{row['img_id']}",),
                 targets=tuple(label.items()),
-                references={"label": label, **truth[key]} if truth else {},
+                references={"label": label, **known} if truth else {},
                 kind=row.get("question_type", ""),
+                groups={**types, "length": length_group(sentence)} if truth else {},
             )
 
     def _truth(self, root: Path, path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
@@ -104,6 +113,7 @@ class VQA(Task):
                 str(row["question_id"]): {
                     "answers": [answer["answer"] for answer in row["answers"]],
                     "answer_type": row["answer_type"],
+                    "question_type": row["question_type"],
                 }
                 for row in rows
                 if row["answers"] and str(row["question_id"]) in wanted
@@ -117,6 +127,7 @@ class VQA(Task):
 
 
 _TEXT = {"sent", "question"}
+_TYPES = ("question_type", "answer_type")
 
 
 def _official(root: Path) -> list[Path]:

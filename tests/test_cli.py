@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["list", "show", "params", "run", "status", "report", "pretrain", "data", "data mini"]
+    "command", ["list", "show", "params", "run", "status", "report", "score", "pretrain", "data", "data mini"]
 )
 def test_every_command_has_help(call, command):
     code, out, _ = call(*command.split(), "--help")

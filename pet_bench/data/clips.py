@@ -12,9 +12,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
+from pet_bench.data.captions import CaptionTask
 from pet_bench.data.rows import read_json_lines, shown
 from pet_bench.data.task import Example, Generate, OptionalSplit, Split, Task
 from pet_bench.errors import Faults
+from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 FRAMES = 64
@@ -60,6 +62,10 @@ class ClipTask(Task):
 
     folder: ClassVar[str]
     max_text: ClassVar = 600
+    origins: ClassVar = {
+        "video/ann": "VL-Adapter's data package, folder video; annotations and subtitles are the VALUE benchmark's",
+        "video/vis_features": "VL-Adapter's data package, folder video; the VALUE benchmark's CLIP-ViT features",
+    }
 
     prompt: str
     train: str = "train"
@@ -144,11 +150,12 @@ class ChoiceTask(ClipTask):
             text = f"[Subs] {spoken} [Q] {row['q'].strip()} [TS] ({row['ts']}) [Choices] {answers} {self.prompt}"
             answer = f"a{row['answer_idx']}"
             kind = row.get("show_name", "")
-            yield Example(str(row["qid"]), text, clip, ((answer, 1.0),), {"answer": answer}, kind)
+            groups = ({"show": kind} if kind else {}) | {"length": length_group(row["q"])}
+            yield Example(str(row["qid"]), text, clip, ((answer, 1.0),), {"answer": answer}, kind, groups)
 
 
 @dataclass(frozen=True, config=STRICT)
-class DescriptionTask(ClipTask):
+class DescriptionTask(CaptionTask, ClipTask):
     """Captions of a clip.
 
     unit: what is validated and tested. "description", as published, makes every reference an item of its own, with one
@@ -156,7 +163,6 @@ class DescriptionTask(ClipTask):
     """
 
     row: ClassVar[type]
-    metric: ClassVar = "cider"
 
     unit: Literal["description", "clip"] = "description"
 
@@ -177,9 +183,10 @@ class DescriptionTask(ClipTask):
 
     @staticmethod
     def _examples(row: dict[str, Any], text: str, clip: tuple[str, ...], *, whole: bool) -> Iterable[Example]:
-        captions = [description["desc"] for description in row["descs"]]
         if whole:
-            yield Example(str(row["clip_id"]), text, clip, ((captions[0], 1.0),), {"captions": captions})
-            return
-        for description, caption in zip(row["descs"], captions, strict=True):
-            yield Example(str(description["desc_id"]), text, clip, ((caption, 1.0),), {"captions": [caption]})
+            items = [(row["clip_id"], [description["desc"] for description in row["descs"]])]
+        else:
+            items = [(description["desc_id"], [description["desc"]]) for description in row["descs"]]
+        for key, texts in items:
+            groups = {"length": length_group(*texts)}
+            yield Example(str(key), text, clip, ((texts[0], 1.0),), {"captions": texts}, groups=groups)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pet_bench.errors import UserError
 
 SHOWN = 20
+SoftLabel = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]  # answer → score
 
 
 def shown(faults: Iterable[str], what: str) -> UserError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 from pydantic import BeforeValidator
 
-from pet_bench.errors import UserError
-from pet_bench.metrics.scores import Scores
+from pet_bench.errors import Faults, UserError
+from pet_bench.metrics.scores import Metric, Scores
 from pet_bench.registry import METRICS
 
 Split = Literal["train", "valid", "test"]
@@ -32,7 +32,8 @@ class Example:
 
     text: all that the encoder reads, prompt included. images: feature keys. targets: answers and their scores, one of
     which is learned at a time; empty where nothing is known (it then counts as the target "" with score 0).
-    references: plain data for the metric. kind: type of question, if there are types.
+    references: plain data for the metric. kind: type of question, if there are types. groups: what it counts towards in
+    the breakdowns of the score; may be empty in training.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Example:
     targets: tuple[tuple[str, float], ...] = ()
     references: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Task(ABC):
 
     Every task has the options `prompt` and the split names `train`, `valid` (None: no validation) and `test`; several
     names joined by "+" are read one after the other. Lengths count special tokens, None is no truncation. A batch of
-    this task holds floor(batch_ratio · nominal batch size) examples.
+    this task holds floor(batch_ratio · nominal batch size) examples. origins: where files come from, by glob pattern
+    below the root.
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -74,7 +77,9 @@ class Task(ABC):
     batch_ratio: ClassVar[float] = 1.0
     decoding: ClassVar[Generate | Choose] = Generate()
     metric: ClassVar[str]
+    also: tuple[str, ...] = ()  # metrics beside it
     higher_is_better: ClassVar[bool] = True
+    origins: ClassVar[dict[str, str]] = {}
 
     prompt: str
     train: str
@@ -92,7 +97,7 @@ class Task(ABC):
 
     @abstractmethod
     def sources(self, root: Path, split: Split) -> list[Path]:
-        """The annotation files that `examples(root, split)` reads."""
+        """The annotation files that `examples(root, split)` reads; those of the split itself come first."""
 
     def examples(self, root: Path | str, split: Split) -> list[Example]:
         """All examples of a split.
@@ -111,13 +116,23 @@ class Task(ABC):
                 faults.append(error)
         if faults:
             raise UserError.many(faults)
+        files = self.sources(Path(root), split)[: len(names.split("+"))]
+        where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
-            raise UserError(f'{self.name}: split "{names}" holds no examples')
+            raise UserError(f"{where} holds no examples")
         repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
         if repeated:
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
-            raise UserError(f'{self.name}: split "{names}": {count} more than once, the first is {repeated[0]!r}')
+            raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
         return found
+
+    def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:
+        """Raises UserError where examples that are trained on are tested on, as when a file lies in another's place."""
+        trained = {example.id: example for example in parts.get("train", ())}
+        seen = [e.id for e in parts.get("test", ()) if e.id in trained and _same(e, trained[e.id])]
+        if seen:
+            files = ", ".join(str(self.sources(Path(root), split)[0]) for split in ("train", "test"))
+            raise UserError(f"{self.name}: {files}: {len(seen)} examples are in both, the first is {seen[0]!r}")
 
     def batch_size(self, nominal: int) -> int:
         return max(1, int(self.batch_ratio * nominal + 1e-6))
@@ -135,7 +150,11 @@ class Task(ABC):
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """The feature of one image as stored, (tokens, width). Raises OSError or KeyError where it cannot be read."""
         with h5py.File(self.feature_path(root, key)) as file:
-            return file[f"{key.split('/', 1)[1]}/features"][:]
+            return self.dataset(file, key)[:]
+
+    def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
+        """Where a feature is in its HDF5 file."""
+        return file[f"{key.split('/', 1)[1]}/features"]
 
     # scoring --------------------------------------------------------------------------------------------------------
 
@@ -143,8 +162,22 @@ class Task(ABC):
     def metric_options(self) -> dict[str, Any]:
         return {}
 
+    def metrics(self) -> list[Metric]:
+        """The metrics, the primary one first."""
+        return [METRICS.get(name)(**self.metric_options) for name in (self.metric, *self.also)]
+
+    def check_metrics(self) -> None:
+        """Raises UserError where something that a metric needs, Java say, is not installed."""
+        faults = Faults()
+        for metric in self.metrics():
+            with faults:
+                getattr(metric, "check", lambda: None)()
+        faults.check()
+
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
-        return METRICS.get(self.metric)(**self.metric_options)(predictions, examples)
+        """Values of all metrics; those per example are the primary one's."""
+        first, *others = (metric(predictions, examples) for metric in self.metrics())
+        return Scores(first.values | {k: v for other in others for k, v in other.values.items()}, first.per_example)
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
         """The most frequent answer (soft answers count by their score); the first in the alphabet wins a tie."""
@@ -165,7 +198,11 @@ class Task(ABC):
             by_kind[example.kind].append(example)
         overall = self.constant_answer(train)
         answers = {kind: self.constant_answer(group) for kind, group in by_kind.items()} if len(by_kind) > 1 else {}
-        return self.score({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+        return self.metrics()[0]({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+
+
+def _same(one: Example, other: Example) -> bool:
+    return (one.text, one.images) == (other.text, other.images)
 
 
 def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits: Iterable[Split]) -> str:

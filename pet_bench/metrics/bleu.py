@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pet_bench.metrics.cider import ORDERS, ngrams, with_captions
-from pet_bench.metrics.ptb import tokenize
+from pet_bench.metrics.captions import CaptionMetric
+from pet_bench.metrics.cider import ORDERS, ngrams
 from pet_bench.metrics.scores import Scorable, Scores
 
 TINY, SMALL = 1e-15, 1e-9  # the official scorer's, so that nothing is divided by 0
@@ -58,20 +58,13 @@ def counts(prediction: str, references: Sequence[str]) -> Counts:
     )
 
 
-class BLEU:
-    """BLEU-4 of a whole set, not the mean over its items; also BLEU-1 to BLEU-3. Tokenised by `pet_bench.metrics.ptb`.
+class BLEU(CaptionMetric):
+    """BLEU-4 of a whole set, which is not the mean over its items; also BLEU-1 to BLEU-3."""
 
-    An example's references: `{"captions": [str]}`.
-    """
-
-    plugin_kind = "metric"
     name = "bleu"
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
-        found = {
-            example.id: counts(tokenize(prediction), captions)
-            for prediction, example, captions in with_captions(self.name, predictions, examples)
-        }
+        found = {key: counts(text, captions) for key, text, captions in self.tokenised(predictions, examples)}
         total = sum(list(found.values())[1:], start=next(iter(found.values()))).bleu()
         values = {f"BLEU-{n}": 100.0 * total[n - 1] for n in (4, 1, 2, 3)}
         return Scores(values, {key: 100.0 * item.bleu()[3] for key, item in found.items()})

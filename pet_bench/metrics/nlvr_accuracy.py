@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 
 
+def sentence_of(identifier: str) -> str:
+    """The key that all image pairs of one NLVR2 sentence share: the identifier without its third field."""
+    split, group, _, sentence = identifier.split("-")
+    return f"{split}-{group}--{sentence}"
+
+
 class NLVRAccuracy:
     """accuracy: share of right predictions. consistency: share of sentences right on all their images.
 

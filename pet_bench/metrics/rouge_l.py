@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pet_bench.metrics.cider import with_captions
-from pet_bench.metrics.ptb import tokenize
+from pet_bench.metrics.captions import CaptionMetric
 from pet_bench.metrics.scores import Scorable, Scores, mean
 
 BETA = 1.2
@@ -37,15 +36,12 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-class ROUGEL:
-    """Mean ROUGE-L, on text tokenised by `pet_bench.metrics.ptb`. An example's references: `{"captions": [str]}`."""
+class ROUGEL(CaptionMetric):
+    """Mean ROUGE-L over the items."""
 
-    plugin_kind = "metric"
     name = "rouge-l"
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
-        per_example = {
-            example.id: 100.0 * rouge_l(tokenize(prediction), captions)
-            for prediction, example, captions in with_captions(self.name, predictions, examples)
-        }
+        items = self.tokenised(predictions, examples)
+        per_example = {key: 100.0 * rouge_l(text, captions) for key, text, captions in items}
         return Scores({"ROUGE-L": mean(list(per_example.values()))}, per_example)

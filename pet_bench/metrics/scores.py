@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from pet_bench.errors import UserError
 
+LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
+
 
 class Scorable(Protocol):
-    """What a metric reads of an example: its id and the plain data that its task left for the scorer."""
+    """What scoring reads of an example: its id and the plain data that its task left for the metric.
+
+    groups: what it counts towards in breakdowns, `{"question type": "how many", "length": "6-10"}`.
+    """
 
     id: str
     references: dict[str, Any]
+    groups: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A Scorable and nothing more."""
+
+    id: str
+    references: dict[str, Any]
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Scores:
 class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
+    # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
 
@@ -58,3 +77,25 @@ def paired(metric: str, predictions: dict[str, str], examples: Sequence[Scorable
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def length_group(*texts: str) -> str:
+    """The mean number of words of some texts in steps of five: "1-5", "6-10", …, "21+"."""
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    return LENGTHS[min(max(0, math.ceil(words / 5) - 1), 4)]
+
+
+def breakdowns(scores: Scores, examples: Sequence[Scorable]) -> dict[str, dict[str, tuple[float, int]]]:
+    """group → value → (mean score of the examples with that value, their number), values in natural order."""
+    found = defaultdict(lambda: defaultdict(list))
+    for example in examples:
+        for group, value in example.groups.items():
+            found[group][value].append(scores.per_example[example.id])
+    return {
+        group: {value: (mean(parts[value]), len(parts[value])) for value in sorted(parts, key=_natural)}
+        for group, parts in found.items()
+    }
+
+
+def _natural(value: str) -> tuple[int, str]:
+    return int(re.match(r"\d*", value)[0] or 0), value

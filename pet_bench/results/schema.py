@@ -62,6 +62,13 @@ class Score(Record):
     majority: float | None = Field(None, description="score of always giving the commonest training answer")
 
 
+class Part(Record):
+    """The primary metric over some of a task's examples."""
+
+    value: float = Field(description="mean score of these examples")
+    n: int = Field(description="their number")
+
+
 class Cost(Record):
     """What the trial cost."""
 
@@ -95,6 +102,9 @@ class TrialResult(Record):
     provenance: Provenance = Field(description="what the trial was made with")
     parameters: Parameters | None = Field(None, description="counts of the model as trained")
     metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
+    breakdowns: dict[str, dict[str, dict[str, Part]]] = Field(
+        {}, description="task → group (question type, answer type, show, length, …) → value → primary metric there"
+    )
     average: float | None = Field(None, description="mean over tasks of the primary metric")
     behaviour: dict[str, str] = Field(
         {}, description='named difference that matters here → "published", "intended" or the option\'s value'

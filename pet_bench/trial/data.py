@@ -52,11 +52,13 @@ def data_root(suite: str, runtime: Runtime) -> Path:
 def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None) -> TrialData:
     """Read all annotations and pack all features that the trial needs.
 
-    Raises one UserError for everything that is wrong with them.
+    Raises one UserError for everything that is wrong with them, and for what a metric needs and is not installed.
     """
     tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, runtime)
     faults, examples = Faults(), {}
     for task in tasks:
+        with faults:
+            task.check_metrics()
         examples[task.name] = {}
         for split in SPLITS:
             if split == "valid" and (task.valid is None or not spec.recipe.valid_every):

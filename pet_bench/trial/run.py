@@ -22,11 +22,11 @@ from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.data.batches import Batch, MultiTask, TaskBatches
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
-from pet_bench.metrics.scores import Scores
+from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.pet import Door, attach, build_method, count, save_trained, trained_parameters
 from pet_bench.results import store
 from pet_bench.results.provenance import now, provenance
-from pet_bench.results.schema import Cost, Parameters, Point, Progress, Score, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Part, Point, Progress, Score, TrialResult
 from pet_bench.spec import Recipe, Runtime, TrialSpec
 from pet_bench.trial.data import TrialData, read_data
 from pet_bench.trial.evaluate import predict
@@ -127,6 +127,13 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
         ),
         parameters=Parameters(**count(model)),
         metrics=metrics,
+        breakdowns={
+            task.name: {
+                group: {value: Part(value=score, n=n) for value, (score, n) in parts.items()}
+                for group, parts in breakdowns(scores[task.name], data.examples[task.name]["test"]).items()
+            }
+            for task in data.tasks
+        },
         average=sum(found.primary for found in scores.values()) / len(scores),
         behaviour=method.behaviour(backbone.shape),
         cost=Cost(

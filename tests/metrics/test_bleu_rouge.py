@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.metrics.bleu import BLEU, counts
+from pet_bench.metrics.bleu import BLEU, Counts, counts
+from pet_bench.metrics.ptb import tokenize
 from pet_bench.metrics.rouge_l import ROUGEL, common_subsequence, rouge_l
+from pet_bench.metrics.scores import Item
 from tests.metrics.test_cider import SETS
 
 
@@ -59,3 +61,27 @@ def test_by_hand():
 def test_an_example_without_captions_is_refused(metric):
     with pytest.raises(UserError, match="1 examples have no reference caption, the first is '7'"):
         metric({"7": "a dog"}, [SimpleNamespace(id="7", references={"captions": []})])
+
+
+def test_the_published_scores_of_the_demonstration_captions(captions, samples):
+    """Its references are not here: their matches are taken as recorded, the lengths counted anew."""
+    recorded = captions("fakecap_published_scores.json")
+    rows = json.loads((samples / "coco" / "captions_val2014_fakecap_results.json").read_text())
+    own = [counts(tokenize(row["caption"]), [""]) for row in rows]
+    guess = [sum(one.possible[n] for one in own) for n in range(4)]
+    found = recorded["bleu_counts"]
+    assert (guess, sum(one.length for one in own)) == (found["guess"], found["testlen"])
+    scores = Counts(tuple(found["correct"]), tuple(guess), found["testlen"], found["reflen"]).bleu()
+    assert [round(score, 3) for score in scores] == [recorded["published"][f"Bleu_{n}"] for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_package_behind_published_numbers_agrees(captions, name):
+    rows = captions(f"{name}.inputs.json")
+    official = captions("language_evaluation_vs_pycocoevalcap.json")[name]["language_evaluation"]
+    items = [Item(str(row["id"]), {"captions": row["references"]}) for row in rows]
+    predictions = {str(row["id"]): row["prediction"] for row in rows}
+    values = BLEU()(predictions, items).values | ROUGEL()(predictions, items).values
+    for key, value in values.items():
+        official_key = {"ROUGE-L": "ROUGE_L"}.get(key, key.replace("BLEU-", "Bleu_"))
+        assert value / 100 == pytest.approx(official[official_key], abs=0.0005)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pet_bench.errors import UserError
+from pet_bench.metrics.scores import breakdowns
 from pet_bench.metrics.vqa_accuracy import VQAAccuracy, map_words, normalise, question_accuracy, strip_punctuation
 
 OFFICIAL = {"2016": "accuracy_official_2016_458a8b2.json", "2021": "accuracy_official_2021_a013f00.json"}
@@ -23,7 +24,7 @@ def questions(vqa):
     examples = [
         SimpleNamespace(
             id=str(row["question_id"]),
-            kind=row["question_type"],
+            groups={"question type": row["question_type"], "answer type": row["answer_type"]},
             references={"answers": [a["answer"] for a in row["answers"]], "answer_type": row["answer_type"]},
         )
         for row in vqa("synthetic_annotations.json")["annotations"]
@@ -54,6 +55,9 @@ def test_accuracy_equals_the_official_one_question_by_question(vqa, questions, v
     assert round(scores.primary, 2) == official["overall"]
     for kind, accuracy in official["perAnswerType"].items():
         assert round(scores.values[f"accuracy-{kind}"], 2) == accuracy
+    parts = breakdowns(scores, examples)
+    for group, key in (("question type", "perQuestionType"), ("answer type", "perAnswerType")):
+        assert {value: round(score, 2) for value, (score, _) in parts[group].items()} == official[key]
 
 
 def test_both_versions_are_reported_whichever_is_primary(vqa, questions):

@@ -1,0 +1,82 @@
+"""Scores anew: of a trial from its saved predictions, of anybody's predictions from official files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from pet_bench.data.rows import read_json_lines
+from pet_bench.data.submissions import read_submission
+from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.metrics.scores import Scores, breakdowns
+from pet_bench.registry import METRICS
+from pet_bench.results import store
+from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.data import build_tasks, data_root
+
+
+class Row(TypedDict):
+    id: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scoring. old: the values recorded in the result, where there are any. n: examples."""
+
+    what: str
+    scores: Scores
+    n: int
+    breakdowns: dict[str, dict[str, tuple[float, int]]]
+    old: dict[str, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        parts = {
+            group: {value: {"value": score, "n": n} for value, (score, n) in values.items()}
+            for group, values in self.breakdowns.items()
+        }
+        old = {} if self.old is None else {"old": self.old}
+        values, each = self.scores.values, self.scores.per_example
+        return {"name": self.what, "n": self.n, "values": values, **old, "breakdowns": parts, "per_example": each}
+
+
+def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
+    """Score the saved test predictions of a trial again, task by task, against the data in `data`; writes nothing.
+
+    path: the trial's `<id>.json`; the predictions of one that failed while scoring count too. Raises one UserError for
+    predictions that are not there and data they do not fit.
+    """
+    result = store.load(path)
+    spec = TrialSpec.from_dict(result.spec)
+    tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, Runtime(path.parent, data))
+    faults, found = Faults(), []
+    for task in tasks:
+        with faults:
+            task.check_metrics()
+            file = path.parent / result.predictions.get(task.name, f"{spec.id}/predictions.{task.name}.jsonl")
+            if not file.is_file():
+                raise UserError(f"{task.name}: predictions {file} are missing")
+            predictions = {row["id"]: row["prediction"] for row in read_json_lines(task.name, file, Row)}
+            examples = task.examples(root, "test")
+            scores = task.score(predictions, examples)
+            old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
+            found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
+    faults.check()
+    return found
+
+
+def score_file(name: str, file: Path, annotations: Path | None = None, options: dict[str, str] | None = None) -> Scored:
+    """Score anybody's predictions by the metric called `name`; formats as in `pet_bench.data.submissions`."""
+    kind = METRICS.get(name)
+    possible = signature(kind).parameters
+    for option in (options or {}).keys() - possible.keys():
+        raise unknown(f"option of {name}", option, possible)
+    metric = kind(**options or {})
+    getattr(metric, "check", lambda: None)()
+    predictions, items = read_submission(name, file, annotations)
+    scores = metric(predictions, items)
+    return Scored(name, scores, len(items), breakdowns(scores, items))

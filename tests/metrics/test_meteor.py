@@ -1,0 +1,105 @@
+"""METEOR and the Java tokeniser: refused in one line where they are missing, equal to the official where they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from shutil import which
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from pet_bench.errors import UserError
+from pet_bench.metrics import java
+from pet_bench.metrics.captions import CaptionMetric
+from pet_bench.metrics.cider import CIDEr
+from pet_bench.metrics.meteor import METEOR
+from pet_bench.metrics.ptb import tokenize
+from pet_bench.metrics.scores import Item
+from tests.metrics.test_cider import SETS
+
+PACKAGE = "pycocoevalcap"
+real = pytest.mark.skipif(not (find_spec(PACKAGE) and which("java")), reason=f"needs Java and {PACKAGE}")
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """A stand-in for the package whose tokeniser is ours and whose METEOR is the share of words in a reference."""
+
+    class PTBTokenizer:
+        def tokenize(self, captions):
+            assert all("\n" not in row["caption"] for rows in captions.values() for row in rows)
+            return {key: [tokenize(row["caption"]) for row in rows] for key, rows in captions.items()}
+
+    class Meteor:
+        def compute_score(self, references, predictions):
+            assert references.keys() == predictions.keys()
+            scores = []
+            for key, (prediction,) in predictions.items():
+                known = {word for reference in references[key] for word in reference.split()}
+                scores.append(len(known & {*prediction.split()}) / max(1, len(prediction.split())))
+            return 0.25, scores
+
+    for name, content in (
+        (PACKAGE, {"__path__": []}),
+        (f"{PACKAGE}.tokenizer", {"__path__": []}),
+        (f"{PACKAGE}.tokenizer.ptbtokenizer", {"PTBTokenizer": PTBTokenizer}),
+        (f"{PACKAGE}.meteor", {"__path__": []}),
+        (f"{PACKAGE}.meteor.meteor", {"Meteor": Meteor}),
+    ):
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(java, "find_spec", lambda name: name == PACKAGE)
+    monkeypatch.setattr(java.subprocess, "run", lambda *a, **k: None)
+
+
+ITEMS = [Item("7", {"captions": ["A dog runs.", "The dog\nis fast."]}), Item("8", {"captions": ["Two cats"]})]
+
+
+def test_what_the_package_is_given_and_gives(package):
+    scores = METEOR()({"7": "a fast bird", "8": ""}, ITEMS)
+    assert scores.values == {"METEOR": 25.0}
+    assert scores.per_example == {"7": pytest.approx(200 / 3), "8": 0.0}
+
+
+@pytest.mark.parametrize("metric", [METEOR, CIDEr])
+def test_the_java_tokeniser_is_an_option(package, metric):
+    predictions = {"7": "a fast,\r\nbird.", "8": "two cats"}
+    assert metric("java").tokenised(predictions, ITEMS) == metric("ptb").tokenised(predictions, ITEMS)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    def gone(*arguments, **options):
+        raise FileNotFoundError("java")
+
+    monkeypatch.setattr(java, "find_spec", lambda name: None)
+    monkeypatch.setattr(java, "subprocess", SimpleNamespace(run=gone, SubprocessError=subprocess.SubprocessError))
+    both = r"needs the package pycocoevalcap \(pip install 'pet-bench\[captions\]'\) and a Java that starts"
+    for use in (METEOR().check, CIDEr("java").check, lambda: METEOR()({"7": "", "8": ""}, ITEMS)):
+        with pytest.raises(UserError, match=both) as error:
+            use()
+        assert len(error.value.faults) == 1
+    CIDEr().check()
+
+
+def test_an_unknown_tokeniser():
+    with pytest.raises(UserError, match='unknown tokeniser of captions "jav": did you mean "java"'):
+        CIDEr("jav")
+
+
+@real
+@pytest.mark.parametrize("name", SETS)
+def test_official_scores(expectations, name):
+    official = json.loads((expectations / "captions" / f"{name}.expected.json").read_text())
+    rows = json.loads((expectations / "captions" / f"{name}.inputs.json").read_text())
+    items = [Item(str(row["id"]), {"captions": row["references"]}) for row in rows]
+    predictions = {str(row["id"]): row["prediction"] for row in rows}
+    scores = METEOR("java")(predictions, items)
+    assert scores.primary / 100 == pytest.approx(official["corpus"]["METEOR"], abs=1e-6)
+    for item in official["items"]:
+        assert scores.per_example[str(item["id"])] / 100 == pytest.approx(item["scores"]["METEOR"], abs=1e-6)
+    found = CaptionMetric.tokenised(CIDEr("java"), predictions, items)
+    assert [text for _, text, _ in found] == [item["tokenized_prediction"] for item in official["items"]]

@@ -1,0 +1,46 @@
+"""Breakdowns of a score."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pet_bench.metrics.multiple_choice import MultipleChoiceAccuracy
+from pet_bench.metrics.scores import Item, Scores, breakdowns, length_group
+
+
+def test_means_and_numbers_in_natural_order():
+    groups = {"1": {"length": "11-15", "show": "b"}, "2": {"length": "6-10", "show": "a"}, "3": {"length": "6-10"}}
+    scores = Scores({"accuracy": 50.0}, {"1": 100.0, "2": 50.0, "3": 0.0})
+    found = breakdowns(scores, [Item(key, {}, of) for key, of in groups.items()])
+    assert found == {"length": {"6-10": (25.0, 2), "11-15": (100.0, 1)}, "show": {"a": (50.0, 1), "b": (100.0, 1)}}
+    assert [list(found["length"]), list(found["show"])] == [["6-10", "11-15"], ["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "group"),
+    [(0, "1-5"), (1, "1-5"), (5, "1-5"), (6, "6-10"), (10, "6-10"), (20, "16-20"), (21, "21+"), (99, "21+")],
+)
+def test_lengths_in_steps_of_five(words, group):
+    assert length_group("word " * words) == group
+
+
+def test_the_length_of_several_texts_is_their_mean():
+    assert length_group("a b", "a b c d e f g h i j") == "6-10"
+
+
+def test_accuracy_by_show(expectations):
+    """As many right answers a show as VALUE's scorer counted."""
+    official = json.loads((expectations / "videoqa" / "expected.json").read_text())
+    counts = official["counts_for_exactness"]["tvqa_correct_total_per_show"]
+    items, predictions = [], {}
+    for show, (right, total) in counts.items():
+        for i in range(total):
+            items.append(Item(f"{show} {i}", {"answer": "a3"}, {"show": show}))
+            predictions[f"{show} {i}"] = "a3" if i < right else "a1"
+    scores = MultipleChoiceAccuracy()(predictions, items)
+    assert (sum(scores.per_example.values()) / 100, len(items)) == tuple(official["counts_for_exactness"]["tvqa"])
+    assert round(scores.primary, 2) == official["tvqa_val_accuracy_percent"]
+    shows = breakdowns(scores, items)["show"]
+    assert shows == {show: (pytest.approx(100 * r / n), n) for show, (r, n) in counts.items()}

@@ -1,0 +1,202 @@
+"""`pet-bench score --metric`: anybody's predictions, in the official file formats."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.metrics.test_cider import SETS
+from tests.test_cli import call  # noqa: F401
+
+
+@pytest.fixture
+def write(tmp_path):
+    def file(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return file
+
+
+@pytest.fixture
+def scored(call):  # noqa: F811
+    def run(*arguments):
+        code, out, err = call("score", *arguments, "--format", "json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def refused(call):  # noqa: F811
+    """The lines said, without their beginning."""
+
+    def run(*arguments):
+        code, out, err = call("score", *arguments)
+        assert (code, out) == (2, "")
+        start = "pet-bench: error: "
+        assert all(line.startswith(start) for line in err.splitlines())
+        return [line.removeprefix(start) for line in err.splitlines()]
+
+    return run
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_captions(scored, expectations, name):
+    official = json.loads((expectations / "captions" / f"{name}.expected.json").read_text())["corpus"]
+    file = expectations / "captions" / f"{name}.inputs.json"
+    for metric, keys in {"cider": ["CIDEr"], "rouge-l": ["ROUGE_L"], "bleu": ["Bleu_4", "Bleu_1"]}.items():
+        found = scored("--metric", metric, file)
+        assert list(found["values"].values())[: len(keys)] == pytest.approx([100 * official[k] for k in keys], abs=0.05)
+    assert found["n"] == len(found["per_example"]) == sum(part["n"] for part in found["breakdowns"]["length"].values())
+
+
+def test_vqa(scored, expectations):
+    folder = expectations / "vqa"
+    files = [folder / "synthetic_results.json", "--annotations", folder / "synthetic_annotations.json"]
+    for version, name in (("2016", "458a8b2"), ("2021", "a013f00")):
+        official = json.loads((folder / f"accuracy_official_{version}_{name}.json").read_text())
+        found = scored("--metric", "vqa-accuracy", *files, "--set", f"version={version}")
+        assert round(found["values"]["accuracy"], 2) == official["overall"]
+        assert {key: round(value, 2) for key, value in found["per_example"].items()} == official["evalQA"]
+        parts = found["breakdowns"]["question type"]
+        assert {key: round(part["value"], 2) for key, part in parts.items()} == official["perQuestionType"]
+
+
+def test_nlvr2(scored, expectations, samples):
+    for name, official in json.loads((expectations / "nlvr2" / "expected.json").read_text()).items():
+        file = expectations / "nlvr2" / name
+        if file.is_file():
+            found = scored("--metric", "nlvr-accuracy", file, "--annotations", samples / "nlvr2" / "dev_subset.jsonl")
+            assert found["values"] == pytest.approx({key: 100 * value for key, value in official.items()})
+
+
+def test_how2qa(scored, expectations, samples):
+    folder = samples / "how2qa"
+    official = json.loads((expectations / "videoqa" / "expected.json").read_text())
+    found = scored(
+        "--metric", "multiple-choice-accuracy", folder / "how2qa_val_predictions.sample_submission.json",
+        "--annotations", folder / "how2qa_val_release.jsonl",
+    )  # fmt: skip
+    assert round(found["values"]["accuracy"], 2) == official["how2qa_val_accuracy_percent"]
+
+
+def test_small_files_of_every_format(scored, write):
+    """Without the reference material."""
+    captions = [{"id": i, "prediction": "a dog runs", "references": [f"a dog runs {w}"]} for i, w in enumerate("xy")]
+    assert scored("--metric", "rouge-l", write("c.json", captions))["n"] == 2
+    results = [{"question_id": 1, "answer": "Yes."}, {"question_id": 2, "answer": "no"}]
+    truth = [
+        {"question_id": i, "question_type": "is", "answer_type": "yes/no", "answers": [{"answer": "yes"}] * 10}
+        for i in (1, 2)
+    ]
+    found = scored(
+        "--metric", "vqa-accuracy", write("r.json", results), "--annotations", write("a.json", {"annotations": truth})
+    )
+    assert found["per_example"] == {"1": 100.0, "2": 0.0}
+    assert found["breakdowns"]["question type"] == {"is": {"value": 50.0, "n": 2}}
+
+    pairs = [{"identifier": f"dev-1-{i}-0", "label": "True", "sentence": "it is"} for i in (0, 1)]
+    lines = write("dev.json", "".join(json.dumps(pair) + "\n" for pair in pairs))
+    csv = write("p.csv", "identifier,prediction\ndev-1-0-0,True\ndev-1-1-0,false\n")
+    found = scored("--metric", "nlvr-accuracy", csv, "--annotations", lines)
+    assert found["values"] == {"accuracy": 50.0, "consistency": 0.0}
+
+    shows = [{"qid": i, "answer_idx": i, "q": "who", "show_name": name} for i, name in enumerate(("A", "A", "B"))]
+    lines = write("q.jsonl", "".join(json.dumps(show) + "\n" for show in shows))
+    answers = write("m.json", {"0": 0, "1": "a1", "2": "1"})
+    found = scored("--metric", "multiple-choice-accuracy", answers, "--annotations", lines)
+    assert found["breakdowns"]["show"] == {"A": {"value": 100.0, "n": 2}, "B": {"value": 0.0, "n": 1}}
+    plain = write("t.json", {"0": 0, "1": 1, "2": 2})
+    again = scored("--metric", "multiple-choice-accuracy", answers, "--annotations", plain)
+    assert again["values"] == found["values"] == {"accuracy": pytest.approx(200 / 3)}
+
+    question = {"question": "is it", "answer": "yes", "types": {"structural": "verify", "semantic": "obj"}}
+    truth = write("g.json", {"7": question})
+    for content in ([{"questionId": "7", "prediction": "yes"}], {"7": "yes"}):
+        found = scored("--metric", "exact-match", write("gp.json", content), "--annotations", truth)
+        assert found["breakdowns"]["structural type"] == {"verify": {"value": 100.0, "n": 1}}
+
+
+def test_the_table(call, write):  # noqa: F811
+    captions = [{"id": i, "prediction": "a dog runs", "references": ["a dog runs"]} for i in (1, 2)]
+    code, out, _ = call("score", "--metric", "rouge-l", write("c.json", captions))
+    assert code == 0
+    assert ["rouge-l", "ROUGE-L", "100.0000", "2"] in [line.split() for line in out.splitlines()]
+    assert ["rouge-l", "length", "1-5", "100.00", "2"] in [line.split() for line in out.splitlines()]
+
+
+ROW = {"id": 1, "prediction": "a", "references": ["a"]}
+PAIR = json.dumps({"identifier": "dev-1-0-0", "label": "True"})
+ANSWERS = {"question_id": 1, "question_type": "is", "answer_type": "yes/no", "answers": [{"answer": "yes"}]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "predictions", "annotations", "said"),
+    [
+        ("cidre", [ROW], None, ['unknown metric "cidre": did you mean "cider"']),
+        ("cider", None, None, ["does not exist"]),
+        ("cider", "[{", None, ["is not valid JSON"]),
+        ("cider", {"id": 1}, None, ["content: Input should be a valid"]),
+        ("cider", [], None, ["cider: no examples to score"]),
+        ("cider", [{"id": 1, "prediction": "a"}], None, ["row 0.references is missing"]),
+        ("cider", [ROW | {"prediction": 3}, ROW | {"id": 1.5}], None, ["row 0.prediction: ", "row 1.id: "]),
+        ("cider", [ROW | {"references": []}], None, ["1 examples have no reference caption, the first is '1'"]),
+        ("cider", [ROW, ROW], None, ["id '1' occurs more than once"]),
+        ("cider", [ROW], {}, ["takes no annotations"]),
+        ("vqa-accuracy", [], None, ["needs the annotations beside the predictions: say with --annotations"]),
+        ("vqa-accuracy", [{"question_id": 1}], {"annotations": []}, ["row 0.answer is missing"]),
+        ("vqa-accuracy", [], {"annotation": []}, ["annotations is missing"]),
+        ("vqa-accuracy", [], {"annotations": [ANSWERS | {"answers": []}]}, ["question 1 has no answers"]),
+        (
+            "vqa-accuracy",
+            [{"question_id": 2, "answer": "yes"}],
+            {"annotations": [ANSWERS]},
+            ["1 examples have no prediction, the first is '1'", "1 predictions belong to no example, the first is '2'"],
+        ),
+        (
+            "nlvr-accuracy",
+            "dev-1-0-0;True\n",
+            PAIR,
+            ["line 1: expected identifier,True or False, found 'dev-1-0-0;True'"],
+        ),
+        ("nlvr-accuracy", "dev-1-0-0,1\n\nx,True,1", PAIR, ["line 1: expected", "line 3: expected"]),
+        ("nlvr-accuracy", "dev-1-0-0,True\ndev-1-0-0,True", PAIR, ["id 'dev-1-0-0' occurs more than once"]),
+        ("nlvr-accuracy", "dev-1-0-0,True", PAIR.replace("1-0-0", "1"), ["'dev-1' does not have four fields"]),
+        ("nlvr-accuracy", "dev-1-0-0,True", PAIR.replace("True", "maybe"), ["line 1: label: Input should be"]),
+        ("multiple-choice-accuracy", {"1": 2.5}, {"1": 1}, ["1: Input should be a valid string, found 2.5"]),
+        ("multiple-choice-accuracy", {"1": 2}, {"2": 1}, ["have no prediction", "belong to no example"]),
+        ("exact-match", [{"questionId": 1}], {"1": {"answer": "a"}}, ["row 0.prediction is missing"]),
+        ("bleu --set tokenizer=jva", [ROW], None, ['unknown tokeniser of captions "jva": did you mean "java"']),
+        ("vqa-accuracy --set verson=2021", [], {}, ['unknown option of vqa-accuracy "verson": did you mean "version"']),
+        ("bleu --set tokenizer", [ROW], None, ["--set takes OPTION=VALUE"]),
+        ("bleu --data .", [ROW], None, ["--data is for scoring a trial's result"]),
+    ],
+)
+def test_bad_files_are_a_line_a_fault(refused, write, tmp_path, metric, predictions, annotations, said):
+    file = tmp_path / "absent.json" if predictions is None else write("predictions", predictions)
+    beside = [] if annotations is None else ["--annotations", write("annotations.json", annotations)]
+    lines = refused("--metric", *metric.split(), file, *beside)
+    assert len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+def test_text_that_is_not_utf8(refused, write, tmp_path):
+    (tmp_path / "p.csv").write_bytes(b"dev-1-0-0,\xff")
+    (line,) = refused("--metric", "nlvr-accuracy", tmp_path / "p.csv", "--annotations", write("a.json", PAIR))
+    assert "is not UTF-8 text" in line
+
+
+def test_a_result_takes_no_annotations_and_has_to_be_one(refused, write):
+    assert "are for scoring with --metric" in refused(write("x.json", {}), "--set", "version=2021")[0]
+    assert "is not valid" in refused(write("0123456789ab.json", {}))[0]
+    assert "cannot be read" in refused(write("y.json", "{").with_name("absent.json"))[0]
+
+
+def test_a_metric_that_is_not_installed_is_refused_before_anything_is_read(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("pet_bench.metrics.java.find_spec", lambda name: None)
+    (line,) = refused("--metric", "meteor", tmp_path / "absent.json")
+    assert line.startswith("meteor needs the package pycocoevalcap")
