@@ -81,6 +81,44 @@ DATA = [
         "TASKS.md 1; tests/metrics/test_vqa_accuracy.py",
         'protocol: {vqa: {scorer: "2021"}}',
     ),
+    Entry(
+        "video-truncation",
+        "A text about a clip that is too long loses subtitles; question, choices and prompt are always read.",
+        "Subtitles come first and texts are cut at 600 tokens on the right, so that it is the question that goes.",
+        "As published.",
+        "The protocol has both.",
+        "TASKS.md 5; tests/tasks/test_video_readers.py::test_or_its_subtitles_are",
+        "suites: [video-text]\nprotocol: {tvqa: {truncation: subtitles}, how2qa: {truncation: subtitles}}",
+    ),
+    Entry(
+        "padded-frames",
+        "Padding is not attended to.",
+        "Clips of fewer than 64 frames are filled up with zeros, which are embedded and attended like frames.",
+        "As published.",
+        "The protocol has both.",
+        "TASKS.md 0.3; tests/tasks/test_video_readers.py::test_masked_frames_are_as_if_they_were_not_there",
+        "suites: [video-text]\nprotocol: {tvqa: {padded_frames: masked}, tvc: {padded_frames: masked}}",
+    ),
+    Entry(
+        "video-caption-items",
+        "A clip's caption is scored against all of its references at once.",
+        "Every reference is an item of its own, with one reference and with a prediction made anew. With TVC's four "
+        "references a clip, CIDEr is another number than the official one.",
+        "As published.",
+        "The protocol has the official one.",
+        "TASKS.md 7; tests/tasks/test_clips.py::test_items_of_the_captions",
+        "suites: [video-text]\nprotocol: {tvc: {unit: clip}}",
+    ),
+    Entry(
+        "video-caption-length",
+        "Descriptions are learned and generated whole.",
+        "Both are cut at 20 tokens, as are the answers of the other video tasks.",
+        "As published.",
+        "The protocol has both lengths.",
+        "TASKS.md 7; tests/tasks/test_video_readers.py::test_options_and_their_published_values",
+        "suites: [video-text]\nprotocol:\n  tvc: {max_target: 40, max_length: 40}\n"
+        "  yc2c: {max_target: 40, max_length: 40}",
+    ),
 ]
 
 TRAINING = [

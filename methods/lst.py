@@ -122,15 +122,16 @@ class SideNetwork(nn.Module):
 
     # the encoder ----------------------------------------------------------------------------------------------------
 
-    def encode(self, words: Tensor, mask: Tensor, visual: Tensor) -> Encoded:
-        """words (B, L, d), mask (B, L), visual (B, P, d) → the backbone's states of the text, the side's of all."""
+    def encode(self, words: Tensor, mask: Tensor, visual: Tensor, seen: Tensor) -> Encoded:
+        """words (B, L, d) and mask (B, L), visual (B, P, d) and mask `seen` (B, P) → the backbone's states of the text,
+        the side's of all."""
         self._attend_alike()
         encoder, images = _stacks(self.lm[0])["encoder"], visual.shape[1]
         if self.family == "bart":
             words = encoder.layernorm_embedding(words)
         h = _dropout(encoder, words)
         s = self.encoder.first(_dropout(encoder, torch.cat([words, visual], dim=1)))
-        joint = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
+        joint = torch.cat([mask, seen], dim=1)
         masks = [
             create_bidirectional_mask(config=encoder.config, inputs_embeds=x, attention_mask=m)
             for x, m in ((h, mask), (s, joint))

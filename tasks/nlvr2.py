@@ -53,7 +53,7 @@ class NLVR2(Task):
     decoding: ClassVar = Choose(ANSWERS)
     metric: ClassVar = "nlvr-accuracy"
     origins: ClassVar = {
-        "nlvr/*.json": "VL-Adapter's data package, folder nlvr; or nlvr2/data of lil-lab/nlvr (dev, test1)",
+        "nlvr/*.json": "VL-Adapter's data package, folder nlvr; or the lil-lab/nlvr repository, folder nlvr2/data",
         "nlvr/clip_features": "VL-Adapter's data package, folder nlvr; the photographs on request, see lil-lab/nlvr",
     }
 

@@ -7,8 +7,9 @@ Files, as in a VL-Adapter workspace: `video/ann/tvc/tvc_<split>_release.jsonl`, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
@@ -19,7 +20,7 @@ from pet_bench.spec import STRICT
 class Row(TypedDict):
     clip_id: int
     vid_name: str
-    ts: list[int | float]
+    ts: Annotated[list[int | float], Field(min_length=2, max_length=2)]
     descs: list[Description]
 
 
@@ -36,5 +37,5 @@ class TVC(DescriptionTask):
     def annotations(self, root: Path, name: str) -> Path:
         return root / "video" / "ann" / "tvc" / f"tvc_{name}_release.jsonl"
 
-    def text(self, row, spoken):
-        return f"[Subs] {spoken} [TS] ({row['ts']}) {self.prompt}"
+    def parts(self, row):
+        return [f"[TS] ({row['ts']})"]

@@ -74,7 +74,8 @@ class VQA(Task):
 
     def sources(self, root: Path, split: Split) -> list[Path]:
         files = [root / "vqa" / f"{name}.json" for name in getattr(self, split).split("+")]
-        return files if split == "train" else files + [path for path in _official(root) if path.is_file()]
+        present = [path for path in _official(root) if path.is_file()]
+        return files if split == "train" else files + (present or _official(root))
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = root / "vqa" / f"{name}.json"
@@ -121,8 +122,8 @@ class VQA(Task):
         missing = wanted - truth.keys()
         if missing:
             first = f"the first is {min(missing)!r}"
-            faults.append(f"{self.name}: {path}: {len(missing)} questions have no annotators' answers, {first}")
-            raise UserError.many(faults)
+            lacking = f"{self.name}: {path}: {len(missing)} questions have no annotators' answers, {first}"
+            raise UserError.many(faults or [lacking])
         return truth
 
 

@@ -124,9 +124,8 @@ def poison(root):
 
 
 def empty(root):
-    path = root / "nlvr" / "test.json"
-    path.write_text("[]")
-    return f"nlvr2: {path}", "holds no examples"
+    (root / "nlvr" / "test.json").write_text("[]")
+    return 'nlvr2: split "test"', "holds no examples"
 
 
 def unlabelled(root):

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import FAMILY, Family
 from pet_bench.backbone.known import Shape
-from pet_bench.backbone.visual import VisualEmbedding
+from pet_bench.backbone.visual import VisualEmbedding, pool_grid
 from pet_bench.errors import UserError
 from pet_bench.spec import Visual
 
@@ -50,10 +50,11 @@ class Encoded(BaseModelOutput):
 class VisionLanguageModel(nn.Module):
     """`lm` is the stock `transformers` model, `visual` the visual embedding, `pet` what a design has added.
 
-    The encoder reads [text; visual]; padding text is masked, visual positions never are. The decoder is stock.
-    Parameters of the stock model keep their names under `lm.`. Ways in for a method that is more than inserts:
-    `text_edits`, functions of the embedded text (B, L, d) and its mask (B, L) that return both; `visual`, which may be
-    replaced; and a module `pet.side` with `encode(words, text_mask, visual)`, which then runs the encoder.
+    The encoder reads [text; visual]; padding text is masked, and visual positions never are, but for those of all-zero
+    features in the tasks that `masks_empty` names. The decoder is stock. Parameters of the stock model keep their names
+    under `lm.`. Ways in for a method that is more than inserts: `text_edits`, functions of the embedded text (B, L, d)
+    and its mask (B, L) that return both; `visual`, which may be replaced; and a module `pet.side` with
+    `encode(words, text_mask, visual, visual_mask)`, which then runs the encoder.
     """
 
     def __init__(self, lm: PreTrainedModel, shape: Shape, visual: Visual):
@@ -64,6 +65,7 @@ class VisionLanguageModel(nn.Module):
         self.visual = VisualEmbedding(visual, shape.d, self.family.norm, self.family.visual_eps)
         self.pet = nn.ModuleDict()
         self.context = Context()
+        self.masks_empty: frozenset[str] = frozenset()
         self.text_edits: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
         for linear in (self.visual.feature, self.visual.box):
             self.family.init_linear(linear)
@@ -78,11 +80,14 @@ class VisionLanguageModel(nn.Module):
         words, mask = self.family.embed(self.lm, text), text != self.lm.config.pad_token_id
         for edit in self.text_edits:
             words, mask = edit(words, mask)
+        seen = mask.new_ones(visual.shape[:2])
+        if task in self.masks_empty and seen.numel():
+            seen = pool_grid(features, visual.shape[1] // features.shape[1]).any(dim=-1).flatten(1)
         if "side" in self.pet:
             self.context.mask = mask
-            encoded = self.pet["side"].encode(words, mask, visual)
+            encoded = self.pet["side"].encode(words, mask, visual, seen)
         else:
-            self.context.mask = joint = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
+            self.context.mask = joint = torch.cat([mask, seen], dim=1)
             encoded = Encoded(self.family.encode(self.lm, words, visual, joint), mask=joint)
         encoded.task = task
         return encoded

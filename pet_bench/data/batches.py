@@ -16,6 +16,8 @@ from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Task
 from pet_bench.spec import Control
 
+Spare = dict[str, tuple[int, int]]  # text → its part that is cut first
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -61,7 +63,8 @@ class Ragged:
 class TaskBatches:
     """One task's examples, tokenised once.
 
-    Texts and targets are cut on the right to the task's lengths, special tokens included; letter case is kept.
+    Texts and targets are cut to the task's lengths, special tokens included: at an example's `spare` part first, then
+    on the right. Letter case is kept.
     """
 
     def __init__(
@@ -70,7 +73,8 @@ class TaskBatches:
         self.task, self.examples, self.store, self.control = task, examples, store, control
         self.pad = tokenizer.pad_token_id
         self.rows = store.rows(examples)
-        self.texts, self.text_of = _tokenise(tokenizer, [e.text for e in examples], task.max_text)
+        spare = {e.text: e.spare for e in examples if any(e.spare)}
+        self.texts, self.text_of = _tokenise(tokenizer, [e.text for e in examples], task.max_text, spare)
         # An example's possible targets stand side by side, from `starts` to `ends`.
         targets = [e.targets or (("", 0.0),) for e in examples]
         flat = [pair for pairs in targets for pair in pairs]
@@ -134,13 +138,34 @@ class TaskBatches:
         )
 
 
-def _tokenise(tokenizer, texts: Sequence[str], limit: int | None, chunk: int = 10_000) -> tuple[Ragged, np.ndarray]:
+def _tokenise(
+    tokenizer, texts: Sequence[str], limit: int | None, spare: Spare | None = None, chunk: int = 10_000
+) -> tuple[Ragged, np.ndarray]:
     """Distinct texts as tokens, and which of them each text is. In chunks, as encodings are large until dropped."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     options = {"truncation": limit is not None, "max_length": limit, "return_attention_mask": False}
     parts = batched(distinct, chunk)
     ids = [row for part in parts for row in tokenizer(part, **options)["input_ids"]]
+    for text, span in (spare or {}).items():
+        if len(ids[distinct[text]]) == limit:
+            ids[distinct[text]] = _without_spare(tokenizer, text, limit, span)
     return Ragged(ids), np.array([distinct[text] for text in texts], np.int64)
+
+
+def _without_spare(tokenizer, text: str, limit: int, span: tuple[int, int]) -> list[int]:
+    """The tokens of a text but for as many of text[start:end]'s last ones as are too many.
+
+    Where there are not enough of them, the rest is cut on the right.
+    """
+    start, end = span
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ids, places = encoded["input_ids"], encoded["offset_mapping"]
+    inside = [i for i, (low, high) in enumerate(places) if start <= low < high <= end]
+    excess = max(0, len(ids) - limit)
+    if excess > len(inside):
+        return tokenizer(text[:start] + text[end:], truncation=True, max_length=limit)["input_ids"]
+    dropped = {*inside[len(inside) - excess :]}
+    return [token for i, token in enumerate(ids) if i not in dropped]
 
 
 def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:

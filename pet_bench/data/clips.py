@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -37,11 +37,10 @@ class Description(TypedDict):
 
 
 def resample(features: np.ndarray, frames: int = FRAMES) -> np.ndarray:
-    """Frame features (T, f) as (frames, f) float32: zero rows behind a short clip, a long one max-pooled in time.
+    """Frame features (T, f) as (frames, f): zero rows behind a short clip, a long one max-pooled in time.
 
     Window i of the pooling reaches from ⌊i T/frames⌋ to ⌈(i+1) T/frames⌉ (TASKS.md 0.3).
     """
-    features = features.astype(np.float32)
     length = len(features)
     if length <= frames:
         return np.pad(features, ((0, frames - length), (0, 0)))
@@ -56,8 +55,12 @@ class ClipTask(Task):
 
     Files: `video/ann/<folder>_subtitles.jsonl`, `video/vis_features/<folder>/clip-vit/<clip>.npz` with `features`
     (T, 512), and annotations as each task says. The prompt stands at the end of the text, after the subtitles of the
-    whole clip; texts are cut at 600 tokens on the right, as published. max_target: tokens of a target that is learned.
-    max_length: tokens of a prediction.
+    whole clip.
+
+    truncation: what a text of more than 600 tokens loses: its end, question and prompt included ("right", as
+    published), or the end of its subtitles alone. padded_frames: whether the zero rows behind a clip of fewer than 64
+    frames are attended, as published, or masked. max_target: tokens of a target that is learned. max_length: tokens
+    of a prediction.
     """
 
     folder: ClassVar[str]
@@ -71,12 +74,18 @@ class ClipTask(Task):
     train: str = "train"
     valid: OptionalSplit = "val"
     test: str = "val"  # the test splits' answers are not public
+    truncation: Literal["right", "subtitles"] = "right"
+    padded_frames: Literal["attended", "masked"] = "attended"
     max_target: int = Field(default=20, ge=3)
     max_length: int = Field(default=20, ge=3)
 
     @property
     def decoding(self):
         return Generate(num_beams=5, max_length=self.max_length)
+
+    @property
+    def masks_empty(self):
+        return self.padded_frames == "masked"
 
     def annotations(self, root: Path, name: str) -> Path:
         """The file of the split called `name`."""
@@ -106,13 +115,23 @@ class ClipTask(Task):
             raise shown((f"{where}: no subtitles of clip {clip!r}" for clip in silent), where)
         return ((row, spoken[row["vid_name"]], (f"{self.folder}/{row['vid_name']}",)) for row in rows)
 
+    def parts(self, row: dict[str, Any]) -> list[str]:
+        """What stands between subtitles and prompt."""
+        return []
+
+    def text(self, row: dict[str, Any], spoken: str) -> tuple[str, tuple[int, int]]:
+        """The text of an example, and the part of it that is cut before the rest is."""
+        text = " ".join(["[Subs]", spoken, *self.parts(row), self.prompt])
+        start = len("[Subs]")
+        return text, (start, start + 1 + len(spoken)) if self.truncation == "subtitles" else (0, 0)
+
     def feature_path(self, root: Path | str, key: str) -> Path:
         folder, clip = key.split("/", 1)
         return Path(root) / "video" / "vis_features" / folder / "clip-vit" / f"{clip}.npz"
 
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """Frame features of one clip, (64, 512). Objects in the archive are not loaded: they could run code."""
-        with np.load(self.feature_path(root, key), allow_pickle=False) as archive:
+        with np.lib.npyio.NpzFile(self.feature_path(root, key), allow_pickle=False) as archive:
             features = archive["features"]
         if features.ndim != 2 or not len(features):
             raise ValueError(f"features have shape {features.shape}, expected (frames, width)")
@@ -126,8 +145,14 @@ def subtitles(task: str, path: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=4)
 def _subtitles(task: str, path: Path, changed: int) -> dict[str, str]:
-    rows = read_json_lines(task, path, Subtitles)
-    return {row["vid_name"]: " ".join(line["text"].strip() for line in row["sub"]) for row in rows}
+    spoken, torn = {}, []
+    for row in read_json_lines(task, path, Subtitles):
+        said = " ".join(line["text"].strip() for line in row["sub"])
+        if spoken.setdefault(row["vid_name"], said) != said:
+            torn.append(f"{task}: {path}: clip {row['vid_name']!r} has two different subtitles")
+    if torn:
+        raise shown(torn, f"{task}: {path}")
+    return spoken
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -138,6 +163,10 @@ class ChoiceTask(ClipTask):
     row: ClassVar[type]
     metric: ClassVar = "multiple-choice-accuracy"
 
+    def parts(self, row):
+        answers = " ".join(f"a{i}: {row[f'a{i}'].strip('. ')}." for i in range(self.choices))
+        return [f"[Q] {row['q'].strip()}", f"[TS] ({row['ts']})", f"[Choices] {answers}"]
+
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         rows = list(self.rows(root, name, self.row))
         path = self.annotations(root, name)
@@ -146,12 +175,12 @@ class ChoiceTask(ClipTask):
             said = (f"{self.name}: {path}: qid {r['qid']}: answer_idx {r['answer_idx']} is no choice" for r in wrong)
             raise shown(said, f"{self.name}: {path}")
         for row, spoken, clip in rows:
-            answers = " ".join(f"a{i}: {row[f'a{i}'].strip('. ')}." for i in range(self.choices))
-            text = f"[Subs] {spoken} [Q] {row['q'].strip()} [TS] ({row['ts']}) [Choices] {answers} {self.prompt}"
+            text, spare = self.text(row, spoken)
             answer = f"a{row['answer_idx']}"
             kind = row.get("show_name", "")
             groups = ({"show": kind} if kind else {}) | {"length": length_group(row["q"])}
-            yield Example(str(row["qid"]), text, clip, ((answer, 1.0),), {"answer": answer}, kind, groups)
+            references = {"answer": answer}
+            yield Example(str(row["qid"]), text, clip, ((answer, 1.0),), references, kind, groups, spare)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -166,9 +195,6 @@ class DescriptionTask(CaptionTask, ClipTask):
 
     unit: Literal["description", "clip"] = "description"
 
-    def text(self, row: dict[str, Any], spoken: str) -> str:
-        return f"[Subs] {spoken} {self.prompt}"
-
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = self.annotations(root, name)
         rows = list(self.rows(root, name, self.row))
@@ -179,14 +205,10 @@ class DescriptionTask(CaptionTask, ClipTask):
             where = f"{self.name}: {path}"
             raise shown((f"{where}: clip_id {clip} has an empty description or none" for clip in empty), where)
         for row, spoken, clip in rows:
-            yield from self._examples(row, self.text(row, spoken), clip, whole=split != "train" and self.unit == "clip")
-
-    @staticmethod
-    def _examples(row: dict[str, Any], text: str, clip: tuple[str, ...], *, whole: bool) -> Iterable[Example]:
-        if whole:
-            items = [(row["clip_id"], [description["desc"] for description in row["descs"]])]
-        else:
+            text, spare = self.text(row, spoken)
             items = [(description["desc_id"], [description["desc"]]) for description in row["descs"]]
-        for key, texts in items:
-            groups = {"length": length_group(*texts)}
-            yield Example(str(key), text, clip, ((texts[0], 1.0),), {"captions": texts}, groups=groups)
+            if split != "train" and self.unit == "clip":
+                items = [(row["clip_id"], [caption for _, captions in items for caption in captions])]
+            for key, captions in items:
+                groups, references = {"length": length_group(*captions)}, {"captions": captions}
+                yield Example(str(key), text, clip, ((captions[0], 1.0),), references, groups=groups, spare=spare)

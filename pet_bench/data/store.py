@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
+from contextlib import contextmanager, suppress
+from hashlib import file_digest, sha256
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 
@@ -22,22 +27,31 @@ from pet_bench.errors import UserError
 from pet_bench.spec import Control, Visual
 
 Progress = Callable[[int, int], None]
-FORMAT = 1
+Sources = dict[str, Task]  # feature key → a task that reads it
+FORMAT = 2
+BLOCK = 64  # rows between two moments at which everything packed is safely on disk
+HALF = np.dtype("<f2")
+ARRAY, INDEX, MANIFEST = "features.npy", "index.json", "manifest.json"
 
 
 class FeatureStore:
     """Features as one array (features, tokens, width) float16, and the row of each.
 
-    `pack` makes or finds it; nothing after that opens the source files. fingerprint: SHA-256 of names and contents.
+    `pack` makes or finds it; nothing after that opens the source files. A folder holds `features.npy`, `index.json`
+    (keys in the order of the rows) and `manifest.json`: counts, shape, type, the SHA-256 of both files and of the
+    listing of the source files. fingerprint: SHA-256 of names and contents.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
-        self.folder, self.fingerprint = folder, manifest["fingerprint"]
-        array = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-        if list(array.shape) != manifest["shape"] or array.dtype != np.float16:
-            raise ValueError("the array is not the one of the manifest")
-        self.index = {key: row for row, key in enumerate(manifest["keys"])}
-        self.array = array
+    def __init__(self, folder: Path):
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        keys = json.loads((folder / INDEX).read_text("utf-8"))
+        array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
+        if list(array.shape) != manifest["shape"] or array.dtype != HALF or len(keys) != len(array):
+            raise ValueError("array, index and manifest disagree")
+        self.folder, self.array = folder, array
+        self.index = {key: row for row, key in enumerate(keys)}
+        self.fingerprint = _digest(manifest["sha256"])
+        self.resident: torch.Tensor | None = None  # the array on an accelerator
 
     @classmethod
     def pack(
@@ -51,97 +65,68 @@ class FeatureStore:
     ) -> FeatureStore:
         """The store of all features of these examples, read from the cache if it is there.
 
-        The cache folder is keyed by names, sizes and times of the source files. Several processes may pack the same
-        features at once. `progress(done, total)` is called while packing.
+        The cache folder is keyed by names, sizes and times of the source files. Features are written one after the
+        other, so memory does not grow with their number; packing that was stopped at any moment goes on where it was.
+        Several processes may pack the same features at once. `progress(done, total)` is called while packing.
 
         Raises UserError for every fault together: a missing or unreadable file, a missing key, another shape than
-        `visual` says, values that are not finite (in half precision), an example with more images than
-        `visual.images`, a cache that cannot be written.
+        `visual` says, a type that is no floating-point one, values that are not finite (in half precision), an example
+        with more images than `visual.images`, a cache that cannot be written.
         """
         root = Path(root)
-        sources: dict[str, Task] = {}
-        faults: list[str] = []
-        for task, examples in wanted:
-            many = next((example for example in examples if len(example.images) > visual.images), None)
-            if many:
-                images = len(many.images)
-                faults.append(f"{task.name}: example {many.id!r} has {images} images, at most {visual.images} fit")
-            uneven = {len(example.images) for example in examples}
-            if len(uneven) > 1:
-                faults.append(f"{task.name}: examples have {sorted(uneven)} images; every one must have as many")
-            for key in {key for example in examples for key in example.images}:
-                other = sources.setdefault(key, task)
-                if other is not task and other.feature_path(root, key) != task.feature_path(root, key):
-                    faults.append(f"{task.name}: feature key {key!r} is another file in task {other.name}")
-        sources = dict(sorted(sources.items(), key=itemgetter(0)))
-        try:
-            files = [(key, task.feature_path(root, key).stat()) for key, task in sources.items()]
-        except OSError:
-            files = None
-        if faults or files is None:
-            raise shown([*faults, *_damage(root, sources, visual)], "features")
-        listing = [FORMAT, visual.tokens, visual.width, *((key, f.st_size, f.st_mtime_ns) for key, f in files)]
-        name = sha256(json.dumps(listing).encode()).hexdigest()[:24]
-        folder = Path(cache or cache_dir()) / "features" / name
-        return cls._open(folder) or cls._write(folder, root, sources, visual, progress)
+        sources, faults = sources_of(root, wanted, visual)
+        listing = listing_of(root, sources, visual)
+        if faults or listing is None:
+            raise shown([*faults, *damage(root, sources, visual)], "features")
+        folder = store_folder(listing, cache)
+        return cls.open(folder) or cls._write(folder, listing, root, sources, visual, progress)
 
     @classmethod
-    def _open(cls, folder: Path) -> FeatureStore | None:
+    def open(cls, folder: Path) -> FeatureStore | None:
         """None where there is nothing, or nothing whole."""
         try:
-            return cls(folder, json.loads((folder / "manifest.json").read_text("utf-8")))
-        except (OSError, ValueError, KeyError):
+            return cls(folder)
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     @classmethod
-    def _write(cls, folder, root, sources, visual, progress) -> FeatureStore:
+    def _write(cls, folder, listing, root, sources, visual, progress) -> FeatureStore:
         shape = (len(sources), visual.tokens, visual.width)
-        size = 2 * int(np.prod(shape))
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder.parent).free
-            if free < size:
-                need = f"{size / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free"
-                raise UserError(f"features: packing needs {need}")
-            draft = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
-        except OSError as error:
-            raise UserError(f"features: cannot write to the cache {folder.parent}: {error.strerror}") from None
-        try:
-            array = np.lib.format.open_memmap(draft / "features.npy", mode="w+", dtype=np.float16, shape=shape)
-            digest, faults = sha256(json.dumps([FORMAT, *shape]).encode()), []
-            for row, (key, task) in enumerate(sources.items()):
+            with _draft(folder) as draft:
+                array = draft / ARRAY
+                size = HALF.itemsize * int(np.prod(shape)) - (array.stat().st_size if array.exists() else 0)
+                free = shutil.disk_usage(draft).free
+                if free < size:
+                    need = f"{size / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free"
+                    raise UserError(f"features: packing needs {need}")
+                faults = _fill(array, shape, root, sources, visual, progress)
+                if faults:
+                    shutil.rmtree(draft, ignore_errors=True)  # a mended file will make it another folder
+                    raise shown(faults, "features")
+                (draft / INDEX).write_text(json.dumps(list(sources)), encoding="utf-8")
+                manifest = {
+                    "format": FORMAT,
+                    "source": root.name,
+                    "listing": listing,
+                    "features": len(sources),
+                    "shape": shape,
+                    "dtype": HALF.name,
+                    "bytes": array.stat().st_size,
+                    "sha256": {name: _file_digest(draft / name) for name in (ARRAY, INDEX)},
+                }
+                (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+                if folder.exists() and not cls.open(folder):
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged
                 try:
-                    array[row] = _read(task, root, key, visual)
-                except UserError as error:
-                    faults += error.faults
-                digest.update(key.encode() + b"\0")
-                digest.update(array[row])
-                if progress:
-                    progress(row + 1, len(sources))
-            if faults:
-                raise shown(faults, "features")
-            array.flush()
-            del array
-            manifest = {
-                "format": FORMAT,
-                "fingerprint": digest.hexdigest(),
-                "shape": shape,
-                "source": root.name,
-                "keys": list(sources),
-            }
-            (draft / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            if folder.exists() and not cls._open(folder):
-                shutil.rmtree(folder, ignore_errors=True)  # damaged
-            try:
-                os.rename(draft, folder)  # noqa: PTH104  fails, as it should, where another process was first
-            except OSError:
-                if not folder.is_dir():
-                    raise
+                    os.rename(draft, folder)  # noqa: PTH104  fails, as it should, where another process was first
+                except OSError:
+                    if not folder.is_dir():
+                        raise
+                    shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise UserError(f"features: cannot write to the cache {folder.parent}: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        store = cls._open(folder)
+        store = cls.open(folder)
         if store is None:
             raise UserError(f"features: the packed features in {folder} cannot be read back; remove that folder")
         return store
@@ -150,44 +135,232 @@ class FeatureStore:
         """Row numbers (examples, I) of examples that each have I images."""
         return np.array([[self.index[key] for key in example.images] for example in examples], np.int64)
 
+    def to(self, device: torch.device | str, *, free: Callable[[torch.device], int] | None = None) -> FeatureStore:
+        """Keep the features on an accelerator if they take at most half of what is free there; returns the store.
+
+        The other half is the model's. `gather` then indexes on the device; its values are the same. Nothing changes on
+        a CPU. free: bytes that a device has left, by default as CUDA reports them and none on other devices.
+        """
+        device = torch.device(device)
+        if device.type != "cpu" and 2 * self.array.nbytes <= (free or free_memory)(device):
+            self.resident = torch.empty(self.array.shape, dtype=torch.float16, device=device)
+            for at in range(0, len(self.array), BLOCK):
+                self.resident[at : at + BLOCK] = torch.from_numpy(np.array(self.array[at : at + BLOCK]))
+        return self
+
+    @property
+    def bytes_on_device(self) -> int:
+        """What the features take of an accelerator's memory."""
+        return self.array.nbytes if self.resident is not None else 0
+
     def gather(self, rows: np.ndarray, *, control: Control = "none") -> torch.Tensor:
-        """Features (B, I, N, f) float32 of row numbers (B, I); zeros for "text-only".
+        """Features (B, I, N, f) float32 of row numbers (B, I), where the features are; zeros for "text-only".
 
         For "noise", standard normal values that depend on the row alone.
         """
         shape = self.array.shape[1:]
+        device = self.resident.device if self.resident is not None else None
         if control == "text-only":
-            return torch.zeros(*rows.shape, *shape)
+            return torch.zeros(*rows.shape, *shape, device=device)
         if control == "noise":
             noise = [np.random.default_rng(row).standard_normal(shape, np.float32) for row in rows.flat]
-            return torch.from_numpy(np.stack(noise).reshape(*rows.shape, *shape))
+            return torch.from_numpy(np.stack(noise).reshape(*rows.shape, *shape)).to(device or "cpu")
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(np.ascontiguousarray(rows)).to(device)].float()
         return torch.from_numpy(self.array[rows].astype(np.float32))
 
 
-def _read(task: Task, root: Path, key: str, visual: Visual) -> np.ndarray:
+def free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def verify(folder: Path) -> Iterator[str]:
+    """A line for everything in a packed store that is not as it was packed; reads all of it."""
+    remedy = f"remove {folder} and the features are packed anew"
+    try:
+        expected = json.loads((folder / MANIFEST).read_text("utf-8"))["sha256"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        yield f"features: {folder / MANIFEST} of the packed features cannot be read; {remedy}"
+        return
+    intact = True
+    for name, digest in expected:
+        try:
+            same = _file_digest(folder / name) == digest
+        except OSError as error:
+            intact = False
+            yield f"features: packed {folder / name} cannot be read: {error.strerror}; {remedy}"
+            continue
+        if not same:
+            intact = False
+            yield f"features: packed {folder / name} has another SHA-256 than when it was packed; {remedy}"
+    if intact and FeatureStore.open(folder) is None:
+        yield f"features: array, index and manifest in {folder} disagree; {remedy}"
+
+
+# source files --------------------------------------------------------------------------------------------------------
+
+
+def sources_of(
+    root: Path, wanted: Iterable[tuple[Task, Sequence[Example]]], visual: Visual
+) -> tuple[Sources, list[str]]:
+    """The features of these examples, by key in order, and what is wrong with the examples' images."""
+    sources: Sources = {}
+    faults: list[str] = []
+    for task, examples in wanted:
+        many = next((example for example in examples if len(example.images) > visual.images), None)
+        if many:
+            images = len(many.images)
+            faults.append(f"{task.name}: example {many.id!r} has {images} images, at most {visual.images} fit")
+        uneven = {len(example.images) for example in examples}
+        if len(uneven) > 1:
+            faults.append(f"{task.name}: examples have {sorted(uneven)} images; every one must have as many")
+        for key in {key for example in examples for key in example.images}:
+            other = sources.setdefault(key, task)
+            if other is not task and other.feature_path(root, key) != task.feature_path(root, key):
+                faults.append(f"{task.name}: feature key {key!r} is another file in task {other.name}")
+    return dict(sorted(sources.items(), key=itemgetter(0))), faults
+
+
+def listing_of(root: Path, sources: Sources, visual: Visual) -> str | None:
+    """SHA-256 of names, sizes and times of the source files; None where one is missing."""
+    try:
+        files = [(key, task.feature_path(root, key).stat()) for key, task in sources.items()]
+    except OSError:
+        return None
+    return _digest([FORMAT, visual.tokens, visual.width, *((key, f.st_size, f.st_mtime_ns) for key, f in files)])
+
+
+def store_folder(listing: str, cache: Path | None = None) -> Path:
+    return Path(cache or cache_dir()) / "features" / listing[:24]
+
+
+def damage(root: Path, sources: Sources, visual: Visual) -> Iterator[str]:
+    """A line for every feature that is missing or whose file, key, shape or type is wrong; no values are read."""
+    for key, task in sources.items():
+        try:
+            check_header(task, root, key, visual)
+        except UserError as error:
+            yield from error.faults
+
+
+def check_header(task: Task, root: Path, key: str, visual: Visual) -> None:
+    """Raises UserError where a feature is missing or has another shape or type than `visual` says.
+
+    Reads no values from HDF5; other formats, whose files are small, are read whole.
+    """
+
+    def read() -> tuple[tuple[int, ...], np.dtype]:
+        if type(task).feature is not Task.feature:
+            feature = np.asarray(task.feature(root, key))
+            return feature.shape, feature.dtype
+        with h5py.File(task.feature_path(root, key)) as file:
+            dataset = task.dataset(file, key)
+            return dataset.shape, dataset.dtype
+
+    _check_form(task, root, key, visual, *_guarded(task, root, key, read))
+
+
+def read_feature(task: Task, root: Path, key: str, visual: Visual) -> np.ndarray:
+    """One feature in half precision; raises UserError for all that can be wrong with it."""
+    feature = _guarded(task, root, key, lambda: np.asarray(task.feature(root, key)))
+    _check_form(task, root, key, visual, feature.shape, feature.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = feature.astype(HALF)
+    if not np.isfinite(half).all():
+        path = task.feature_path(root, key)
+        raise UserError(f"{task.name}: feature {key!r} in {path} holds NaN, infinity or a value beyond half precision")
+    return half
+
+
+def _guarded(task: Task, root: Path, key: str, read: Callable[[], Any]) -> Any:
     path = task.feature_path(root, key)
     try:
-        feature = np.asarray(task.feature(root, key))
+        return read()
     except FileNotFoundError:
         raise UserError(f"{task.name}: feature file {path} of {key!r} is missing") from None
     except KeyError:
         raise UserError(f"{task.name}: feature file {path} has no key for {key!r}") from None
     except Exception as error:  # a damaged file can fail in any way its format knows
         raise UserError(f"{task.name}: feature file {path} of {key!r} cannot be read: {error}") from None
-    if feature.shape != (visual.tokens, visual.width):
-        expected = (visual.tokens, visual.width)
-        raise UserError(f"{task.name}: feature {key!r} in {path} has shape {feature.shape}, expected {expected}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        half = feature.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise UserError(f"{task.name}: feature {key!r} in {path} holds NaN, infinity or a value beyond half precision")
-    return half
 
 
-def _damage(root: Path, sources: dict[str, Task], visual: Visual) -> Iterator[str]:
-    """A line for every feature that cannot be used."""
-    for key, task in sources.items():
+def _check_form(task: Task, root: Path, key: str, visual: Visual, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    expected, path = (visual.tokens, visual.width), task.feature_path(root, key)
+    if shape != expected:
+        raise UserError(f"{task.name}: feature {key!r} in {path} has shape {shape}, expected {expected}")
+    if dtype.kind != "f":
+        raise UserError(f"{task.name}: feature {key!r} in {path} is of type {dtype}, expected floating-point numbers")
+
+
+# packing -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """The folder to pack in. It stays where packing is stopped, so that the next call goes on there.
+
+    It is locked while in use; who finds it locked gets a folder for this call alone.
+    """
+    draft, own = folder.parent / f".packing-{folder.name}", None
+    draft.mkdir(parents=True, exist_ok=True)
+    lock = None
+    try:
         try:
-            _read(task, root, key, visual)
-        except UserError as error:
-            yield from error.faults
+            lock = os.open(draft, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.path.samestat(os.fstat(lock), draft.stat())  # it was not made into the store meanwhile
+        except OSError:
+            free = False
+        if not free:
+            draft = own = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
+        yield draft
+    finally:
+        if lock is not None:
+            os.close(lock)
+        if own:
+            shutil.rmtree(own, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                draft.rmdir()  # only where nothing was packed
+
+
+def _fill(
+    path: Path, shape: tuple[int, ...], root: Path, sources: Sources, visual: Visual, progress: Progress | None
+) -> list[str]:
+    """Write the features behind those that an earlier call wrote, in NumPy's format; returns what is wrong with them.
+
+    Everything up to a whole number of blocks was forced to disk before, so it is there even after a power cut.
+    """
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": HALF.str, "fortran_order": False, "shape": shape})
+    header, size = header.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
+    faults: list[str] = []
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole = file.read(len(header)) == header
+        done = max(0, path.stat().st_size - len(header)) // (BLOCK * size) * BLOCK if whole else 0
+        file.truncate(len(header) + done * size if whole else 0)
+        if not whole:
+            file.write(header)
+        for row, (key, task) in enumerate(islice(sources.items(), done, None), start=done + 1):
+            try:
+                feature = read_feature(task, root, key, visual)
+            except UserError as error:
+                faults += error.faults
+            if not faults:  # none behind a gap: rows are counted by the file's length
+                file.write(feature.tobytes())
+                if row % BLOCK == 0 or row == len(sources):
+                    file.flush()
+                    os.fsync(file.fileno())
+            if progress:
+                progress(row, len(sources))
+    return faults
+
+
+def _digest(content: Any) -> str:
+    return sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -33,7 +33,8 @@ class Example:
     text: all that the encoder reads, prompt included. images: feature keys. targets: answers and their scores, one of
     which is learned at a time; empty where nothing is known (it then counts as the target "" with score 0).
     references: plain data for the metric. kind: type of question, if there are types. groups: what it counts towards in
-    the breakdowns of the score; may be empty in training.
+    the breakdowns of the score; may be empty in training. spare: start and end of the part of a text that is too long
+    which is cut, from its end, before anything else is.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Example:
     references: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
     groups: dict[str, str] = field(default_factory=dict)
+    spare: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Task(ABC):
 
     Every task has the options `prompt` and the split names `train`, `valid` (None: no validation) and `test`; several
     names joined by "+" are read one after the other. Lengths count special tokens, None is no truncation. A batch of
-    this task holds floor(batch_ratio · nominal batch size) examples. origins: where files come from, by glob pattern
-    below the root.
+    this task holds floor(batch_ratio · nominal batch size) examples. masks_empty: whether visual vectors that are all
+    zero are hidden from attention. origins: where files come from, by glob pattern below the root.
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -79,6 +81,7 @@ class Task(ABC):
     metric: ClassVar[str]
     also: tuple[str, ...] = ()  # metrics beside it
     higher_is_better: ClassVar[bool] = True
+    masks_empty: ClassVar[bool] = False
     origins: ClassVar[dict[str, str]] = {}
 
     prompt: str

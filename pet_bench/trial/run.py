@@ -96,7 +96,10 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     method = build_method(spec.method, backbone.shape)
     design = method.design(backbone.shape)
     attach(model, design, spec.tasks)
+    model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
     model.to(device)
+    if spec.control == "none":
+        data.store.to(device)
     trial = Trial(spec, model, tokenizer, data, device, on_progress, design.doors)
 
     train(trial)
@@ -139,7 +142,7 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,
-            peak_memory_bytes=peak_memory(device),
+            peak_memory_bytes=peak_memory(device) - data.store.bytes_on_device,
             examples_per_second=trial.examples / max(trial.clock.train, 1e-9),
             steps=trial.steps,
             adapter_bytes=adapter_bytes,

@@ -118,15 +118,6 @@ def test_a_damaged_pack_is_made_again(root, pack, tmp_path, damage):
     assert store.gather(store.rows(VQA().examples(root, "test")))[0, 0, 0, 0] == 30.0
 
 
-def test_an_interrupted_packing_leaves_nothing(pack, tmp_path):
-    def interrupt(done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pack(progress=interrupt)
-    assert folders(tmp_path) == []
-
-
 def test_two_that_pack_at_once_end_with_one_pack(pack, tmp_path):
     inner = []
 
@@ -163,10 +154,15 @@ NAN[3, 7] = np.nan
             "has shape (36, 2048), expected (49, 2048)",
         ),
         (lambda root: roots.grid(root, "COCO", FIRST, np.ones((49, 512))), "has shape (49, 512), expected (49, 2048)"),
+        (
+            lambda root: roots.grid(root, "COCO", FIRST, np.ones((49, 2048), np.int32)),
+            "is of type int32, expected floating",
+        ),
+        (lambda root: roots.grid(root, "COCO", FIRST, np.full((49, 2048), b"x")), "is of type |S1, expected floating"),
         (lambda root: roots.grid(root, "COCO", FIRST, NAN), "holds NaN, infinity or a value beyond half precision"),
         (lambda root: roots.grid(root, "COCO", FIRST, np.full((49, 2048), 1e6)), "beyond half precision"),
     ],
-    ids=["missing", "unreadable", "no key", "tokens", "width", "nan", "too large"],
+    ids=["missing", "unreadable", "no key", "tokens", "width", "integers", "strings", "nan", "too large"],
 )
 def test_a_damaged_feature_is_named(root, pack, tmp_path, damage, said):
     damage(root)
@@ -219,6 +215,42 @@ def test_a_full_disk_is_said_before_packing(pack, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match=r"packing needs .* GB are free"):
         pack()
+
+
+# on an accelerator ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cpu_changes_nothing(root, pack):
+    store = pack()
+    rows = store.rows(VQA().examples(root, "test"))
+    before = store.gather(rows)
+    assert store.to("cpu", free=lambda _: pytest.fail("asked a CPU")) is store and store.resident is None
+    assert torch.equal(store.gather(rows), before)
+
+
+@pytest.mark.parametrize(("spare", "kept"), [(0, True), (-1, False)])
+def test_features_are_kept_on_a_device_if_they_take_at_most_half_of_what_is_free(root, pack, spare, kept):
+    store = pack()
+    store.to("meta", free=lambda device: 2 * store.array.nbytes + spare)
+    assert (store.resident is not None) == kept
+    assert store.bytes_on_device == kept * 4 * 49 * 2048 * 2
+    visual = store.gather(store.rows(VQA().examples(root, "test")))
+    assert visual.device.type == ("meta" if kept else "cpu")
+    assert visual.shape == (4, 1, 49, 2048) and visual.dtype == torch.float32
+
+
+def test_a_device_that_does_not_say_what_is_free_keeps_nothing(pack):
+    assert pack().to("meta").resident is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("control", ["none", "text-only", "noise"])
+def test_a_gpu_gives_the_same_values(root, pack, control):
+    store = pack()
+    rows = store.rows(VQA().examples(root, "test"))[::-1]
+    before = store.gather(rows, control=control)
+    after = store.to("cuda").gather(rows, control=control)
+    assert after.device.type == "cuda" and torch.equal(after.cpu(), before)
 
 
 # provenance ----------------------------------------------------------------------------------------------------------

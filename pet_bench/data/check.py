@@ -1,0 +1,166 @@
+"""What there is of the data of some tasks, what is missing or broken, and where it comes from. Alters nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from glob import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pet_bench.data.rows import shown
+from pet_bench.data.store import (
+    FeatureStore,
+    Progress,
+    Sources,
+    check_header,
+    listing_of,
+    read_feature,
+    sources_of,
+    store_folder,
+    verify,
+)
+from pet_bench.data.suite import Suite
+from pet_bench.data.task import Example, Split, Task
+from pet_bench.errors import UserError
+from pet_bench.registry import SUITES, TASKS
+from pet_bench.spec import Visual
+
+SAMPLE = 256  # features whose values are read where not all are
+
+
+@dataclass
+class Part:
+    """One split of a task. images: distinct images or clips that its examples name; ready: those with features."""
+
+    task: str
+    split: Split
+    name: str
+    files: dict[Path, Literal["found", "missing", "broken"]]
+    examples: int = 0
+    images: int = 0
+    ready: int = 0
+    faults: int = 0
+
+
+@dataclass
+class Report:
+    """faults: a line each, long lists cut with a count. origins: where to get what is at fault, by glob pattern.
+
+    sampled: of how many features values were read. packed: the folder of the packed features, where there is one;
+    whole: whether they can be used.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
+    sampled: int = 0
+    features: int = 0
+    packed: Path | None = None
+    whole: bool = False
+
+
+def check(
+    root: Path | str,
+    tasks: Sequence[Task],
+    visual: Visual,
+    *,
+    whole: bool = False,
+    packed: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Everything that would stop a run of these tasks, and more.
+
+    Annotations are read by the tasks' own readers. Of every feature the presence, shape and type are checked, and the
+    values of a sample, or with `whole` of all. packed: also compare the packed features, if there are any, with their
+    checksums.
+    """
+    root, report = Path(root), Report()
+    wanted: list[tuple[Task, list[Example]]] = []
+    lines: list[str] = []
+    for task in tasks:
+        lines += _tried(task.check_metrics)[1]
+        read = {}
+        for split in get_args(Split):
+            if getattr(task, split) is None:
+                continue
+            found, said = _tried(partial(task.examples, root, split))
+            examples = read[split] = found or []
+            files = {path: _state(path, said) for path in task.sources(root, split)}
+            name = getattr(task, split)
+            report.parts.append(Part(task.name, split, name, files, examples=len(examples), faults=len(said)))
+            wanted.append((task, examples))
+            lines += said
+        lines += _tried(partial(task.check_splits, root, read))[1]
+    sources, faults = sources_of(root, [(task, examples) for task, examples in wanted if examples], visual)
+    sample = set(sources if whole else islice(sources, 0, None, max(1, -(-len(sources) // SAMPLE))))
+    bad = _features(root, sources, visual, sample, progress)
+    report.features, report.sampled = len(sources), len(sample)
+    for part, (_, examples) in zip(report.parts, wanted, strict=True):
+        keys = {key for example in examples for key in example.images}
+        part.images, part.ready = len(keys), len(keys - bad.keys())
+        part.faults += part.images - part.ready
+    lines += faults
+    for task in tasks:
+        said = [line for key, found in bad.items() if sources[key] is task for line in found]
+        lines += shown(said, f"{task.name}: features").faults if said else ()
+    listing = listing_of(root, sources, visual)
+    folder = store_folder(listing, cache) if listing else None
+    if folder and folder.exists():
+        report.packed, report.whole = folder, FeatureStore.open(folder) is not None
+        lines += verify(folder) if packed else ()
+    report.faults = list(dict.fromkeys(lines))
+    for task in tasks:
+        for pattern, origin in task.origins.items():
+            if any(fnmatchcase(line, f"*{escape(str(root))}/{pattern}*") for line in report.faults):
+                report.origins.setdefault(pattern, origin)
+    return report
+
+
+def suites_in(root: Path | str) -> list[Suite]:
+    """The suites on user data of which at least one annotation file is there."""
+    found = []
+    for suite in SUITES:
+        tasks = [TASKS.get(name)() for name in suite.tasks] if suite.embedded is None else []
+        if any(path.exists() for task in tasks for path in _annotations(task, Path(root))):
+            found.append(suite)
+    return found
+
+
+def _annotations(task: Task, root: Path) -> Iterable[Path]:
+    for split in get_args(Split):
+        if getattr(task, split) is not None:
+            yield from task.sources(root, split)[:1]
+
+
+def _tried(call: Callable[[], Any]) -> tuple[Any, Sequence[str]]:
+    """What it returns, if it does, and the faults that it raises."""
+    try:
+        return call(), ()
+    except UserError as error:
+        return None, error.faults
+
+
+def _state(path: Path, said: Sequence[str]) -> Literal["found", "missing", "broken"]:
+    if not path.exists():
+        return "missing"
+    return "broken" if any(str(path) in line for line in said) else "found"
+
+
+def _features(
+    root: Path, sources: Sources, visual: Visual, sample: set[str], progress: Progress | None
+) -> dict[str, Sequence[str]]:
+    """What is wrong with each feature that cannot be used, by its key."""
+    bad = {}
+    for done, (key, task) in enumerate(sources.items(), start=1):
+        look = read_feature if key in sample else check_header
+        _, said = _tried(partial(look, task, root, key, visual))
+        if said:
+            bad[key] = said
+        if progress:
+            progress(done, len(sources))
+    return bad
