@@ -124,8 +124,9 @@ def poison(root):
 
 
 def empty(root):
-    (root / "nlvr" / "test.json").write_text("[]")
-    return 'nlvr2: split "test"', "holds no examples"
+    path = root / "nlvr" / "test.json"
+    path.write_text("[]")
+    return f"nlvr2: {path}", "holds no examples"
 
 
 def unlabelled(root):
