@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pet_bench.cli.data import app as data_app
+from pet_bench.cli.shared import Plugins, examples, key_value, load_plugins
 from pet_bench.errors import Faults, UserError, unknown
 
 if TYPE_CHECKING:
-    from pet_bench.data.check import Report
-    from pet_bench.data.suite import Suite
-    from pet_bench.data.task import Task
     from pet_bench.grid.spec import Grid
     from pet_bench.spec import TrialSpec
     from pet_bench.trial.score import Scored
@@ -31,7 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-data_app = typer.Typer(help="Check and prepare datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -55,31 +51,13 @@ class Control(StrEnum):
     NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
 
 
-def _examples(*lines: str) -> str:
-    return "\n\n".join(["**Examples**", *(f"`{line}`" for line in lines)])
-
-
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", metavar="FILE_OR_MODULE", help="Load a plug-in from a file or module; repeatable."),
-]
 GridName = Annotated[
     str, typer.Argument(metavar="GRID", help="A grid file, a shipped grid's name or a results folder.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Results folder; by default results/<grid name>.")]
 
 
-def _load_plugins(plugins: list[str] | None) -> None:
-    from pet_bench.registry import load_plugin
-
-    faults = Faults()
-    for plugin in plugins or []:
-        with faults:
-            load_plugin(plugin)
-    faults.check()
-
-
-@app.command("list", epilog=_examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
+@app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
     """List what is registered and where it comes from; methods with source, year and parameters on bart-base."""
     from rich.console import Console
@@ -87,7 +65,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
 
     from pet_bench.registry import REGISTRIES
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     table = Table(box=None, pad_edge=False)
     if kind == Kind.METHODS:
         for column in ("name", "year", "trainable", "%", "source"):
@@ -126,7 +104,7 @@ def _method_rows() -> list[tuple[str, ...]]:
 
 
 @app.command(
-    epilog=_examples("pet-bench show lora --backbone bart-base", "pet-bench show vl-adapter --backbone t5-base")
+    epilog=examples("pet-bench show lora --backbone bart-base", "pet-bench show vl-adapter --backbone t5-base")
 )
 def show(
     method: Annotated[str, typer.Argument(metavar="METHOD")],
@@ -138,7 +116,7 @@ def show(
     plugin: Plugins = None,
 ) -> None:
     """Show a method on a backbone: its options, what it inserts where, and what trains."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -146,7 +124,7 @@ def show(
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    found = describe(MethodSpec(method, dict(map(_key_value, option or []))), backbone, suite)
+    found = describe(MethodSpec(method, dict(map(key_value, option or []))), backbone, suite)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(str(method))}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
     console.print(escape(found.doc), soft_wrap=True)
@@ -175,9 +153,7 @@ def show(
 
 
 @app.command(
-    epilog=_examples(
-        "pet-bench params", "pet-bench params --method lora --backbone bart-base --format csv > counts.csv"
-    )
+    epilog=examples("pet-bench params", "pet-bench params --method lora --backbone bart-base --format csv > counts.csv")
 )
 def params(
     suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. Default: image-text.")] = None,
@@ -189,7 +165,7 @@ def params(
     plugin: Plugins = None,
 ) -> None:
     """Count trainable parameters, without loading weights; csv and json also by group."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
     from pet_bench.trial.count import count_parameters
@@ -227,7 +203,7 @@ def params(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "pet-bench run demo",
         "pet-bench run my_grid.yaml --data ~/datasets --max-concurrent 2",
         "pet-bench run demo --method lora --seed 0 --executor inline",
@@ -260,7 +236,7 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from pet_bench.grid.run import run_grid
     from pet_bench.grid.spec import load, parse, select
     from pet_bench.spec import Runtime
@@ -293,15 +269,6 @@ def _folder(plan: Grid, source: str | None, out: Path | None) -> Path:
     return out or (Path(source) if source and Path(source).is_dir() and source != plan.name else plan.folder)
 
 
-def _key_value(text: str) -> tuple[str, Any]:
-    from pet_bench.grid.spec import read_yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f'--set takes KEY=VALUE, found "{text}"')
-    return key, read_yaml(value)
-
-
 def _configure(plan: Grid, changes: list[str], cpus: float | None, max_concurrent: int | None) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
     from pet_bench.grid.spec import parse
@@ -314,7 +281,7 @@ def _configure(plan: Grid, changes: list[str], cpus: float | None, max_concurren
     faults = Faults()
     for change in changes:
         with faults:
-            key, value = _key_value(change)
+            key, value = key_value(change)
             target, dot, option = key.partition(".")
             if not dot or not option:
                 raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
@@ -341,10 +308,10 @@ def _trials(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
     return plan.trials(), _folder(plan, source, out)
 
 
-@app.command(epilog=_examples("pet-bench status demo", "pet-bench status results/demo"))
+@app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))
 def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     """Show which trials of a grid are done, failed or missing."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from collections import Counter
 
     from rich.console import Console
@@ -368,10 +335,10 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")
 
 
-@app.command(epilog=_examples("pet-bench report demo", "pet-bench report results/demo"))
+@app.command(epilog=examples("pet-bench report demo", "pet-bench report results/demo"))
 def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     """Print the comparison table and write it, with a figure, to the results folder."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from rich.console import Console
 
     from pet_bench.report.plot import score_vs_parameters
@@ -404,7 +371,7 @@ def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "pet-bench score results/demo/0123456789ab.json",
         "pet-bench score results/full/0123456789ab.json --data ~/datasets",
         "pet-bench score --metric cider captions.json --format json",
@@ -433,7 +400,7 @@ def score(
     GQA's official results and questions. nlvr-accuracy: the official CSV (identifier,prediction) and annotations.
     multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and answer_idx or again {id: answer}.
     """
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from pet_bench.trial.score import score_file, score_trial
 
     if metric:
@@ -484,171 +451,7 @@ def _score_views(found: list[Scored]) -> list[Any]:
     return [scores, "", parts] if parts.row_count else [scores]
 
 
-SuiteName = Annotated[
-    str | None, typer.Option(help="Suite; by default every suite on user data of which the folder holds annotations.")
-]
-TaskNames = Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")]
-Root = Annotated[Path, typer.Argument(metavar="ROOT", help="Root folder of the datasets.")]
-
-
-@data_app.command(
-    epilog=_examples(
-        "pet-bench data check ~/datasets",
-        "pet-bench data check ~/datasets --suite image-text --all --packed",
-        "pet-bench data check ~/datasets --task vqa --task nlvr2",
-        "pet-bench data check ~/nlvr --suite nlvr-v1 --set nlvr-v1.train=dev",
-    )
-)
-def check(
-    root: Root,
-    suite: SuiteName = None,
-    task: TaskNames = None,
-    all_: Annotated[bool, typer.Option("--all", help="Read the values of every feature, not of a sample.")] = False,
-    packed: Annotated[bool, typer.Option("--packed", help="Compare packed features with their checksums too.")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
-    ] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Say what is there, what is missing, what is broken and where it comes from. Alters nothing.
-
-    Exit code 0 if a run would go through, 1 if there are faults.
-    """
-    _load_plugins(plugin)
-    from rich.console import Console
-
-    from pet_bench.data.check import check as check_data
-
-    console, faults = Console(highlight=False), 0
-    for chosen, tasks in _data_suites(root, suite, task, set_):
-        with _bar(f"checking {chosen.name}") as progress:
-            report = check_data(root, tasks, chosen.visual, whole=all_, packed=packed, progress=progress)
-        for view in _check_views(root, chosen.name, report):
-            console.print(view, soft_wrap=isinstance(view, str))
-        faults += len(report.faults)
-    raise typer.Exit(1 if faults else 0)
-
-
-@data_app.command(
-    epilog=_examples(
-        "pet-bench data pack ~/datasets", "pet-bench data pack ~/datasets --suite image-text --out /scratch/pet-bench"
-    )
-)
-def pack(
-    root: Root,
-    suite: SuiteName = None,
-    task: TaskNames = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Cache folder; runs find it if PET_BENCH_CACHE names it. Default: theirs.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
-    ] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Pack the features of a suite ahead of training, as a run would. If interrupted, run it again to go on.
-
-    A run finds the packed features if it has the same tasks and splits and the source files are unchanged.
-    """
-    _load_plugins(plugin)
-    from pet_bench.trial.data import read_and_pack
-
-    for chosen, tasks in _data_suites(root, suite, task, set_):
-        with _bar(f"packing {chosen.name}") as progress:
-            _, store = read_and_pack(root, tasks, chosen.visual, cache=out, progress=progress)
-        size = f"{len(store.array):,} features, {store.array.nbytes / 1e9:.2f} GB"
-        print(f"{chosen.name}: {size} in {store.folder}")
-    if out:
-        print(f"runs find it with PET_BENCH_CACHE={out}")
-
-
-def _data_suites(
-    root: Path, name: str | None, tasks: list[str] | None, changes: list[str] | None
-) -> list[tuple[Suite, list[Task]]]:
-    """The suites that a data command is about, each with its tasks as the protocol changes make them."""
-    from pet_bench.data.check import suites_in
-    from pet_bench.data.suite import suite_by_name
-    from pet_bench.trial.data import build_tasks
-
-    if not root.is_dir():
-        raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")
-    if name:
-        suites = [suite_by_name(f"{name}/{'+'.join(tasks)}" if tasks else name)]
-    else:
-        suites = [suite_by_name(task) for task in tasks or []] or suites_in(root)
-    if not suites:
-        raise UserError(f"{root} holds annotations of no suite; name one with --suite to see what it needs")
-    protocol: dict[str, dict[str, Any]] = {}
-    for change in changes or []:
-        key, value = _key_value(change)
-        target, _, option = key.partition(".")
-        if not option or target not in {task for suite in suites for task in suite.tasks}:
-            possible = sorted(task for suite in suites for task in suite.tasks)
-            raise UserError(f'--set takes TASK.KEY=VALUE, found "{key}" (tasks: {", ".join(possible)})')
-        protocol.setdefault(target, {})[option] = value
-    return [(suite, build_tasks(suite.tasks, protocol)) for suite in suites]
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with an estimate on a terminal; a callback (done, total) that moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
-
-
-def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
-    """A table of tasks and splits, the faults, where to get what is at fault, and the verdict."""
-    from collections import Counter
-
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("task", "split", "named", "files", box=None, pad_edge=False)
-    for name in ("examples", "images", "features", "faults"):
-        table.add_column(name, justify="right")
-    for part in report.parts:
-        states = Counter(part.files.values())
-        files = ", ".join(f"{states[state]} {state}" for state in ("found", "missing", "broken") if states[state])
-        numbers = [f"{number:,}" for number in (part.examples, part.images, part.ready, part.faults)]
-        style = "red" if part.faults else ""
-        table.add_row(part.task, part.split, escape(part.name), files, *numbers, style=style)
-    views: list[Any] = [table, ""]
-    views += [escape(f"✗ {fault.replace(f'{root}/', '')}") for fault in report.faults]
-    if report.origins:
-        origins = Table("from where", "", box=None, pad_edge=False)
-        for pattern, origin in report.origins.items():
-            origins.add_row(escape(pattern), escape(origin))
-        views += ["", origins]
-    values = f"all {report.features:,}" if report.sampled == report.features else f"{report.sampled:,}"
-    looked = f"values of {values} features read" if report.features else "no features looked for"
-    there = f"packed in {report.packed}" if report.packed else "not packed yet"
-    there += ", but damaged: a run packs anew" if report.packed and not report.whole else ""
-    verdict = f"{len(report.faults)} faults" if report.faults else "a run would go through"
-    return [*views, *([""] if len(views) > 2 else []), escape(f"{suite}: {verdict}; {looked}; {there}")]
-
-
-@data_app.command(epilog=_examples("pet-bench data mini mini-data"))
-def mini(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder to write the mini datasets to.")],
-    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
-) -> None:
-    """Write the mini datasets, in the real datasets' file formats."""
-    from pet_bench.mini.write import write_image_text
-
-    try:
-        write_image_text(root, seed=seed)
-    except OSError as error:
-        raise UserError(f"mini datasets cannot be written: {error}") from error
-    print(f"wrote {root}")
-
-
-@app.command(epilog=_examples("pet-bench pretrain mini-bart --out my-mini-bart"))
+@app.command(epilog=examples("pet-bench pretrain mini-bart --out my-mini-bart"))
 def pretrain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
@@ -676,7 +479,3 @@ def main(arguments: list[str] | None = None) -> None:
         for fault in error.faults:
             print(f"pet-bench: error: {fault}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

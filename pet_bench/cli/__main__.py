@@ -1,0 +1,3 @@
+from pet_bench.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""What the commands share. Heavy imports are inside the functions, so that `pet-bench --help` is instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from pet_bench.errors import Faults, UserError
+
+
+def examples(*lines: str) -> str:
+    return "\n\n".join(["**Examples**", *(f"`{line}`" for line in lines)])
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE_OR_MODULE", help="Load a plug-in from a file or module; repeatable."),
+]
+
+
+def load_plugins(plugins: list[str] | None) -> None:
+    from pet_bench.registry import load_plugin
+
+    faults = Faults()
+    for plugin in plugins or []:
+        with faults:
+            load_plugin(plugin)
+    faults.check()
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    from pet_bench.grid.spec import read_yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f'--set takes KEY=VALUE, found "{text}"')
+    return key, read_yaml(value)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with an estimate on a terminal; a callback (done, total) that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
