@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from pet_bench.errors import UserError, unknown
@@ -43,6 +43,13 @@ class Recipe:
     learning rate of a linear warm-up over the first `warmup` of all updates, then linear decay to 0. clip: global
     gradient norm. max_steps: stop after that many updates (None: all epochs); the schedule spans what is run.
     valid_every: epochs between evaluations on the validation split (0: never).
+
+    selection: what is tested, the model after the last update, as published, or the one with the best average over the
+    tasks' validation splits. generation: whether a checkpoint's own settings for generation hold (in BART's
+    `no_repeat_ngram_size` and `early_stopping`), as published, or are off. decay_norms: whether layer norms' weights
+    get weight decay, as in the published runs, whose exception named none of them. data_order: the same for every seed,
+    as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
+    text, which saves padding (1: as drawn, as published).
     """
 
     lr: float = Field(gt=0)
@@ -57,6 +64,17 @@ class Recipe:
     max_steps: int | None = Field(default=None, ge=1)
     valid_every: int = Field(default=1, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    selection: Literal["last", "best"] = "last"
+    generation: Literal["checkpoint", "plain"] = "checkpoint"
+    decay_norms: bool = True
+    data_order: Literal["fixed", "seeded"] = "fixed"
+    bucket: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _selection_needs_validation(self):
+        if self.selection == "best" and not self.valid_every:
+            raise ValueError("selection is best, but valid_every is 0: nothing would be validated")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -78,7 +78,7 @@ class GQA(Task):
     test: str = "testdev"
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        return [root / "GQA" / f"{name}.json" for name in getattr(self, split).split("+")]
+        return [root / "GQA" / f"{name}.json" for name in self.names(split)]
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = root / "GQA" / f"{name}.json"

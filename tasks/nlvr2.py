@@ -63,7 +63,7 @@ class NLVR2(Task):
     test: str = "test"
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        return [root / "nlvr" / f"{name}.json" for name in getattr(self, split).split("+")]
+        return [root / "nlvr" / f"{name}.json" for name in self.names(split)]
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = root / "nlvr" / f"{name}.json"

@@ -55,7 +55,7 @@ class NLVRv1(Task):
     test: str = "test"
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        return [_home(root) / name / f"{name}.json" for name in getattr(self, split).split("+")]
+        return [_home(root) / name / f"{name}.json" for name in self.names(split)]
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         home = _home(root)

@@ -73,7 +73,7 @@ class VQA(Task):
         return {"version": self.scorer}
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        files = [root / "vqa" / f"{name}.json" for name in getattr(self, split).split("+")]
+        files = [root / "vqa" / f"{name}.json" for name in self.names(split)]
         present = [path for path in _official(root) if path.is_file()]
         return files if split == "train" else files + (present or _official(root))
 

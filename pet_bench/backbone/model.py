@@ -129,10 +129,13 @@ class VisionLanguageModel(nn.Module):
         *,
         num_beams: int,
         max_length: int,
+        plain: bool = False,
         boxes: Tensor | None = None,
         task: str | None = None,
     ) -> Tensor:
         """Decoded ids (B, ≤ max_length), start token first; the checkpoint's other generation settings hold.
+
+        plain: without the checkpoint's `no_repeat_ngram_size` and `early_stopping`.
 
         As in the published runs (transformers 4.2.1): no token is forced first, and the end token is forced last in
         BART's beam search only (TASKS.md section 0.5).
@@ -147,4 +150,5 @@ class VisionLanguageModel(nn.Module):
             do_sample=False,
             forced_bos_token_id=None,
             forced_eos_token_id=forced_end,
+            **({"no_repeat_ngram_size": 0, "early_stopping": False} if plain else {}),
         )

@@ -44,6 +44,21 @@ class Batch:
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
+@dataclass(frozen=True)
+class Shuffle:
+    """How training examples are shuffled. The defaults are the published runs', whose order is the same for any seed.
+
+    seed: 0 is the published order. bucket: batches among which texts of like length are brought together (1: none).
+    """
+
+    seed: int = 0
+    bucket: int = 1
+
+    def of(self, epoch: int) -> int:
+        """The seed of an epoch's generators, 32 bits."""
+        return int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]) if self.seed else epoch
+
+
 class Ragged:
     """Token sequences of different length in one flat array."""
 
@@ -91,9 +106,22 @@ class TaskBatches:
         """Batches in an epoch at this nominal batch size; the last, partial one is kept."""
         return ceil(len(self) / self.task.batch_size(batch_size))
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The order of an epoch, the same for every seed, as in the published runs."""
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(epoch)).numpy()
+    def order(self, epoch: int, size: int, shuffle: Shuffle) -> np.ndarray:
+        """The order of the examples in an epoch, of which every `size` are a batch.
+
+        With buckets, `shuffle.bucket` batches at a time exchange their examples so that texts of like length come
+        together; then the batches are shuffled anew, a partial one staying last.
+        """
+        generator = torch.Generator().manual_seed(shuffle.of(epoch))
+        order = torch.randperm(len(self), generator=generator).numpy()
+        if shuffle.bucket == 1:
+            return order
+        lengths, span = self.texts.lengths[self.text_of], shuffle.bucket * size
+        buckets = [order[at : at + span] for at in range(0, len(order), span)]
+        order = np.concatenate([bucket[np.argsort(-lengths[bucket], kind="stable")] for bucket in buckets])
+        whole = len(order) // size * size
+        batches = order[:whole].reshape(-1, size)[torch.randperm(whole // size, generator=generator).numpy()]
+        return np.concatenate([batches.ravel(), order[whole:]])
 
     def sampled(self, epoch: int, seed: int) -> np.ndarray:
         """One target an example, (examples,), drawn in proportion to its scores.
@@ -109,10 +137,12 @@ class TaskBatches:
         found = np.searchsorted(running, low + draws * (high - low), side="right") - 1
         return np.clip(found, starts, self.ends - 1)
 
-    def train_batches(self, epoch: int, batch_size: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, epoch: int, batch_size: int, seed: int, *, start: int = 0, shuffle: Shuffle | None = None
+    ) -> Iterator[Batch]:
         """The batches of an epoch from the `start`-th on, at this nominal batch size."""
         size = self.task.batch_size(batch_size)
-        order, targets = self.order(epoch), self.sampled(epoch, seed)
+        order, targets = self.order(epoch, size, shuffle or Shuffle()), self.sampled(epoch, seed)
         for at in range(start * size, len(self), size):
             indices = order[at : at + size]
             yield self.batch(indices, targets[indices])
@@ -174,23 +204,23 @@ def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield part
 
 
-def joint_schedule(batch_counts: dict[str, int], epoch: int) -> list[str]:
+def joint_schedule(batch_counts: dict[str, int], seed: int) -> list[str]:
     """The task of each step of an epoch: every task as often as it has batches.
 
-    The list, tasks in the order given, is shuffled by `random.Random(epoch)` and consumed from its end, as in the
-    published runs; it is returned in the order of use.
+    The list, tasks in the order given, is shuffled by `random.Random(seed)` and consumed from its end, as in the
+    published runs, where the seed is the number of the epoch; it is returned in the order of use.
     """
     schedule = [task for task, count in batch_counts.items() for _ in range(count)]
-    random.Random(epoch).shuffle(schedule)
+    random.Random(seed).shuffle(schedule)
     return schedule[::-1]
 
 
 class MultiTask:
     """Joint training: one batch, of one task, a step. Each task goes through all of its examples once an epoch."""
 
-    def __init__(self, tasks: Sequence[TaskBatches], *, batch_size: int, seed: int):
+    def __init__(self, tasks: Sequence[TaskBatches], *, batch_size: int, seed: int, shuffle: Shuffle | None = None):
         self.tasks = {batches.task.name: batches for batches in tasks}
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle or Shuffle()
         self.counts = {name: batches.count(batch_size) for name, batches in self.tasks.items()}
 
     def __len__(self) -> int:
@@ -199,10 +229,10 @@ class MultiTask:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from the `start`-th step on, the same ones as without a break."""
-        schedule = joint_schedule(self.counts, epoch)
+        schedule = joint_schedule(self.counts, self.shuffle.of(epoch))
         done = Counter(schedule[:start])
         streams = {
-            name: batches.train_batches(epoch, self.batch_size, self.seed, start=done[name])
+            name: batches.train_batches(epoch, self.batch_size, self.seed, start=done[name], shuffle=self.shuffle)
             for name, batches in self.tasks.items()
         }
         for name in schedule[start:]:

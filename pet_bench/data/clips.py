@@ -92,7 +92,7 @@ class ClipTask(Task):
         raise NotImplementedError
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        files = [self.annotations(root, name) for name in getattr(self, split).split("+")]
+        files = [self.annotations(root, name) for name in self.names(split)]
         return [*files, self.subtitle_path(root)]
 
     def subtitle_path(self, root: Path) -> Path:

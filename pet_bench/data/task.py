@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -24,6 +26,48 @@ Split = Literal["train", "valid", "test"]
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
 FEATURES = "clip_features/data_clip_RN101_att"
+SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d+)?%?:((?P<end>\d+)%?)?\])?")
+
+
+class SplitPart(NamedTuple):
+    """`karpathy_train`, or `karpathy_train[95%:]` for the last 5 % of its images, in the order of their first use.
+
+    Counting images, or clips, keeps one that several examples are about on one side of a cut.
+    """
+
+    name: str
+    start: int = 0
+    end: int = 100
+
+    @classmethod
+    def parse(cls, names: str) -> list[SplitPart]:
+        """The parts of a split option, several joined by "+"; raises UserError where it is malformed."""
+        parts = []
+        for text in names.split("+"):
+            found = SLICE.fullmatch(text)
+            part = cls(found["name"], int(found["start"] or 0), int(found["end"] or 100)) if found else None
+            if not part or not 0 <= part.start < part.end <= 100:
+                raise UserError(f'split "{text}": expected NAME or NAME[FROM%:TO%] with 0 ≤ FROM < TO ≤ 100')
+            parts.append(part)
+        return parts
+
+    def overlaps(self, other: SplitPart) -> bool:
+        return self.name == other.name and self.start < other.end and other.start < self.end
+
+    def of(self, examples: Iterable[Example]) -> list[Example]:
+        """The examples that belong to this part, of all that are in the split called `name`."""
+        examples = list(examples)
+        if (self.start, self.end) == (0, 100):
+            return examples
+        images = {images: i for i, images in enumerate(dict.fromkeys(example.images for example in examples))}
+        low, high = (len(images) * percent // 100 for percent in (self.start, self.end))
+        return [example for example in examples if low <= images[example.images] < high]
+
+
+def overlap(one: str | None, other: str | None) -> str | None:
+    """The name of a split that two split options both read from, in part or whole."""
+    pairs = product(SplitPart.parse(one), SplitPart.parse(other)) if one and other else ()
+    return next((a.name for a, b in pairs if a.overlaps(b)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +110,10 @@ class Task(ABC):
     """A data set with its protocol. Subclasses are frozen pydantic dataclasses; their fields are protocol options.
 
     Every task has the options `prompt` and the split names `train`, `valid` (None: no validation) and `test`; several
-    names joined by "+" are read one after the other. Lengths count special tokens, None is no truncation. A batch of
-    this task holds floor(batch_ratio · nominal batch size) examples. masks_empty: whether visual vectors that are all
-    zero are hidden from attention. origins: where files come from, by glob pattern below the root.
+    names joined by "+" are read one after the other, and `name[:95%]` is a part of one (see `SplitPart`). Lengths count
+    special tokens, None is no truncation. A batch of this task holds floor(batch_ratio · nominal batch size) examples.
+    masks_empty: whether visual vectors that are all zero are hidden from attention. origins: where files come from, by
+    glob pattern below the root.
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -90,9 +135,9 @@ class Task(ABC):
     test: str
 
     def __post_init__(self):
-        shared = {*self.train.split("+")} & {*self.test.split("+")}
-        if shared:
-            raise UserError(f'{self.name}: split "{min(shared)}" is both trained on and tested on')
+        if shared := overlap(self.train, self.test):
+            raise UserError(f'{self.name}: split "{shared}" is both trained on and tested on')
+        SplitPart.parse(self.valid or self.test)
 
     @abstractmethod
     def read(self, root: Path, name: str, split: Split) -> Iterable[Example]:
@@ -100,7 +145,11 @@ class Task(ABC):
 
     @abstractmethod
     def sources(self, root: Path, split: Split) -> list[Path]:
-        """The annotation files that `examples(root, split)` reads; those of the split itself come first."""
+        """The annotation files that `examples(root, split)` reads; those of `names(split)` come first."""
+
+    def names(self, split: Split) -> list[str]:
+        """Names on disk of what a split is read from."""
+        return [part.name for part in SplitPart.parse(getattr(self, split))]
 
     def examples(self, root: Path | str, split: Split) -> list[Example]:
         """All examples of a split.
@@ -112,14 +161,14 @@ class Task(ABC):
         if not names:
             raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
         faults, found = [], []
-        for name in names.split("+"):
+        for part in SplitPart.parse(names):
             try:
-                found += self.read(Path(root), name, split)
+                found += part.of(self.read(Path(root), part.name, split))
             except UserError as error:
                 faults.append(error)
         if faults:
             raise UserError.many(faults)
-        files = self.sources(Path(root), split)[: len(names.split("+"))]
+        files = self.sources(Path(root), split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
             raise UserError(f"{where} holds no examples")

@@ -91,6 +91,14 @@ class Point(Record):
     metrics: dict[str, float] = Field({}, description="scores by metric")
 
 
+class Selected(Record):
+    """The moment of training that was tested, where it was chosen by validation."""
+
+    step: int = Field(description="updates made by then")
+    epoch: float = Field(description="epochs made by then")
+    score: float = Field(description="mean over tasks of the primary metric on their validation splits")
+
+
 class TrialResult(Record):
     """One trial, finished or failed. In `metrics` the first metric of each task is its primary one."""
 
@@ -111,4 +119,5 @@ class TrialResult(Record):
     )
     cost: Cost | None = Field(None, description="time, memory and size")
     curve: list[Point] = Field([], description="the learning curve")
+    selected: Selected | None = Field(None, description="what was tested; null: the model after the last update")
     predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,10 +32,15 @@ def predict(
     batches: TaskBatches,
     batch_size: int,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    plain: bool = False,
 ) -> dict[str, str]:
-    """The prediction of every example, by id. `on_batch(done, total)` is called after each batch."""
+    """The prediction of every example, by id. `on_batch(done, total)` is called after each batch.
+
+    plain: generate without the checkpoint's own settings.
+    """
     decoding, device = batches.task.decoding, next(model.parameters()).device
-    decode = {Generate: _generate, Choose: _choose}[type(decoding)]
+    decode = {Generate: partial(_generate, plain=plain), Choose: _choose}[type(decoding)]
     total, predictions = -(-len(batches) // batch_size), {}
     with evaluating(model):
         for done, batch in enumerate(batches.eval_batches(batch_size), start=1):
@@ -44,9 +50,9 @@ def predict(
     return predictions
 
 
-def _generate(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Generate) -> list[str]:
-    lengths = {"num_beams": decoding.num_beams, "max_length": decoding.max_length}
-    ids = model.generate(batch.input_ids, batch.visual, task=batch.task, **lengths)
+def _generate(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Generate, *, plain: bool) -> list[str]:
+    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length, "plain": plain}
+    ids = model.generate(batch.input_ids, batch.visual, task=batch.task, **options)
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [clean_up(text) for text in texts]
 

@@ -55,7 +55,8 @@ class ReferenceAdamW(Optimizer):
 def decayed(name: str) -> bool:
     """Whether a parameter gets weight decay: as published, all but names with "bias" or "LayerNorm.weight".
 
-    No BART or T5 norm is called LayerNorm, so layer norms are decayed; T5's relative-bias table is not.
+    No BART or T5 norm is called LayerNorm, so layer norms are decayed (`Recipe.decay_norms`); T5's relative-bias table
+    is not.
     """
     return "bias" not in name and "LayerNorm.weight" not in name
 

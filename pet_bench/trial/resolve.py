@@ -8,6 +8,7 @@ from typing import Any
 
 from pet_bench.backbone.known import Backbone, Shape, find_backbone
 from pet_bench.data.suite import suite_by_name
+from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.pet.method import build_method, default_spec
 from pet_bench.registry import METHODS
@@ -20,6 +21,21 @@ def known(backbone: str) -> tuple[Backbone, Shape]:
     """A backbone by name, and its shape; its configuration is read once."""
     found = find_backbone(backbone)
     return found, found.shape
+
+
+def check_selection(tasks: list[Task]) -> None:
+    """Raises UserError where choosing the best model by validation would choose by what is tested or trained on."""
+    faults = Faults()
+    for task in tasks:
+        shared = [(split, name) for split in ("train", "test") if (name := overlap(task.valid, getattr(task, split)))]
+        last = task.names("train")[-1]
+        remedy = f'hold something out, as with {task.name}.train="{last}[:95%]" and {task.name}.valid="{last}[95%:]"'
+        for split, name in shared:
+            where = f'{task.name} has "{name}" in its valid and in its {split} split'
+            faults.add(f"recipe: selection is best, but {where}: {remedy}, or {task.name}.valid=none")
+    if not any(task.valid for task in tasks):
+        faults.add("recipe: selection is best, but no task has a validation split")
+    faults.check()
 
 
 def resolve(
@@ -48,7 +64,9 @@ def resolve(
         for task in protocol.keys() - set(chosen.tasks):
             faults.add(unknown("task in protocol", task, chosen.tasks))
         with faults:
-            build_tasks(chosen.tasks, protocol)
+            tasks = build_tasks(chosen.tasks, protocol)
+            if recipe.get("selection") == "best":
+                check_selection(tasks)
     with faults:
         METHODS.get(method.name)
         if shape:

@@ -19,14 +19,14 @@ import torch
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import load
 from pet_bench.backbone.model import VisionLanguageModel
-from pet_bench.data.batches import Batch, MultiTask, TaskBatches
+from pet_bench.data.batches import Batch, MultiTask, Shuffle, TaskBatches
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.pet import Door, attach, build_method, count, save_trained, trained_parameters
 from pet_bench.results import store
 from pet_bench.results.provenance import now, provenance
-from pet_bench.results.schema import Cost, Parameters, Part, Point, Progress, Score, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Part, Point, Progress, Score, Selected, TrialResult
 from pet_bench.spec import Recipe, Runtime, TrialSpec
 from pet_bench.trial.data import TrialData, read_data
 from pet_bench.trial.evaluate import predict
@@ -66,6 +66,7 @@ class Trial:
     doors: tuple[Door, ...] = ()
     clock: Clock = field(default_factory=Clock)
     curve: list[Point] = field(default_factory=list)
+    best: Selected | None = None
     steps: int = 0
     examples: int = 0
     tokenised: dict[tuple[str, str], TaskBatches] = field(default_factory=dict)
@@ -148,6 +149,7 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
             adapter_bytes=adapter_bytes,
         ),
         curve=trial.curve,
+        selected=trial.best,
         predictions={task.name: f"{spec.id}/predictions.{task.name}.jsonl" for task in data.tasks},
     )
     store.save(result, runtime.out)
@@ -158,7 +160,10 @@ def train(trial: Trial) -> None:
     """Joint training: each step takes one batch of one task (TASKS.md section 10)."""
     spec, recipe, model = trial.spec, trial.spec.recipe, trial.model
     joint = MultiTask(
-        [trial.batches(task, "train") for task in trial.data.tasks], batch_size=recipe.batch_size, seed=spec.seed
+        [trial.batches(task, "train") for task in trial.data.tasks],
+        batch_size=recipe.batch_size,
+        seed=spec.seed,
+        shuffle=Shuffle(seed=spec.seed + 1 if recipe.data_order == "seeded" else 0, bucket=recipe.bucket),
     )
     total = len(joint) * recipe.epochs
     if recipe.max_steps is not None:
@@ -167,6 +172,7 @@ def train(trial: Trial) -> None:
     schedule = linear_schedule(optimizer, warmup=int(recipe.warmup * total), total=total)
     losses = {task.name: task.loss for task in trial.data.tasks}
     trained = list(trained_parameters(model).values())
+    kept: dict[str, torch.Tensor] = {}  # what is to be tested, where that is not the last update's
 
     with trial.clock.timing("train"):
         for door in trial.doors:
@@ -200,8 +206,14 @@ def train(trial: Trial) -> None:
         for task, values in seen.items():
             mean = sum(values) / len(values)
             trial.curve.append(Point(step=trial.steps, epoch=done, split="train", task=task, loss=mean))
-        if recipe.valid_every and (epoch + 1) % recipe.valid_every == 0:
-            validate_all(trial, done)
+        if recipe.valid_every and ((epoch + 1) % recipe.valid_every == 0 or trial.steps == total):
+            score = validate_all(trial, done)
+            if recipe.selection == "best" and (trial.best is None or score > trial.best.score):
+                trial.best = Selected(step=trial.steps, epoch=done, score=score)
+                kept = {name: tensor.detach().cpu().clone() for name, tensor in trained_parameters(model).items()}
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            model.get_parameter(name).copy_(tensor)
 
 
 def loss_of(model: VisionLanguageModel, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
@@ -213,22 +225,28 @@ def loss_of(model: VisionLanguageModel, batch: Batch, reduction: str, precision:
 
 def build_optimizer(model: VisionLanguageModel, recipe: Recipe) -> ReferenceAdamW:
     """The published optimiser over the trained parameters, with and without weight decay."""
-    trained = trained_parameters(model)
+    norms = {id(p) for norm in model.modules() if isinstance(norm, model.family.norm) for p in norm.parameters()}
+    spared = set() if recipe.decay_norms else norms
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, parameter in trained_parameters(model).items():
+        groups[decayed(name) and id(parameter) not in spared].append(parameter)
     groups = [
-        {"params": [p for name, p in trained.items() if decayed(name) == decay], "weight_decay": weight_decay}
-        for decay, weight_decay in ((True, recipe.weight_decay), (False, 0.0))
+        {"params": groups[decay], "weight_decay": recipe.weight_decay if decay else 0.0} for decay in (True, False)
     ]
     return ReferenceAdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
 
 
-def validate_all(trial: Trial, epoch: float) -> None:
-    """Scores of every task that has a validation split, onto the learning curve."""
+def validate_all(trial: Trial, epoch: float) -> float:
+    """Scores of every task that has a validation split, onto the learning curve; returns the primary ones' mean."""
+    primary = []
     for task in trial.data.tasks:
         if "valid" in trial.data.examples[task.name]:
             scores = evaluate(trial, task, "valid")
+            primary.append(scores.primary if task.higher_is_better else -scores.primary)
             trial.curve.append(
                 Point(step=trial.steps, epoch=epoch, split="valid", task=task.name, metrics=scores.values)
             )
+    return sum(primary) / max(1, len(primary))
 
 
 def evaluate(trial: Trial, task: Task, split: str, keep: Path | None = None) -> Scores:
@@ -239,7 +257,9 @@ def evaluate(trial: Trial, task: Task, split: str, keep: Path | None = None) -> 
 
     with trial.clock.timing("evaluate"):
         batches = trial.batches(task, split)
-        predictions = predict(trial.model, trial.tokenizer, batches, trial.spec.recipe.batch_size, report)
+        recipe = trial.spec.recipe
+        plain = recipe.generation == "plain"
+        predictions = predict(trial.model, trial.tokenizer, batches, recipe.batch_size, report, plain=plain)
         if keep:
             store.write_text(keep, _lines(predictions, {}))
         scores = task.score(predictions, batches.examples)

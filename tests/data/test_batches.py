@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pet_bench.data.batches import MultiTask, TaskBatches, joint_schedule
+from pet_bench.data.batches import MultiTask, Shuffle, TaskBatches, joint_schedule
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example
 from pet_bench.tasks.gqa import GQA
@@ -102,6 +102,52 @@ def test_an_example_without_answer_has_the_empty_target_and_score_0(batches):
 def test_an_epoch_has_every_example_once_in_the_published_order(batches, epoch):
     found = [i for b in batches(VQA(), questions(50)).train_batches(epoch, 8, seed=1) for i in b.indices.tolist()]
     assert found == torch.randperm(50, generator=torch.Generator().manual_seed(epoch)).tolist()
+
+
+def ragged(number):
+    image = ("COCO/COCO_train2014_000000000010",)
+    return [Example(str(i), "a " * (1 + i * 7 % 16), image) for i in range(number)]
+
+
+def test_a_seeded_order_is_another_one_for_every_seed_and_epoch(batches):
+    vqa = batches(VQA(), questions(50))
+    orders = [vqa.order(epoch, 8, Shuffle(seed)).tolist() for epoch in (0, 1) for seed in (0, 1, 2)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 6
+    counts = {"vqa": 9, "gqa": 9}
+    assert len({tuple(joint_schedule(counts, Shuffle(seed).of(epoch))) for epoch in (0, 1) for seed in (0, 1, 2)}) == 6
+
+
+def test_buckets_save_padding_and_change_nothing_else(batches):
+    vqa = batches(VQA(), ragged(203))
+
+    def epoch(**shuffle):
+        return list(vqa.train_batches(1, 8, seed=0, shuffle=Shuffle(**shuffle)))
+
+    drawn, bucketed, again = epoch(), epoch(bucket=10), epoch(bucket=10)
+    assert [len(b) for b in bucketed] == [len(b) for b in drawn] == [8] * 25 + [3]
+    assert sorted(i for b in bucketed for i in b.indices.tolist()) == list(range(203))
+    assert all(same(*pair) for pair in zip(bucketed, again, strict=True))
+    # within a bucket of ten batches the examples are those that were drawn
+    tenth = {frozenset(i for b in drawn[at : at + 10] for i in b.indices.tolist()) for at in (0, 10)}
+    for batch in bucketed[:-1]:
+        found = set(batch.indices.tolist())
+        assert sum(found <= bucket for bucket in tenth) + (found.isdisjoint(frozenset().union(*tenth))) == 1
+    padded = [sum(b.input_ids.eq(TOKENIZER.pad_token_id).sum().item() for b in course) for course in (drawn, bucketed)]
+    assert padded[1] < 0.3 * padded[0]
+    lengths = [b.input_ids.shape[1] for b in bucketed]
+    assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("shuffle", [Shuffle(), Shuffle(3), Shuffle(bucket=4), Shuffle(3, 4)], ids=str)
+def test_a_shuffled_epoch_can_be_taken_up_anywhere(batches, shuffle):
+    def joined():
+        tasks = [batches(VQA(), ragged(40)), batches(GQA()), batches(NLVR2())]
+        return MultiTask(tasks, batch_size=2, seed=3, shuffle=shuffle)
+
+    whole = list(joined().epoch(1))
+    for start in (0, 1, 7, len(whole) - 1):
+        assert all(same(*pair) for pair in zip(joined().epoch(1, start), whole[start:], strict=True))
 
 
 def test_the_seed_changes_the_answers_but_not_the_order(batches):

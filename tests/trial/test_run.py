@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pet_bench.backbone import find_backbone, load
 from pet_bench.errors import UserError
-from pet_bench.pet import attach, build_method, load_trained
+from pet_bench.pet import attach, build_method, load_trained, trained_parameters
 from pet_bench.results import store
-from pet_bench.results.schema import TrialResult
+from pet_bench.results.schema import Selected, TrialResult
 from pet_bench.spec import Runtime
+from pet_bench.trial import run
 from pet_bench.trial.check import check_data
 from pet_bench.trial.data import build_tasks, read_data
 from pet_bench.trial.evaluate import clean_up, predict
-from pet_bench.trial.run import Trial, run_trial, seed_everything, train
+from pet_bench.trial.run import Trial, build_optimizer, run_trial, seed_everything, train
 
 
 @pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
@@ -62,6 +65,64 @@ def test_named_differences_are_recorded(mini_trial, runtime):
     assert result.behaviour == {"small-gate-padding": "intended"}
     old = {key: value for key, value in result.model_dump(mode="json").items() if key != "behaviour"}
     assert TrialResult.model_validate(old).behaviour == {}
+
+
+@pytest.mark.parametrize(("selection", "tested"), [("best", 1), ("last", 3)])
+def test_the_best_model_by_validation_is_the_one_tested(selection, tested, mini_trial, runtime, monkeypatch):
+    """Validation says 10, 30, 30, 20: what is tested is the model as it was the second time."""
+    recipe = {"selection": selection, "valid_every": 1, "max_steps": None, "epochs": 4, "batch_size": 200}
+    spec = mini_trial("lora", suite="mini-image-text/vqa", recipe=recipe)
+    validated, evaluated = [], run.evaluate
+
+    def scripted(trial, task, split, keep=None):
+        scores = evaluated(trial, task, split, keep)
+        if split == "valid":
+            value = (10.0, 30.0, 30.0, 20.0)[len(validated)]
+            validated.append({n: p.detach().clone() for n, p in trained_parameters(trial.model).items()})
+            return replace(scores, values=scores.values | {"accuracy": value})
+        assert all(torch.equal(p, validated[tested][n]) for n, p in trained_parameters(trial.model).items())
+        return scores
+
+    monkeypatch.setattr(run, "evaluate", scripted)
+    result = run_trial(spec, runtime)
+    chosen = Selected(step=result.cost.steps // 2, epoch=2.0, score=30.0)
+    assert len(validated) == 4
+    assert result.selected == (chosen if selection == "best" else None)
+    assert store.load(runtime.out / f"{spec.id}.json") == result
+    assert load_file(runtime.out / spec.id / "adapter.safetensors").keys() == validated[tested].keys()
+    for name, tensor in load_file(runtime.out / spec.id / "adapter.safetensors").items():
+        assert torch.equal(tensor, validated[tested][name])
+
+
+@pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_weight_decay_of_layer_norms(backbone, decay_norms, mini_trial):
+    spec = mini_trial("full", backbone=backbone, suite="mini-image-text/vqa", recipe={"decay_norms": decay_norms})
+    model, _ = load(find_backbone(backbone), spec.visual)
+    attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+    decayed, spared = build_optimizer(model, spec.recipe).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    gains = {name for name in names.values() if "norm" in name.lower() and name.endswith("weight")}
+    assert len(gains) > 8
+    assert gains <= {names[id(p)] for p in (decayed if decay_norms else spared)["params"]}
+    assert all("bias" not in names[id(p)] for p in decayed["params"])
+
+
+def test_a_checkpoints_own_generation_settings_can_be_off(mini_trial):
+    """As in facebook/bart-base's configuration: no three words twice."""
+    spec = mini_trial("lora", suite="mini-image-text/vqa")
+    model, tokenizer = load(find_backbone("mini-bart"), spec.visual)
+    attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+    model.lm.generation_config.no_repeat_ngram_size = 1
+    text = tokenizer(["caption: "], return_tensors="pt").input_ids
+    visual = torch.zeros(1, 1, spec.visual.tokens, spec.visual.width)
+    own, plain = (
+        model.eval().generate(text, visual, num_beams=1, max_length=30, plain=plain)[0].tolist()
+        for plain in (False, True)
+    )
+    assert len(set(own[1:])) == len(own[1:])
+    assert len(set(plain[1:])) < len(plain[1:])
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "vl-pet-large"])
