@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -188,7 +189,8 @@ class DescriptionTask(CaptionTask, ClipTask):
     """Captions of a clip.
 
     unit: what is validated and tested. "description", as published, makes every reference an item of its own, with one
-    reference; "clip" is the official protocol, one prediction against all references of the clip.
+    reference; "clip" is the official protocol: one prediction against all references of the clip, characters beyond
+    ASCII replaced by spaces.
     """
 
     row: ClassVar[type]
@@ -212,3 +214,14 @@ class DescriptionTask(CaptionTask, ClipTask):
             for key, captions in items:
                 groups, references = {"length": length_group(*captions)}, {"captions": captions}
                 yield Example(str(key), text, clip, ((captions[0], 1.0),), references, groups=groups, spare=spare)
+
+    def score(self, predictions, examples):
+        if self.unit == "clip":
+            predictions = {key: ascii_only(text) for key, text in predictions.items()}
+            captions = [[ascii_only(caption) for caption in example.references["captions"]] for example in examples]
+            examples = [replace(e, references={"captions": c}) for e, c in zip(examples, captions, strict=True)]
+        return super().score(predictions, examples)
+
+
+def ascii_only(text: str) -> str:
+    return "".join(character if character.isascii() else " " for character in text)

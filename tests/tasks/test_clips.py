@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pet_bench.data.clips import resample
 from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example
 from pet_bench.errors import UserError
 from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.tasks.how2qa import How2QA
@@ -236,3 +237,14 @@ def test_real_tvqa_without_labels_is_refused(tmp_path, samples):
     lines = (samples / "tvqa" / "tvqa_test_public.first400.jsonl").read_text().splitlines()
     with pytest.raises(UserError, match=r"tvqa: .*line 1: answer_idx is missing"):
         TVQA().examples(write(tmp_path, TVQA, *lines), "test")
+
+
+def test_the_official_protocol_scores_ascii_alone():
+    """VALUE's scorer puts a space for "é" in predictions and references alike, so "café" is the word "caf"."""
+    captions = {"1": ["he is in a café now", "Ted leaves"], "2": ["Amy naïvely smiles"], "3": ["the dog barks at Ted"]}
+    examples = [Example(key, "", ("tv/x",), references={"captions": said}) for key, said in captions.items()]
+    written = {"1": "he is in a café", "2": "Amy naïvely smiles", "3": "the dog barks"}
+    spelled = {"1": "he is in a caf", "2": "Amy na vely smiles", "3": "the dog barks"}
+    official, plain = TVC(unit="clip"), TVC()
+    assert official.score(written, examples).values == official.score(spelled, examples).values
+    assert plain.score(written, examples).values != plain.score(spelled, examples).values
