@@ -17,10 +17,10 @@ from pet_bench.data.store import (
     Progress,
     Sources,
     check_header,
-    listing_of,
+    files_of,
+    packed_in,
     read_feature,
     sources_of,
-    store_folder,
     verify,
 )
 from pet_bench.data.suite import Suite
@@ -108,8 +108,8 @@ def check(
     for task in tasks:
         said = [line for key, found in bad.items() if sources[key] is task for line in found]
         lines += shown(said, f"{task.name}: features").faults if said else ()
-    listing = listing_of(root, sources, visual)
-    folder = store_folder(listing, cache) if listing else None
+    files = files_of(root, sources)
+    folder = packed_in(files, visual, cache) if files else None
     if folder and folder.exists():
         report.packed, report.whole = folder, FeatureStore.open(folder) is not None
         lines += verify(folder) if packed else ()

@@ -28,7 +28,8 @@ from pet_bench.spec import Control, Visual
 
 Progress = Callable[[int, int], None]
 Sources = dict[str, Task]  # feature key → a task that reads it
-FORMAT = 2
+Files = list[tuple[str, int, int]]  # feature key, size and time of its source file
+FORMAT = 3
 BLOCK = 64  # rows between two moments at which everything packed is safely on disk
 HALF = np.dtype("<f2")
 ARRAY, INDEX, MANIFEST = "features.npy", "index.json", "manifest.json"
@@ -38,20 +39,27 @@ class FeatureStore:
     """Features as one array (features, tokens, width) float16, and the row of each.
 
     `pack` makes or finds it; nothing after that opens the source files. A folder holds `features.npy`, `index.json`
-    (keys in the order of the rows) and `manifest.json`: counts, shape, type, the SHA-256 of both files and of the
-    listing of the source files. fingerprint: SHA-256 of names and contents.
+    (in the order of the rows, each key with size, time and digest of its feature) and `manifest.json`: counts, shape,
+    type, the SHA-256 of both files and of the listing of the source files.
+
+    keys: those that are wanted of a store that may hold more; by default all. fingerprint: SHA-256 of their names and
+    contents, the same from whichever store they come.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, keys: Iterable[str] | None = None):
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        keys = json.loads((folder / INDEX).read_text("utf-8"))
+        index = json.loads((folder / INDEX).read_text("utf-8"))
         array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
-        if list(array.shape) != manifest["shape"] or array.dtype != HALF or len(keys) != len(array):
-            raise ValueError("array, index and manifest disagree")
+        if manifest["format"] != FORMAT or list(array.shape) != manifest["shape"] or array.dtype != HALF:
+            raise ValueError("array and manifest disagree")
+        if len(index) != len(array):
+            raise ValueError("array and index disagree")
         self.folder, self.array = folder, array
-        self.index = {key: row for row, key in enumerate(keys)}
-        self.fingerprint = _digest(manifest["sha256"])
-        self.resident: torch.Tensor | None = None  # the array on an accelerator
+        rows = {key: row for row, key in enumerate(index)}
+        self.index = rows if keys is None else {key: rows[key] for key in keys}
+        self.fingerprint = _digest(sorted((key, index[key][2]) for key in self.index))
+        self.used = np.array(sorted(self.index.values()), np.int64)
+        self.resident: torch.Tensor | None = None  # the rows `used` on an accelerator
 
     @classmethod
     def pack(
@@ -65,9 +73,10 @@ class FeatureStore:
     ) -> FeatureStore:
         """The store of all features of these examples, read from the cache if it is there.
 
-        The cache folder is keyed by names, sizes and times of the source files. Features are written one after the
-        other, so memory does not grow with their number; packing that was stopped at any moment goes on where it was.
-        Several processes may pack the same features at once. `progress(done, total)` is called while packing.
+        The cache folder is keyed by names, sizes and times of the source files; a store that holds more than is wanted
+        serves too. Features are written one after the other, so memory does not grow with their number; packing that
+        was stopped at any moment goes on where it was. Several processes may pack the same features at once.
+        `progress(done, total)` is called while packing.
 
         Raises UserError for every fault together: a missing or unreadable file, a missing key, another shape than
         `visual` says, a type that is no floating-point one, values that are not finite (in half precision), an example
@@ -75,22 +84,22 @@ class FeatureStore:
         """
         root = Path(root)
         sources, faults = sources_of(root, wanted, visual)
-        listing = listing_of(root, sources, visual)
-        if faults or listing is None:
+        files = files_of(root, sources)
+        if faults or files is None:
             raise shown([*faults, *damage(root, sources, visual)], "features")
-        folder = store_folder(listing, cache)
-        return cls.open(folder) or cls._write(folder, listing, root, sources, visual, progress)
+        folder = packed_in(files, visual, cache)
+        return cls.open(folder, sources) or cls._write(folder, files, root, sources, visual, progress)
 
     @classmethod
-    def open(cls, folder: Path) -> FeatureStore | None:
+    def open(cls, folder: Path, keys: Iterable[str] | None = None) -> FeatureStore | None:
         """None where there is nothing, or nothing whole."""
         try:
-            return cls(folder)
-        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder, keys)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     @classmethod
-    def _write(cls, folder, listing, root, sources, visual, progress) -> FeatureStore:
+    def _write(cls, folder, files, root, sources, visual, progress) -> FeatureStore:
         shape = (len(sources), visual.tokens, visual.width)
         try:
             with _draft(folder) as draft:
@@ -104,11 +113,12 @@ class FeatureStore:
                 if faults:
                     shutil.rmtree(draft, ignore_errors=True)  # a mended file will make it another folder
                     raise shown(faults, "features")
-                (draft / INDEX).write_text(json.dumps(list(sources)), encoding="utf-8")
+                index = {key: about for (key, *about) in _digested(files, array)}
+                (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
                 manifest = {
                     "format": FORMAT,
                     "source": root.name,
-                    "listing": listing,
+                    "listing": listing_of(files, visual),
                     "features": len(sources),
                     "shape": shape,
                     "dtype": HALF.name,
@@ -142,31 +152,34 @@ class FeatureStore:
         a CPU. free: bytes that a device has left, by default as CUDA reports them and none on other devices.
         """
         device = torch.device(device)
-        if device.type != "cpu" and 2 * self.array.nbytes <= (free or free_memory)(device):
-            self.resident = torch.empty(self.array.shape, dtype=torch.float16, device=device)
-            for at in range(0, len(self.array), BLOCK):
-                self.resident[at : at + BLOCK] = torch.from_numpy(np.array(self.array[at : at + BLOCK]))
+        size = self.array[:1].nbytes * len(self.used)
+        if device.type != "cpu" and 2 * size <= (free or free_memory)(device):
+            self.resident = torch.empty(len(self.used), *self.array.shape[1:], dtype=torch.float16, device=device)
+            for at in range(0, len(self.used), BLOCK):
+                rows = self.used[at : at + BLOCK]
+                self.resident[at : at + BLOCK] = torch.from_numpy(self.array[rows])
         return self
 
     @property
     def bytes_on_device(self) -> int:
         """What the features take of an accelerator's memory."""
-        return self.array.nbytes if self.resident is not None else 0
+        return self.resident.nbytes if self.resident is not None else 0
 
     def gather(self, rows: np.ndarray, *, control: Control = "none") -> torch.Tensor:
         """Features (B, I, N, f) float32 of row numbers (B, I), where the features are; zeros for "text-only".
 
-        For "noise", standard normal values that depend on the row alone.
+        For "noise", standard normal values that depend on the feature's place among those that are wanted.
         """
         shape = self.array.shape[1:]
         device = self.resident.device if self.resident is not None else None
         if control == "text-only":
             return torch.zeros(*rows.shape, *shape, device=device)
         if control == "noise":
-            noise = [np.random.default_rng(row).standard_normal(shape, np.float32) for row in rows.flat]
+            places = np.searchsorted(self.used, rows).flat
+            noise = [np.random.default_rng(place).standard_normal(shape, np.float32) for place in places]
             return torch.from_numpy(np.stack(noise).reshape(*rows.shape, *shape)).to(device or "cpu")
         if self.resident is not None:
-            return self.resident[torch.from_numpy(np.ascontiguousarray(rows)).to(device)].float()
+            return self.resident[torch.from_numpy(np.searchsorted(self.used, rows)).to(device)].float()
         return torch.from_numpy(self.array[rows].astype(np.float32))
 
 
@@ -221,17 +234,39 @@ def sources_of(
     return dict(sorted(sources.items(), key=itemgetter(0))), faults
 
 
-def listing_of(root: Path, sources: Sources, visual: Visual) -> str | None:
-    """SHA-256 of names, sizes and times of the source files; None where one is missing."""
+def files_of(root: Path, sources: Sources) -> Files | None:
+    """Names, sizes and times of the source files; None where one is missing."""
     try:
-        files = [(key, task.feature_path(root, key).stat()) for key, task in sources.items()]
+        status = [(key, task.feature_path(root, key).stat()) for key, task in sources.items()]
     except OSError:
         return None
-    return _digest([FORMAT, visual.tokens, visual.width, *((key, f.st_size, f.st_mtime_ns) for key, f in files)])
+    return [(key, file.st_size, file.st_mtime_ns) for key, file in status]
 
 
-def store_folder(listing: str, cache: Path | None = None) -> Path:
-    return Path(cache or cache_dir()) / "features" / listing[:24]
+def listing_of(files: Files, visual: Visual) -> str:
+    return _digest([FORMAT, visual.tokens, visual.width, *files])
+
+
+def packed_in(files: Files, visual: Visual, cache: Path | None = None) -> Path:
+    """The folder of the store that holds exactly these features, or of one that holds them among others.
+
+    The former where neither exists.
+    """
+    stores = Path(cache or cache_dir()) / "features"
+    own = stores / listing_of(files, visual)[:24]
+    if own.exists():
+        return own
+    for folder in sorted(stores.glob("[!.]*")):
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            large = manifest["format"] == FORMAT and manifest["shape"][0] >= len(files)
+            if large and manifest["shape"][1:] == [visual.tokens, visual.width]:
+                index = json.loads((folder / INDEX).read_text("utf-8"))
+                if all(key in index and index[key][:2] == about for key, *about in files) and FeatureStore.open(folder):
+                    return folder
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # being written, of an older format or damaged: nothing to find there
+    return own
 
 
 def damage(root: Path, sources: Sources, visual: Visual) -> Iterator[str]:
@@ -355,6 +390,13 @@ def _fill(
             if progress:
                 progress(row, len(sources))
     return faults
+
+
+def _digested(files: Files, array: Path) -> Iterator[tuple[str, int, int, str]]:
+    """(key, size, time, digest of the packed feature) of every source file."""
+    features = np.load(array, mmap_mode="r", allow_pickle=False)
+    for (key, size, time), feature in zip(files, features, strict=True):
+        yield key, size, time, sha256(feature.tobytes()).hexdigest()[:24]
 
 
 def _digest(content: Any) -> str:

@@ -82,7 +82,7 @@ def test_what_a_store_says_of_itself(root, pack, tmp_path):
     array, index = np.load(folder / "features.npy"), json.loads((folder / "index.json").read_text())
     assert array.dtype == np.float16 and array.flags.c_contiguous
     with h5py.File(root / "COCO" / FEATURES / "00123.h5") as file:
-        assert np.array_equal(array[index.index("COCO/00123")], file["00123/features"][:].astype(np.float16))
+        assert np.array_equal(array[list(index).index("COCO/00123")], file["00123/features"][:].astype(np.float16))
 
 
 # stopped --------------------------------------------------------------------------------------------------------------

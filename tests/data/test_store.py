@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -105,6 +106,54 @@ def test_the_fingerprint_is_that_of_the_contents(root, pack, tmp_path):
     roots.grid(root, "COCO", "COCO_val2014_000000000030", 30.0)
     path.touch()
     assert pack().fingerprint == first
+
+
+def pack_both(root, tmp_path):
+    wanted = [(VQA(), VQA().examples(root, split)) for split in ("train", "test")]
+    return FeatureStore.pack(root, wanted, roots.VISUAL, cache=tmp_path / "cache")
+
+
+def test_a_store_that_holds_more_serves_too(root, pack, tmp_path, monkeypatch):
+    """As where a suite was packed ahead, and a run reads one task, or no validation split."""
+    alone = {split: pack(split=split) for split in ("train", "test")}
+    noise = {
+        split: store.gather(store.rows(VQA().examples(root, split)), control="noise") for split, store in alone.items()
+    }
+    for folder in folders(tmp_path):
+        shutil.rmtree(folder)
+    whole = pack_both(root, tmp_path)
+    monkeypatch.setattr(VQA, "feature", lambda *_: pytest.fail("a source file was opened"))
+    for split, own in alone.items():
+        store = pack(split=split)
+        assert store.folder == whole.folder and store.index.keys() == own.index.keys() < whole.index.keys()
+        assert store.fingerprint == own.fingerprint != whole.fingerprint
+        examples = VQA().examples(root, split)
+        read = store.gather(store.rows(examples))
+        assert torch.equal(read, whole.gather(whole.rows(examples))) and read.any()
+        assert torch.equal(store.gather(store.rows(examples), control="noise"), noise[split])
+        store.to("meta", free=lambda device: whole.array.nbytes * 2)
+        assert store.bytes_on_device == len(own.index) * 49 * 2048 * 2
+    assert folders(tmp_path) == [whole.folder]
+
+
+def test_a_device_gets_the_rows_that_are_used(root, pack, tmp_path):
+    pack_both(root, tmp_path)
+    store, examples = pack(), VQA().examples(root, "test")
+    assert len(store.index) < len(store.array)
+    before = store.gather(store.rows(examples))
+    store.resident = torch.from_numpy(store.array[store.used])  # as on a device
+    assert torch.equal(store.gather(store.rows(examples)), before)
+
+
+@pytest.mark.parametrize("harm", ["changed", "damaged"])
+def test_a_larger_store_that_is_old_or_damaged_does_not_serve(root, pack, tmp_path, harm):
+    whole = pack_both(root, tmp_path)
+    if harm == "changed":
+        roots.grid(root, "COCO", "COCO_val2014_000000000030", 5.0)
+    else:
+        (whole.folder / "features.npy").write_bytes(b"")
+    store = pack()
+    assert store.folder != whole.folder and len(folders(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncate", "manifest"])
