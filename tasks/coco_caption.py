@@ -5,6 +5,7 @@ Files, as in a VL-Adapter workspace: `COCO/dataset_coco.json`, `COCO/clip_featur
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -73,15 +74,17 @@ class CocoCaption(CaptionTask):
         chosen = [image for image in images if image["split"] == name]
         if not chosen:
             raise unknown(f"{self.name} split in {path}", name, {image["split"] for image in images})
-        bare = [f"{image['filename']} has no captions" for image in chosen if not image["sentences"]]
-        bare += [
+        twice = {name for name, count in Counter(image["filename"] for image in images).items() if count > 1}
+        said = [f"{name} occurs more than once" for name in sorted(twice & {image["filename"] for image in chosen})]
+        said += [f"{image['filename']} has no captions" for image in chosen if not image["sentences"]]
+        said += [
             f"{image['filename']} has an empty caption (sentences.row {i}.raw)"
             for image in chosen
             for i, sentence in enumerate(image["sentences"])
             if not sentence["raw"].strip()
         ]
-        if bare:
-            raise shown((f"{self.name}: {path}: {fault}" for fault in bare), f"{self.name}: {path}")
+        if said:
+            raise shown((f"{self.name}: {path}: {fault}" for fault in said), f"{self.name}: {path}")
         for image in chosen:
             captions = [sentence["raw"].strip() for sentence in image["sentences"]]
             key, images = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)

@@ -157,7 +157,12 @@ DAMAGE = {
     "id twice in two files": ("gqa", in_json("GQA/valid.json", lambda r: r[2].update(question_id="00000001")),
                               ["GQA/train.json", "GQA/valid.json", "an id occurs more than once", "'00000001'"]),
     "image twice": ("coco-caption", in_json(CAPTIONS, lambda c: {"images": c["images"] + c["images"][-1:]}),
-                    [CAPTIONS, "an id occurs more than once", "'54'"]),
+                    [CAPTIONS, f"{GRID}54.jpg occurs more than once"]),
+    "image in two splits": (
+        "coco-caption",
+        in_json(CAPTIONS, lambda c: {"images": [*c["images"], c["images"][-1] | {"split": "train"}]}),
+        [CAPTIONS, f"{GRID}54.jpg occurs more than once"],
+    ),
     "text missing": ("nlvr2", in_json(PAIRS, lambda r: r[1].pop("sent") and None), [PAIRS, "row 1.sent is missing"]),
     "text is a number": ("gqa", in_json("GQA/train.json", lambda r: r[0].update(sent=3)),
                          ["GQA/train.json", "row 0.sent", "valid string, found 3"]),
