@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 
 from pet_bench.data.cache import cache_dir
 from pet_bench.data.suite import Suite
@@ -12,18 +14,29 @@ from pet_bench.spec import Visual
 
 
 def mini_image_text() -> Path:
-    """The mini world, drawn once into the cache; its folder is named after the source of what draws it."""
+    """The mini world, drawn once into the cache."""
     from pet_bench.data import patches
     from pet_bench.mini import language, world, write
 
-    text = b"".join(Path(module.__file__).read_bytes() for module in (world, language, write, patches))
-    root = cache_dir() / "mini-image-text" / sha256(text).hexdigest()[:12]
-    done = root / "scenes.json"
-    if not done.is_file():
+    return _drawn("mini-image-text", (world, language, write, patches), write.write_image_text)
+
+
+def mini_video_text() -> Path:
+    """The mini world in motion, drawn once into the cache."""
+    from pet_bench.mini import clip_language, clips, world, write_clips
+
+    return _drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
+
+
+def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
+    """The folder that `write` fills, named after the source of what draws."""
+    text = b"".join(Path(module.__file__).read_bytes() for module in sources)
+    root = cache_dir() / name / sha256(text).hexdigest()[:12]
+    if not root.is_dir():
         try:
-            write.write_image_text(root)
+            write(root)
         except OSError as error:
-            if not done.is_file():  # otherwise another process was first
+            if not root.is_dir():  # otherwise another process was first
                 raise UserError(f"the mini world cannot be written to the cache {root}: {error}") from None
     return root
 
@@ -43,6 +56,12 @@ MINI_IMAGE_TEXT = Suite(
     tasks=IMAGE_TEXT.tasks,
     visual=Visual(width=192, tokens=36, pooled=36, images=2),
     embedded=mini_image_text,
+)
+MINI_VIDEO_TEXT = Suite(
+    name="mini-video-text",
+    tasks=VIDEO_TEXT.tasks,
+    visual=Visual(width=432, tokens=64, pooled=64, images=2),
+    embedded=mini_video_text,
 )
 NLVR_V1 = Suite(
     name="nlvr-v1",

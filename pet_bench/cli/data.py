@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ from pet_bench.errors import UserError
 
 if TYPE_CHECKING:
     from pet_bench.data.check import Report
+    from pet_bench.data.convert import Part as ReadBack
+    from pet_bench.data.convert import Report as Converted
     from pet_bench.data.suite import Suite
     from pet_bench.data.task import Task
 
@@ -64,6 +66,40 @@ def check(
 
 @app.command(
     epilog=examples(
+        "pet-bench data convert ~/downloads ~/datasets",
+        "pet-bench data convert ~/downloads ~/datasets --task vqa --task nlvr2 --force",
+    )
+)
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of official downloads, in any order.")],
+    root: Root,
+    task: TaskNames = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that hold something else.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Make the annotation files that the tasks read from the official downloads.
+
+    Downloads are known by their official names, wherever they lie below SOURCE and in ZIP archives too. Everything is
+    checked before anything is written. Exit code 0 if the tasks' readers can read all their splits, 1 if not.
+    """
+    load_plugins(plugin)
+    from rich.console import Console
+
+    from pet_bench.data.convert import convert as convert_data
+    from pet_bench.data.convert import read_back
+
+    with bar("converting (MiB)") as progress:
+        report = convert_data(source, root, task or (), force=force, progress=progress)
+    with bar("reading back") as progress:
+        parts = read_back(root, report.tasks, progress)
+    console = Console(highlight=False)
+    for view in _convert_views(source, root, report, parts):
+        console.print(view, soft_wrap=isinstance(view, str))
+    raise typer.Exit(1 if any(part.missing or part.faults for part in parts) else 0)
+
+
+@app.command(
+    epilog=examples(
         "pet-bench data pack ~/datasets", "pet-bench data pack ~/datasets --suite image-text --out /scratch/pet-bench"
     )
 )
@@ -93,6 +129,57 @@ def pack(
         print(f"{chosen.name}: {size} in {store.folder}")
     if out:
         print(f"runs find it with PET_BENCH_CACHE={out}")
+
+
+@app.command(
+    epilog=examples(
+        "pet-bench data features ~/vg ~/datasets/VG/clip_features/data_clip_RN101_att --kind images --weights openai",
+        "pet-bench data features ~/yc2 ~/datasets/video/vis_features/yc2/clip-vit --kind videos --weights b32.pt",
+        "pet-bench data features ~/tvqa ~/datasets/video/vis_features/tv/clip-vit --kind frames --weights openai",
+    )
+)
+def features(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, of videos or of frame folders.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder that receives a file for each.")],
+    kind: Annotated[Literal["images", "videos", "frames"], typer.Option(help="What SOURCE holds.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_TAG",
+            help="A checkpoint, or a tag that open_clip knows and may download. The published features are of openai.",
+        ),
+    ] = None,
+    random_weights: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Random weights, to try things out; the files say so.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
+    fps: Annotated[float, typer.Option(min=0.01, help="Extracted frames a second; with --kind frames.")] = 3.0,
+) -> None:
+    """Extract CLIP features of raw images and videos, in the layout that the tasks read. Needs pet-bench[features].
+
+    Images get RN101 grids, videos and frames a ViT-B/32 embedding every 1.5 s. If interrupted, run it again to go on.
+    Exit code 0 if everything has features, 1 if something could not be read.
+    """
+    import sys
+
+    from pet_bench.data.features import clip_encoder, extract, find
+    from pet_bench.spec import Runtime
+    from pet_bench.trial.run import prepare_device
+
+    found = find(source, kind)
+    encoder = clip_encoder(kind, weights, seed=random_weights, device=prepare_device(Runtime(target, device=device)))
+    with bar(f"encoding {kind}") as progress:
+        report = extract(found, target, encoder, batch=batch, fps=fps, progress=progress)
+    for fault in report.faults:
+        print(f"✗ {fault}", file=sys.stderr)
+    kept = f", {report.kept:,} kept" if report.kept else ""
+    kept += f" ({report.unsigned:,} of them do not say what made them)" if report.unsigned else ""
+    failed = f", {len(report.faults):,} failed" if report.faults else ""
+    print(f"{target}: {report.written:,} written{kept}{failed}")
+    if found.others:
+        print(f"{source}: {found.others:,} files were left alone, the first is {found.first}")
+    raise typer.Exit(1 if report.faults else 0)
 
 
 def _suites(
@@ -153,16 +240,62 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
     return [*views, *([""] if len(views) > 2 else []), escape(f"{suite}: {verdict}; {looked}; {there}")]
 
 
+def _convert_views(source: Path, root: Path, report: Converted, parts: list[ReadBack]) -> list[Any]:
+    """A line for every file, tables of the splits as they are read and of what is missing, and what else is to say."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    views: list[Any] = []
+    before = None
+    for made in report.written:
+        names = ", ".join(str(file).removeprefix(f"{source}/") for file in made.sources)
+        origin = "the same" if names == before else names
+        views.append(escape(f"{made.task:<12}  {made.state:<11}  {made.rows:>9,} rows  {made.target} ← {origin}"))
+        before = names
+    splits = Table("task", "split", "named", box=None, pad_edge=False)
+    splits.add_column("examples", justify="right")
+    splits.add_column("", overflow="fold")
+    for part in parts:
+        state = f"{len(part.faults)} faults" if part.faults else "read"
+        if part.missing:
+            more = f" and {len(part.missing) - 1} more" if part.missing[1:] else ""
+            state = f"no {part.missing[0].name}{more}"
+        style = "" if state == "read" else "red"
+        splits.add_row(part.task, part.split, escape(part.name), f"{part.examples:,}", escape(state), style=style)
+    views += ["", splits]
+    faults = dict.fromkeys(fault for part in parts for fault in part.faults)
+    if faults:
+        views += ["", *(escape(f"✗ {fault.replace(f'{root}/', '')}") for fault in faults)]
+    unread = {part.task for part in parts if part.missing or part.faults}
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for missing in report.missing:
+        if missing.task in unread:
+            wanted.setdefault((missing.task, missing.origin), []).append(missing.download)
+    if wanted:
+        absent = Table("task", box=None, pad_edge=False)
+        absent.add_column("not found", no_wrap=True)
+        absent.add_column("from where")
+        for (task, origin), names in wanted.items():
+            absent.add_row(task, escape("\n".join(names)), escape(origin))
+        views += ["", absent]
+    if report.notes:
+        views += ["", *(escape(f"! {note}") for note in report.notes)]
+    idle = f"; no downloads of {', '.join(report.idle)}" if report.idle else ""
+    done = [task for task in report.tasks if task not in unread]
+    return [*views, "", escape(f"{root}: {', '.join(done) or 'no task'} can be read{idle}")]
+
+
 @app.command(epilog=examples("pet-bench data mini mini-data"))
 def mini(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder to write the mini datasets to.")],
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
 ) -> None:
-    """Write the mini datasets, in the real datasets' file formats."""
-    from pet_bench.mini.write import write_image_text
+    """Write the mini datasets, all eight tasks, in the real datasets' file formats."""
+    from pet_bench.mini.write_clips import write_all
 
     try:
-        write_image_text(root, seed=seed)
+        with bar("drawing") as progress:
+            write_all(root, seed=seed, progress=progress)
     except OSError as error:
         raise UserError(f"mini datasets cannot be written: {error}") from error
     print(f"wrote {root}")

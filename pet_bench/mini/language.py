@@ -376,3 +376,9 @@ class Exercise:
             return cls(task, PROMPTS[task], (scene,), captions(scene, rng, 1)[0])
         scene, (question,) = questioned(rng, VQA if task == "vqa" else GQA, 1)
         return cls(task, PROMPTS[task] + question.text, (scene,), question.answer)
+
+    def condensed(self, cells: int, rng: Random) -> list[tuple[str, str]]:
+        return condensed(self.scenes, min(cells, GRID * GRID), rng)
+
+    def written(self, rng: Random) -> str:
+        return written(self.scenes, rng)

@@ -37,7 +37,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import FAMILY
 from pet_bench.backbone.known import EXTRA_WORDS
-from pet_bench.mini.language import IMAGES, Exercise, condensed, written
+from pet_bench.mini.clip_language import CLIP_TASKS, ClipExercise
+from pet_bench.mini.language import IMAGES, Exercise
 from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
@@ -47,11 +48,16 @@ RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
 BATCH = {"mini-bart": 64, "mini-t5": 32}
 WARM_UP = 300
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
+FRAMES = 64
 TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
 FORM_SHARES = {
     "mini-bart": {"condensed": 13, "written": 6, "denoising": 1},
     "mini-t5": {"condensed": 17, "written": 2, "denoising": 1},
 }
+
+
+def exercise(task: str, rng: Random) -> Exercise | ClipExercise:
+    return (ClipExercise if task in CLIP_TASKS else Exercise).sample(task, rng)
 
 
 class Reader:
@@ -167,8 +173,8 @@ class Reader:
         """(inputs of `encode`, targets) with the scenes `written` out, or `condensed` to `cells` cells each."""
         targets = self.text([e.target for e in exercises])
         if form == "written":
-            return (self.text([f"{e.text} {written(e.scenes, rng)}" for e in exercises]), None), targets
-        told = self.cells([condensed(e.scenes, cells, rng) for e in exercises])
+            return (self.text([f"{e.text} {e.written(rng)}" for e in exercises]), None), targets
+        told = self.cells([e.condensed(cells, rng) for e in exercises])
         return (self.text([e.text for e in exercises]), told), targets
 
     def denoising(self, exercises: Sequence[Exercise], rng: Random) -> tuple[tuple[Tensor, None], Tensor]:
@@ -176,7 +182,7 @@ class Reader:
         bart = self.lm.config.model_type == "bart"
         sources, targets = [], []
         for e in exercises:
-            line = rng.choice((written(e.scenes, rng), f"{e.text} {e.target}"))
+            line = rng.choice((e.written(rng), f"{e.text} {e.target}"))
             ids = self.tokenizer(line, add_special_tokens=False).input_ids
             source, spans, i = [], [], 0
             while i < len(ids):
@@ -206,8 +212,8 @@ class Reader:
         """Share of exact answers, generated greedily, to exercises about fresh scenes."""
         was_training, rng = self.lm.training, Random(f"fresh-{task}-{seed}")
         self.lm.eval()
-        exercises = [Exercise.sample(task, rng) for _ in range(count)]
-        inputs, _ = self.comprehension(exercises, form, GRID * GRID, rng)
+        exercises = [exercise(task, rng) for _ in range(count)]
+        inputs, _ = self.comprehension(exercises, form, FRAMES if task in CLIP_TASKS else GRID * GRID, rng)
         states, mask = self.encode(*inputs)
         ids = self.lm.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -289,12 +295,13 @@ def train(reader: Reader, rng: Random, name: str, steps: int) -> list[tuple[int,
         for step in range(1, steps + 1):
             (task,) = rng.choices(tuple(TASK_SHARES), TASK_SHARES.values())
             (form,) = rng.choices(tuple(FORM_SHARES[name]), FORM_SHARES[name].values())
-            exercises = [Exercise.sample(task, rng) for _ in range(BATCH[name])]
+            exercises = [exercise(task, rng) for _ in range(BATCH[name])]
             if form == "denoising":
                 inputs, targets = reader.denoising(exercises, rng)
             else:
                 # Whole boards come gradually: short inputs teach the same words for a third of the time.
-                cells = GRID * GRID if rng.random() < step / steps else rng.randint(5, 14)
+                whole = FRAMES if task in CLIP_TASKS else GRID * GRID
+                cells = whole if rng.random() < step / steps else rng.randint(5, 14)
                 inputs, targets = reader.comprehension(exercises, form, cells, rng)
             loss = reader.loss(inputs, targets)
             optimizer.zero_grad()

@@ -80,7 +80,7 @@ class Scene:
 
 
 @cache
-def _stamp(shape: str, half: float, dx: float, dy: float) -> np.ndarray:
+def stamp(shape: str, half: float, dx: float, dy: float) -> np.ndarray:
     """Coverage of a cell by a shape, ``(PATCH, PATCH)`` in [0, 1], anti-aliased."""
     fine = 8
     canvas = Image.new("L", (PATCH * fine, PATCH * fine))
@@ -107,10 +107,10 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     for thing in scene.things:
         dx, dy = rng.integers(-1, 2, 2) / 4
         half = SIZES[thing.size] + float(rng.integers(-1, 2)) / 8
-        stamp = _stamp(thing.shape, half, float(dx), float(dy))[..., None]
+        coverage = stamp(thing.shape, half, float(dx), float(dy))[..., None]
         color = np.asarray(COLORS[thing.color], np.float32) + rng.normal(0, 6, 3)
         y, x = thing.row * PATCH, thing.column * PATCH
         cell = pixels[y : y + PATCH, x : x + PATCH]
-        cell += stamp * (color - cell)
+        cell += coverage * (color - cell)
     pixels += rng.normal(0, NOISE, pixels.shape)
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -78,13 +79,23 @@ def write_image_text(
 
     Raises `FileExistsError` if `root` holds anything.
     """
+    with whole(root) as draft:
+        Writer(draft, seed, sizes or Sizes(), progress).write()
+
+
+@contextmanager
+def whole(root: Path) -> Iterator[Path]:
+    """A folder to write in that becomes `root` at the end, or vanishes.
+
+    Raises `FileExistsError` if `root` holds anything.
+    """
     root = Path(root)
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty")
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        _Writer(draft, seed, sizes or Sizes(), progress).write()
+        yield draft
         draft.chmod(0o755)
         if root.exists():
             root.rmdir()
@@ -94,7 +105,9 @@ def write_image_text(
         raise
 
 
-class _Writer:
+class Writer:
+    """One world in the making."""
+
     def __init__(self, root: Path, seed: int, sizes: Sizes, progress: Progress | None):
         self.root, self.sizes, self.progress = root, sizes, progress
         self.rng = Random(seed)
