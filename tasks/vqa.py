@@ -58,6 +58,7 @@ class VQA(Task):
     metric: ClassVar = "vqa-accuracy"
     origins: ClassVar = {
         "vqa/karpathy_*.json": "VL-Adapter's data package, folder vqa",
+        "vqa/v2_OpenEnded_*.json": "the VQA download page (visualqa.org), Questions of Balanced Real Images, v2.0",
         "vqa/v2_mscoco_*.json": "the VQA download page (visualqa.org), VQA Annotations of Balanced Real Images, v2.0",
         "COCO/clip_features": "VL-Adapter's data package, folder COCO; CLIP RN101 grids of COCO train2014 and val2014",
     }

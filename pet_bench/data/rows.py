@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ def read_json_lines(task: str, path: Path, schema: Any) -> list[Any]:
             try:
                 rows.append(adapter.validate_json(line))
             except ValidationError as error:
-                faults += [_line(f"{task}: {path}: line {number}", fault) for fault in error.errors()]
+                faults += [fault_line(f"{task}: {path}: line {number}", fault) for fault in error.errors()]
     if faults:
         raise shown(faults, f"{task}: {path}")
     return rows
@@ -67,10 +67,11 @@ def _validated(task: str, path: Path, parse):
     try:
         return parse(text)
     except ValidationError as error:
-        raise shown((_line(f"{task}: {path}", fault) for fault in error.errors()), f"{task}: {path}") from None
+        raise shown((fault_line(f"{task}: {path}", fault) for fault in error.errors()), f"{task}: {path}") from None
 
 
-def _line(where: str, fault: dict[str, Any]) -> str:
+def fault_line(where: str, fault: Mapping[str, Any]) -> str:
+    """One of the errors that pydantic reports, with its place in the file."""
     if fault["type"] == "json_invalid":
         return f"{where} is not valid JSON: {fault['ctx']['error']}"
     place = ".".join(f"row {part}" if isinstance(part, int) else part for part in fault["loc"])
