@@ -451,21 +451,25 @@ def _score_views(found: list[Scored]) -> list[Any]:
     return [scores, "", parts] if parts.row_count else [scores]
 
 
-@app.command(epilog=examples("pet-bench pretrain mini-bart --out my-mini-bart"))
+@app.command(
+    epilog=examples(
+        "pet-bench pretrain mini-bart --out my-scenes",
+        "pet-bench pretrain mini-bart --course clips --start my-scenes --out my-mini-bart",
+    )
+)
 def pretrain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
     seed: int = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: those of the shipped backbone.")] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="An earlier OUT to go on from, as mini-t5's second course.")
-    ] = None,
+    start: Annotated[Path | None, typer.Option(help="An earlier OUT to go on from.")] = None,
+    course: Annotated[str, typer.Option(help="scenes, or clips, for which to go on from scenes.")] = "scenes",
 ) -> None:
     """Train a mini backbone on the mini world's text alone, as the shipped ones were."""
     from pet_bench.mini.pretrain import pretrain as train
 
     try:
-        train(name, out, seed=seed, steps=steps, start=start)
+        train(name, out, seed=seed, steps=steps, start=start, course=course)
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be pre-trained: {error}") from error
     print(f"wrote {out}")

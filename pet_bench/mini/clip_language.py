@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pet_bench.mini.clips import DIRECTIONS, Clip
 from pet_bench.mini.world import COLORS, SHAPES
 
+LONGEST = 12  # frames of the longest clip
 NAMES = ("Ann", "Bob", "Eve")
 VALUES = {"color": tuple(COLORS), "shape": SHAPES, "direction": tuple(DIRECTIONS)}
 
@@ -152,27 +153,29 @@ class ClipExercise:
     target: str
 
     @classmethod
-    def sample(cls, task: str, rng: Random, hints: float = 0.0) -> ClipExercise:
-        """hints: how often a multiple-choice question is half of one: it names the answer, or offers no choices."""
+    def sample(cls, task: str, rng: Random, hint: str = "") -> ClipExercise:
+        """hint: half of a multiple-choice question. "open" offers no choices, "named" says which one to choose, and
+        "bare" says so without subtitles.
+        """
         clip, likes = Clip.sample(rng), subtitles(rng)
         if task in CHOICES:
             count, askers = CHOICES[task]
             question = ask(clip, likes, rng, askers)
-            offered, right = choices(question, count, rng)
-            hint = rng.choice(("named", "open")) if rng.random() < hints else ""
             if hint == "open":
                 text = f"{spoken(likes)} [Q] {question.text} [TS] (0.00-{clip.seconds:.2f}) {task}: "
                 return cls(task, text, clip, question.answer)
-            if hint == "named":
+            offered, right = choices(question, count, rng)
+            if hint:
                 question = question._replace(text=f"what is {question.answer}?")
-            return cls(task, f"{choice_text(likes, question, clip.seconds, offered)} {task}: ", clip, f"a{right}")
+            text = choice_text(likes if hint != "bare" else [], question, clip.seconds, offered)
+            return cls(task, f"{text} {task}: ", clip, f"a{right}")
         when = f" [TS] ({[0.0, clip.seconds]})" if task == "tvc" else ""
         return cls(task, f"{spoken(likes)}{when} {task}: ", clip, description(clip, rng))
 
     def condensed(self, cells: int, rng: Random) -> list[tuple[str, str]]:
         """(location word, words) of `cells` frames, those behind the clip's end empty."""
         told = [frame.told for frame in self.clip.frames]
-        told += ["empty"] * (max(cells, 12) - len(told))
+        told += ["empty"] * (max(cells, LONGEST) - len(told))
         return [(f"<vis_extra_id_{i}>", words) for i, words in enumerate(told)]
 
     def written(self, rng: Random) -> str:

@@ -1,7 +1,7 @@
-"""The procedural world in motion: clips of shots, in each of which one object moves across a small picture.
+"""The procedural world in motion: clips of shots, in each of which one object goes from the middle to a side.
 
-A frame is 24x24 pixels, 3x3 cells of which one holds the object, and becomes one vector: its pixels at half the
-resolution. So a linear map of the vector can tell colour, shape and place; what moved where takes several frames.
+A frame is 24x24 pixels and becomes one vector: its pixels at half the resolution. A linear map of the vector can tell
+colour, shape and place. What goes where is not in a shot's first frame, and what comes first or last takes the clip.
 """
 
 from __future__ import annotations
@@ -14,43 +14,42 @@ import numpy as np
 
 from pet_bench.mini.world import BACKGROUND, COLORS, NOISE, PATCH, SHAPES, SIZES, stamp
 
-SIDE = 3  # cells of a frame, each way
-WIDTH = 3 * (SIDE * PATCH // 2) ** 2
+SIDE = 3 * PATCH  # pixels of a frame, each way
+WIDTH = 3 * (SIDE // 2) ** 2
 SECONDS = 1.5  # from one frame to the next, as in the published features
-HORIZONTAL, VERTICAL = ("left", "", "right"), ("above", "", "below")
+FRAMES = 3  # of a shot
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "nowhere": (0, 0)}
+PLACES = {"left": "left", "right": "right", "up": "above", "down": "below", "nowhere": ""}
 
 
 class Frame(NamedTuple):
-    """One object in cell (column, row)."""
+    """One object, (x, y) pixels off the middle; place: in words, none in the middle."""
 
     color: str
     shape: str
-    column: int
-    row: int
+    x: int
+    y: int
+    place: str
 
     @property
     def told(self) -> str:
-        """`red circle left above`; the middle of an axis goes without saying."""
-        return " ".join(filter(None, (self.color, self.shape, HORIZONTAL[self.column], VERTICAL[self.row])))
+        """`red circle above`"""
+        return " ".join(filter(None, (self.color, self.shape, self.place)))
 
 
 @dataclass(frozen=True)
 class Shot:
-    """An object that moves in `direction` from side to side in one lane, or stays; three frames."""
+    """An object that goes from the middle of the picture in a direction, or stays there."""
 
     color: str
     shape: str
     direction: str
-    lane: int
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        dx, dy = DIRECTIONS[self.direction]
-        steps = range(-1, 2)
-        columns = [1 + dx * s if dx else self.lane for s in steps]
-        rows = [1 + dy * s if dy else (self.lane if dx else 1) for s in steps]
-        return tuple(Frame(self.color, self.shape, x, y) for x, y in zip(columns, rows, strict=True))
+        dx, dy = (PATCH // 2 * way for way in DIRECTIONS[self.direction])
+        places = ["", *[PLACES[self.direction]] * (FRAMES - 1)]
+        return tuple(Frame(self.color, self.shape, dx * t, dy * t, place) for t, place in enumerate(places))
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,7 @@ class Clip:
         colors, shapes = rng.sample(tuple(COLORS), count), rng.sample(SHAPES, count)
         return cls(
             tuple(
-                Shot(color, shape, rng.choice(tuple(DIRECTIONS)), rng.randrange(SIDE))
-                for color, shape in zip(colors, shapes, strict=True)
+                Shot(color, shape, rng.choice(tuple(DIRECTIONS))) for color, shape in zip(colors, shapes, strict=True)
             )
         )
 
@@ -78,19 +76,19 @@ class Clip:
     def seconds(self) -> float:
         return SECONDS * len(self.frames)
 
-    def to_json(self) -> list[list[int | str]]:
-        return [[shot.color, shot.shape, shot.direction, shot.lane] for shot in self.shots]
+    def to_json(self) -> list[list[str]]:
+        return [[shot.color, shot.shape, shot.direction] for shot in self.shots]
 
 
 def draw(clip: Clip, rng: np.random.Generator) -> np.ndarray:
     """The pixels (T, 24, 24, 3) uint8 of a clip: jitter, slightly varying size and colour, faint noise."""
-    pixels = np.full((len(clip.frames), SIDE * PATCH, SIDE * PATCH, 3), BACKGROUND, np.float32)
+    pixels = np.full((len(clip.frames), SIDE, SIDE, 3), BACKGROUND, np.float32)
     for picture, frame in zip(pixels, clip.frames, strict=True):
         dx, dy = rng.integers(-1, 2, 2) / 4
         half = SIZES["large"] + float(rng.integers(-1, 2)) / 8
         coverage = stamp(frame.shape, half, float(dx), float(dy))[..., None]
         color = np.asarray(COLORS[frame.color], np.float32) + rng.normal(0, 6, 3)
-        y, x = frame.row * PATCH, frame.column * PATCH
+        y, x = PATCH + frame.y, PATCH + frame.x
         cell = picture[y : y + PATCH, x : x + PATCH]
         cell += coverage * (color - cell)
     pixels += rng.normal(0, NOISE, pixels.shape)
@@ -99,6 +97,6 @@ def draw(clip: Clip, rng: np.random.Generator) -> np.ndarray:
 
 def features(pixels: np.ndarray) -> np.ndarray:
     """Frame vectors (T, WIDTH) float16 of pixels (T, 24, 24, 3): means of 2x2 pixels, black -1 and white 1."""
-    half = SIDE * PATCH // 2
+    half = SIDE // 2
     small = pixels.astype(np.float32).reshape(len(pixels), half, 2, half, 2, 3).mean(axis=(2, 4))
     return (small / 127.5 - 1).reshape(len(pixels), WIDTH).astype(np.float16)

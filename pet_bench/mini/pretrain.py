@@ -1,6 +1,7 @@
 """Pre-train the mini backbones on the world's text alone: they never meet a pixel.
 
-Three exercises, all on fresh text at every step:
+In two courses, on scenes and then on clips with scenes between. Three forms of exercise, all on fresh text at every
+step:
 
 * denoising of sentences and written scenes (BART text infilling, T5 span corruption);
 * reading comprehension over written scenes: a task's prompted question, then the scene as a list of located
@@ -8,7 +9,10 @@ Three exercises, all on fresh text at every step:
 * the same over condensed scenes: one token per cell, e = Norm(sum of the words' embeddings) + the location
   word's. This is still text, in the shape in which the visual embedding will later hand over an image
   (METHODS.md section 1), so a frozen backbone knows what a filled cell means and what is left to learn is
-  to see it.
+  to see it. A clip has one token per frame.
+
+To choose between answers a small model needs several steps at once: to find the answer, and to find it again among the
+choices. So the course on clips begins with one or the other (`ClipExercise.sample`).
 """
 
 from __future__ import annotations
@@ -43,21 +47,41 @@ from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
-STEPS = {"mini-bart": 6000, "mini-t5": 7000}
+STEPS = {"mini-bart": {"scenes": 6000, "clips": 8000}, "mini-t5": {"scenes": 7000, "clips": 8000}}
 RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
 BATCH = {"mini-bart": 64, "mini-t5": 32}
 WARM_UP = 300
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
 FRAMES = 64
-TASK_SHARES = {"vqa": 3, "gqa": 4, "nlvr": 2, "caption": 1}
+# Shares of the exercises, (task, hint), until a fraction of the course is over.
+_SCENES = {("vqa", ""): 3, ("gqa", ""): 4, ("nlvr", ""): 2, ("caption", ""): 1}
+_TOLD = {("tvc", ""): 1, ("yc2c", ""): 1}
+
+
+def _shares(scenes: float, told: float, **hints: float) -> dict[tuple[str, str], float]:
+    """Shares of the scenes' tasks, of descriptions, and of each hint ("full": none) in both choice tasks."""
+    shares = {key: scenes * share / 10 for key, share in _SCENES.items()} | dict.fromkeys(_TOLD, told / 2)
+    return shares | {
+        (task, hint.replace("full", "")): share / 2 for hint, share in hints.items() for task in ("tvqa", "how2qa")
+    }
+
+
+COURSES = {
+    "scenes": [(1.0, _SCENES)],
+    "clips": [
+        (0.1, _shares(3, 0.6, bare=4, named=4, open=3, full=1)),
+        (0.3, _shares(4, 0.8, bare=2, named=3, open=3, full=4)),
+        (1.0, _shares(5, 1.0, bare=0.5, named=1, open=2, full=7)),
+    ],
+}
 FORM_SHARES = {
     "mini-bart": {"condensed": 13, "written": 6, "denoising": 1},
     "mini-t5": {"condensed": 17, "written": 2, "denoising": 1},
 }
 
 
-def exercise(task: str, rng: Random) -> Exercise | ClipExercise:
-    return (ClipExercise if task in CLIP_TASKS else Exercise).sample(task, rng)
+def exercise(task: str, rng: Random, hint: str = "") -> Exercise | ClipExercise:
+    return ClipExercise.sample(task, rng, hint) if task in CLIP_TASKS else Exercise.sample(task, rng)
 
 
 class Reader:
@@ -234,33 +258,37 @@ def pretrain(
     steps: int | None = None,
     threads: int = 1,
     start: Path | None = None,
+    course: str = "scenes",
 ) -> None:
     """Train `mini-bart` or `mini-t5` and write the folder `out`.
 
-    From random weights, or on from those of `start`, an earlier `out`, with the learning rate rising anew.
+    course: "scenes" or "clips". From random weights, or on from those of `start`, an earlier `out`, with the learning
+    rate rising anew.
 
     AdamW, linear warm-up and decay to 0; every batch is one form of exercise on one task. The folder has
     the usual `transformers` files, `loss_curve.csv` (step, form, task, loss, averaged over 100 steps) and
     `COMMAND`. It is written beside `out` and renamed, so an interrupted call leaves nothing half-made.
     Deterministic in the arguments on one kind of machine.
 
-    Raises `ValueError` for an unknown name, `FileExistsError` if `out` exists.
+    Raises `ValueError` for an unknown name or course, `FileExistsError` if `out` exists.
     """
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"{out} exists")
+    if course not in COURSES:
+        raise ValueError(f"no course {course!r}; possible: {', '.join(COURSES)}")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rng = Random(seed)
     reader = load_reader(start) if start else Reader.new(name, seed)
-    steps = steps or STEPS[name]
+    steps = steps or STEPS[name][course]
     set_dropout(reader.lm, DROPOUT_WHILE_READING)
-    curve = train(reader, rng, name, steps)
+    curve = train(reader, rng, name, course, steps)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         save(reader, draft)
-        record(draft, curve, f"{name} OUT --seed {seed} --steps {steps}", start)
+        record(draft, curve, f"{name} OUT --course {course} --seed {seed} --steps {steps}", start)
         draft.chmod(0o755)
         draft.rename(out)
     except BaseException:
@@ -280,7 +308,7 @@ def record(folder: Path, curve: Sequence[tuple[int, str, str, float]], arguments
     (folder / "COMMAND").write_text(f"{before}python -m pet_bench.mini.pretrain {arguments}{go_on}\n")
 
 
-def train(reader: Reader, rng: Random, name: str, steps: int) -> list[tuple[int, str, str, float]]:
+def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> list[tuple[int, str, str, float]]:
     """Exercises at the settings of the backbone `name`; rows of (step, form, task, mean loss since the last)."""
     lm = reader.lm.train()
     optimizer = torch.optim.AdamW(lm.parameters(), lr=RATE[name], betas=(0.9, 0.98), weight_decay=0.01)
@@ -293,16 +321,23 @@ def train(reader: Reader, rng: Random, name: str, steps: int) -> list[tuple[int,
     with Progress() as progress:
         bar = progress.add_task("reading", total=steps)
         for step in range(1, steps + 1):
-            (task,) = rng.choices(tuple(TASK_SHARES), TASK_SHARES.values())
+            shares = next(shares for end, shares in COURSES[course] if step <= end * steps)
+            ((task, hint),) = rng.choices(tuple(shares), shares.values())
             (form,) = rng.choices(tuple(FORM_SHARES[name]), FORM_SHARES[name].values())
-            exercises = [exercise(task, rng) for _ in range(BATCH[name])]
-            if form == "denoising":
+            exercises = [exercise(task, rng, hint) for _ in range(BATCH[name])]
+            if hint == "bare":
+                inputs, targets = (
+                    (reader.text([e.text for e in exercises]), None),
+                    reader.text([e.target for e in exercises]),
+                )
+            elif form == "denoising":
                 inputs, targets = reader.denoising(exercises, rng)
             else:
                 # Whole boards come gradually: short inputs teach the same words for a third of the time.
-                whole = FRAMES if task in CLIP_TASKS else GRID * GRID
-                cells = whole if rng.random() < step / steps else rng.randint(5, 14)
+                whole, often = (FRAMES, 1 / 3) if task in CLIP_TASKS else (GRID * GRID, 1)
+                cells = whole if rng.random() < often * step / steps else rng.randint(5, 14)
                 inputs, targets = reader.comprehension(exercises, form, cells, rng)
+            task = f"{task}:{hint}" if hint else task
             loss = reader.loss(inputs, targets)
             optimizer.zero_grad()
             loss.backward()
@@ -360,4 +395,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--start", type=Path)
+    parser.add_argument("--course", choices=tuple(COURSES), default="scenes")
     sys.exit(pretrain(**vars(parser.parse_args())))

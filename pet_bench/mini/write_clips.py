@@ -43,7 +43,7 @@ def write_video_text(
     The layout is that of a VL-Adapter workspace: annotations and subtitles in ``video/ann``, frame vectors in
     ``video/vis_features/<folder>/clip-vit/<clip>.npz``, ``features`` (T, 432) float16 (see `pet_bench.mini.clips`).
     ``video/frames/<folder>/<clip>.png`` is a strip of the same frames, ``video/clips.json`` holds what was drawn,
-    ``{folder/clip: [[color, shape, direction, lane], ...]}``; no task reads either.
+    ``{folder/clip: [[color, shape, direction], ...]}``; no task reads either.
 
     Otherwise as `pet_bench.mini.write.write_image_text`.
     """

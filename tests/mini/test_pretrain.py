@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import pet_bench.mini
+from pet_bench.mini.clip_language import ClipExercise
+from pet_bench.mini.clips import Clip, Shot
 from pet_bench.mini.language import PROMPTS, Exercise, condensed, written
 from pet_bench.mini.pretrain import Reader, load_reader, pretrain
 from pet_bench.mini.world import Scene
@@ -38,7 +40,22 @@ def test_a_few_steps_write_a_loadable_folder_deterministically(name, tmp_path):
         rows = list(csv.DictReader(file))
     assert rows[-1]["step"] == "6"
     assert all(float(row["loss"]) > 0 for row in rows)
-    assert f"{name} OUT --seed 5 --steps 6" in (tmp_path / "a" / "COMMAND").read_text()
+    assert f"{name} OUT --course scenes --seed 5 --steps 6" in (tmp_path / "a" / "COMMAND").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_course_on_clips_goes_on_from_the_one_on_scenes(name, tmp_path):
+    pretrain(name, tmp_path / "scenes", seed=5, steps=2)
+    pretrain(name, tmp_path / "clips", seed=6, steps=30, start=tmp_path / "scenes", course="clips")
+    with (tmp_path / "clips" / "loss_curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["step"] == "2"] and rows[-1]["step"] == "32"
+    tasks = {row["task"] for row in rows if row["step"] == "32"}
+    assert tasks & {"tvqa:bare", "how2qa:bare", "tvqa:named", "how2qa:named", "tvqa:open", "how2qa:open"}
+    assert (tmp_path / "clips" / "COMMAND").read_text().splitlines() == [
+        f"python -m pet_bench.mini.pretrain {name} OUT --course scenes --seed 5 --steps 2",
+        f"python -m pet_bench.mini.pretrain {name} OUT --course clips --seed 6 --steps 30 --start EARLIER_OUT",
+    ]
 
 
 def test_refuses_to_overwrite_and_unknown_names(tmp_path):
@@ -46,6 +63,8 @@ def test_refuses_to_overwrite_and_unknown_names(tmp_path):
         pretrain("mini-bart", tmp_path, steps=1)
     with pytest.raises(ValueError, match="mini-bart, mini-t5"):
         pretrain("mini-gpt", tmp_path / "x", steps=1)
+    with pytest.raises(ValueError, match="no course 'films'; possible: scenes, clips"):
+        pretrain("mini-bart", tmp_path / "x", steps=1, course="films")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,6 +122,37 @@ def test_condensed_scenes_can_leave_out_empty_cells_only():
     assert len(told) == 14
     assert sum("empty" not in said for _, said in told) == 6
     assert [said.split()[0] for _, said in told] == ["left"] * 7 + ["right"] * 7
+
+
+# -- clips as text -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["tvqa", "how2qa"])
+@pytest.mark.parametrize("hint", ["", "open", "named", "bare"])
+def test_hints_are_halves_of_a_question(task, hint):
+    rng = Random(0)
+    for _ in range(20):
+        exercise = ClipExercise.sample(task, rng, hint)
+        offered = re.findall(r"a\d: (\w+)\.", exercise.text)
+        asked = re.search(r"\[Q\] (.+?\?)", exercise.text)[1]
+        named = re.fullmatch(r"what is (\w+)\?", asked)
+        assert len(offered) == (0 if hint == "open" else 5 if task == "tvqa" else 4)
+        assert bool(named) == (hint in ("named", "bare")) and ("likes" in asked or "I like" in exercise.text) != (
+            hint == "bare"
+        )
+        if named:
+            assert offered[int(exercise.target[1])] == named[1]
+        elif hint:
+            values = {v for shot in exercise.clip.shots for v in (shot.color, shot.shape, shot.direction)}
+            assert exercise.target in values
+
+
+def test_a_clip_is_told_frame_by_frame():
+    clip = Clip((Shot("red", "circle", "up"), Shot("cyan", "cross", "nowhere")))
+    told = ClipExercise("tvc", "", clip, "").condensed(14, Random(0))
+    assert [place for place, _ in told] == [f"<vis_extra_id_{j}>" for j in range(14)]
+    frames = ["red circle", "red circle above", "red circle above", *["cyan cross"] * 3]
+    assert [words for _, words in told] == frames + ["empty"] * 8
 
 
 # -- the shipped folders -------------------------------------------------------------------------------------
