@@ -42,7 +42,8 @@ def load(backbone: Backbone, visual: Visual) -> tuple[VisionLanguageModel, PreTr
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f'backbone "{backbone.name}" cannot be loaded from {backbone.source}: {first}') from error
-    tokenizer.add_tokens([word for word in EXTRA_WORDS if word not in tokenizer.get_vocab()], special_tokens=True)
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([word for word in EXTRA_WORDS if word not in known], special_tokens=True)
     grow_vocabulary(lm, len(tokenizer), FAMILY[backbone.family].word_std)
     last = tokenizer.convert_tokens_to_ids(EXTRA_WORDS[-1])
     if last != lm.config.vocab_size - 1:

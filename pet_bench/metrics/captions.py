@@ -39,9 +39,11 @@ class CaptionMetric:
         bare = [example.id for example in examples if not example.references["captions"]]
         if bare:
             raise UserError(f"{self.name}: {len(bare)} examples have no reference caption, the first is {bare[0]!r}")
-        texts = [text for prediction, example in pairs for text in (prediction, *example.references["captions"])]
-        tokens = iter(java.tokenize(texts) if self.tokenizer == "java" else map(ptb.tokenize, texts))
+        tokenize = java.tokenize if self.tokenizer == "java" else lambda texts: [*map(ptb.tokenize, texts)]
+        # Apart, as the official scorer does: what its tokeniser makes of a line depends on the line that follows.
+        texts = tokenize([prediction for prediction, _ in pairs])
+        captions = iter(tokenize([caption for _, example in pairs for caption in example.references["captions"]]))
         return [
-            (example.id, next(tokens), list(islice(tokens, len(example.references["captions"]))))
-            for _, example in pairs
+            (example.id, text, list(islice(captions, len(example.references["captions"]))))
+            for text, (_, example) in zip(texts, pairs, strict=True)
         ]

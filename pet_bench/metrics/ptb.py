@@ -90,7 +90,7 @@ UNCASED = (
     r"([a-z0-9][^\s\"<>|(){}]*@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}\[\].,;:]+)",
     r"([@#][a-z_][a-z0-9_]*)",
     rf"({CLITIC}|n't){END}",
-    rf"('n'?|[ldj]'|(?:dunkin|somethin|ol)'|'em|'[2-9]0s|'till?|'cause|cont'd\.?|nor'easter|c'mon|e'er|s'mores"
+    rf"('n(?:'|(?!\S))|[ldj]'|(?:dunkin|somethin|ol)'|'em|'[2-9]0s|'till?|'cause|cont'd\.?|nor'easter|c'mon|e'er|s'mores"
     rf"|ev'ry|li'l|nat'l|o'o)|(y'){L}",
     rf"(\d{{1,2}}[-/]\d{{1,2}}[-/]\d{{2,4}}|(?:\d{{1,4}}[- ])?\d{{1,4}}/\d{{1,4}}|[-+]?{NUMBER})",
     r"(-[lr][rcs]b-|c\.d\.s|pro-|anti-|cap'n|c'est|yahoo!|jeopardy!|e!|c\+\+|[cf]\#)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import resource
@@ -89,6 +90,7 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     """
     started = now()
     on_progress(Progress(spec.id, "prepare"))
+    gc.collect()  # the model of an earlier trial in this process stands in cycles with its hooks
     device = prepare_device(runtime)
     data = read_data(spec, runtime, lambda done, total: on_progress(Progress(spec.id, "prepare", done, total)))
     seed_everything(spec.seed)

@@ -164,3 +164,57 @@ def nlvr_v1(root: Path, splits=("train", "dev", "test"), permutations=(0, 1)) ->
                 )
         (folder / f"{split}.json").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return root
+
+
+def lines(path: Path, rows) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+CLIPS = {  # two of training, two of validation
+    "tv": [f"castle_s01e0{i}_seg02_clip_00" for i in range(4)],
+    "how2": [str(40 + i) for i in range(4)],
+    "yc2": [f"ljyO7IaGWLY_{i}" for i in range(4)],
+}
+
+
+def clip(root: Path, folder: str, name: str, frames: int, value: float = 0.0) -> Path:
+    """One NPZ feature file; a number fills all frames."""
+    path = root / "video" / "vis_features" / folder / "clip-vit" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, features=np.full((frames, 512), value, np.float16))
+    return path
+
+
+def video(root: Path) -> Path:
+    """The four video-text tasks, on clips of fewer frames than 64, of as many and of more.
+
+    The one question of How2QA's validation has more subtitles than fit a text. The test files have no labels.
+    """
+    home = root / "video" / "ann"
+    said = [{"text": " Castle : Hello? ", "start": 0.1, "end": 2.0}, {"text": "is the cat red", "start": 2, "end": 3.5}]
+    for folder, names in CLIPS.items():
+        for i, name in enumerate(names):
+            clip(root, folder, name, (40, 64, 65, 130)[i], float(i))
+        long = names[2] if folder == "how2" else None
+        spoken = [{"vid_name": name, "sub": said * (120 if name == long else 1)} for name in names]
+        lines(home / f"{folder}_subtitles.jsonl", spoken)
+    for split, used, words in (("train", (0, 1), ("red", "blue")), ("val", (2, 3), ("red", "blue", "green", "dark"))):
+        files = {"tvqa": [], "how2qa": [], "tvc": [], "yc2c": []}
+        for i in used:
+            tv, how2, yc2 = ({"vid_name": names[i]} for names in CLIPS.values())
+            question = {"qid": i, "q": "what is on the mat", "a0": "a cat.", "a1": " a dog", "a2": "red", "a3": "no. "}
+            answer = {"ts": "20.16-25.12", "answer_idx": i % 3}
+            descs = [{"desc": f"the {word} cat is on a mat", "desc_id": 10 * i + n} for n, word in enumerate(words)]
+            kinds = [row | {"type": "vt", "from_retrieval": False} for row in descs]
+            files["tvqa"].append(tv | question | {"a4": "blue", "show_name": "Castle"} | answer)
+            files["how2qa"].append(how2 | question | answer)
+            files["tvc"].append(tv | {"clip_id": 100 + i, "duration": 60.02, "ts": [35.73, 40.9], "descs": kinds})
+            files["yc2c"].append(yc2 | {"clip_id": 100 + i, "duration": 7, "descs": descs[:1]})
+        for name, rows in files.items():
+            rows = rows[:1] if name == "how2qa" or (name, split) == ("tvc", "val") else rows
+            lines(home / name / f"{name}_{split}{'' if name == 'tvqa' else '_release'}.jsonl", rows)
+            bare = [{key: value for key, value in row.items() if key not in ("answer_idx", "descs")} for row in rows]
+            lines(home / name / f"{name}_test{'_public' if name.endswith('qa') else ''}_release.jsonl", bare)
+    return root

@@ -71,6 +71,15 @@ def test_the_java_tokeniser_is_an_option(package, metric):
     assert metric("java").tokenised(predictions, ITEMS) == metric("ptb").tokenised(predictions, ITEMS)
 
 
+def test_the_java_tokeniser_reads_predictions_and_references_apart(monkeypatch):
+    """As the official scorer has it: the program looks at the line that follows."""
+    read = []
+    monkeypatch.setattr(java, "tokenize", lambda texts: read.append(texts) or [text.lower() for text in texts])
+    found = CIDEr("java").tokenised({"7": "A bird", "8": "Cats"}, ITEMS)
+    assert read == [["A bird", "Cats"], ["A dog runs.", "The dog\nis fast.", "Two cats"]]
+    assert found == [("7", "a bird", ["a dog runs.", "the dog\nis fast."]), ("8", "cats", ["two cats"])]
+
+
 def test_what_is_missing_is_named(monkeypatch):
     def gone(*arguments, **options):
         raise FileNotFoundError("java")
@@ -102,4 +111,5 @@ def test_official_scores(expectations, name):
     for item in official["items"]:
         assert scores.per_example[str(item["id"])] / 100 == pytest.approx(item["scores"]["METEOR"], abs=1e-6)
     found = CaptionMetric.tokenised(CIDEr("java"), predictions, items)
-    assert [text for _, text, _ in found] == [item["tokenized_prediction"] for item in official["items"]]
+    tokenised = [(item["tokenized_prediction"], item["tokenized_references"]) for item in official["items"]]
+    assert [(text, captions) for _, text, captions in found] == tokenised

@@ -20,11 +20,11 @@ def test_official_scores(expectations, samples, tmp_path):
     for name, official in json.loads((expectations / "nlvr2" / "expected.json").read_text()).items():
         path = expectations / "nlvr2" / name
         if not path.is_file():
-            continue
+            continue  # of all of dev; the file is kept back
         with path.open() as file:
             predictions = {identifier: label.lower() for identifier, label in csv.reader(file)}
         assert NLVRAccuracy()(predictions, examples).values == pytest.approx(
             {key: 100 * value for key, value in official.items()}
         )
         compared += 1
-    assert compared >= 1
+    assert compared == 3
