@@ -11,7 +11,7 @@ demo: $(READY)  ## the demonstration grid, then its table
 	$(BIN)/pet-bench report demo --out $(OUT)
 
 test: lint  ## one torch thread per process: more are slower, not faster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -34,6 +34,8 @@ from pet_bench.trial.count import count_parameters
 from pet_bench.trial.score import score_trial
 from tests.data import roots
 
+pytestmark = pytest.mark.xdist_group("real sizes")  # one process for all: the trials are run once
+
 METHOD = "vl-pet-large"
 # Trained and all parameters in the reference implementation; of t5-base on video-text there is no record.
 COUNTS = {
