@@ -61,6 +61,7 @@ MINI_VIDEO_TEXT = Suite(
     name="mini-video-text",
     tasks=VIDEO_TEXT.tasks,
     visual=Visual(width=432, tokens=64, pooled=64, images=2),
+    recipe={"epochs": 8},
     embedded=mini_video_text,
 )
 NLVR_V1 = Suite(
