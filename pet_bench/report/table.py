@@ -65,7 +65,10 @@ def notes(frame: pd.DataFrame) -> list[str]:
     done = frame[frame.status == "done"]
     lines = []
     for task, group in done[done.primary.eq(True)].groupby("task", sort=False):
-        kinds = {f"{row.metric} on {row.split}, {row.n:.0f} examples" for row in group.itertuples()}
+        kinds = {
+            f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}, {row.n:.0f} examples"
+            for row in group.itertuples()
+        }
         lines.append(f"{task}: {'; '.join(sorted(kinds))}")
     if (done.drop_duplicates("id").groupby(["suite", "backbone", "setup"]).size() > 1).any():
         lines.append("mean ± sample standard deviation over n seeds")

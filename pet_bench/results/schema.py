@@ -60,6 +60,7 @@ class Score(Record):
     split: str = Field(description="name of the split that was scored")
     n: int = Field(description="examples scored")
     majority: float | None = Field(None, description="score of always giving the commonest training answer")
+    options: dict[str, str] = Field({}, description="which of several official ways: the scorer's version, tokeniser")
 
 
 class Part(Record):

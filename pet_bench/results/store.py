@@ -166,7 +166,7 @@ def _base(spec: dict[str, Any]) -> dict[str, Any]:
 
 COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
-    "value", "split", "n", "majority", "average", "trainable", "total", "percent", "train_seconds",
+    "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "commit", "dirty",
     "data", "device", "error",
 ]  # fmt: skip
@@ -186,6 +186,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         row |= result.cost.model_dump() if result.cost else {}
         scores = [
             {"task": task, "metric": metric, "primary": first == 0, **score.model_dump()}
+            | {"options": ", ".join(f"{key} {value}" for key, value in score.options.items())}
             for task, metrics in result.metrics.items()
             for first, (metric, score) in enumerate(metrics.items())
         ]

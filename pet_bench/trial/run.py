@@ -120,8 +120,11 @@ def run_trial(spec: TrialSpec, runtime: Runtime, on_progress: OnProgress = lambd
     for task in data.tasks:
         parts = data.examples[task.name]
         majority = task.majority(parts["train"], parts["test"])
+        options = {key: str(value) for key, value in task.metric_options.items()}
         metrics[task.name] = {
-            name: Score(value=value, split=task.test, n=len(parts["test"]), majority=None if i else majority)
+            name: Score(
+                value=value, split=task.test, n=len(parts["test"]), majority=None if i else majority, options=options
+            )
             for i, (name, value) in enumerate(scores[task.name].values.items())
         }
     result = TrialResult(

@@ -113,6 +113,16 @@ def test_what_makes_rows_incomparable_is_said_beneath(make_result, difference, c
     assert all(caution in note for note in cautions)
 
 
+def test_which_scorer_it_was_is_said_beneath(make_result):
+    results = [make_result(seed=seed) for seed in (0, 1)]
+    for result, version in zip(results, ("2016", "2021"), strict=True):
+        next(iter(result.metrics["vqa"].values())).options = {"version": version}
+    (line,) = (note for note in notes(store.to_frame(results)) if note.startswith("vqa: "))
+    assert "(version 2016) on " in line and "(version 2021) on " in line
+    (plain,) = (note for note in notes(store.to_frame(results)) if note.startswith("gqa: "))
+    assert "(" not in plain
+
+
 def test_equal_names_with_other_recipes_are_never_averaged(make_result):
     table = comparison(store.to_frame([make_result(seed=0), make_result(seed=1, epochs=3)]))
     assert list(table[table.kind == "method"].n) == [1, 1]

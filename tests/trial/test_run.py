@@ -34,6 +34,9 @@ def test_from_spec_to_result(backbone, mini_trial, runtime):
     assert all(p.examples_per_second > 0 for p in seen if p.phase == "train")
     assert result.cost.adapter_bytes == (runtime.out / spec.id / "adapter.safetensors").stat().st_size
     assert sum(result.parameters.groups.values()) == result.parameters.trainable
+    assert result.metrics["vqa"]["accuracy"].options == {"version": "2016"}
+    assert result.metrics["coco-caption"]["CIDEr"].options == {"tokenizer": "ptb"}
+    assert result.metrics["nlvr2"]["accuracy"].options == {}
     primaries = [next(iter(metrics.values())) for metrics in result.metrics.values()]
     assert result.average == pytest.approx(sum(score.value for score in primaries) / 4)
     for task, score in zip(result.metrics, primaries, strict=True):
