@@ -4,7 +4,7 @@ OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-features lint clean
 
 demo: $(READY)  ## the demonstration grid, then its table
 	$(BIN)/pet-bench run demo --out $(OUT)
@@ -13,14 +13,22 @@ demo: $(READY)  ## the demonstration grid, then its table
 test: lint  ## one torch thread per process: more are slower, not faster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+test-features: .venv-features/.ready  ## the networks behind `data features`, which bring a torchvision of their own
+	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-features build dist *.egg-info .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+.venv-features/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-features
+	.venv-features/bin/pip install --quiet -c constraints.txt -e ".[test,features]"
 	touch $@

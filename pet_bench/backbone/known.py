@@ -18,7 +18,10 @@ EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes a method may scale with. d: model width; layers: encoder and decoder."""
+    """The sizes a method may scale with. d: model width; layers: encoder and decoder.
+
+    rates_of: the backbone, if not this one, whose learning rates apply.
+    """
 
     backbone: str
     family: str
@@ -26,6 +29,7 @@ class Shape:
     encoder_layers: int
     decoder_layers: int
     heads: int
+    rates_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Backbone:
 
     source: a folder in the usual `transformers` form, or a hub name. config: the sizes, for what is built without
     weights; empty where the source is a folder that tells. rows: word-embedding rows after the vocabulary grew.
-    recipe: recipe values that go with this backbone; without any, the family's published batch size.
+    recipe: recipe values that go with this backbone; without any, the family's published batch size. rates_of: another
+    backbone whose learning rates and method options are this one's too.
     """
 
     plugin_kind: ClassVar[str] = "backbone"
@@ -44,6 +49,7 @@ class Backbone:
     config: dict[str, Any] = field(default_factory=dict)
     rows: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    rates_of: str = ""
 
     @property
     def recipe_values(self) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class Backbone:
             encoder_layers=config.encoder_layers if bart else config.num_layers,
             decoder_layers=config.decoder_layers if bart else config.num_decoder_layers,
             heads=config.encoder_attention_heads if bart else config.num_heads,
+            rates_of=self.rates_of or self.name,
         )
 
 
@@ -103,9 +110,9 @@ def find_backbone(name: str) -> Backbone:
     raise unknown("backbone", name, BACKBONES.names())
 
 
-def _mini(name: str, **recipe: Any) -> Backbone:
+def _mini(name: str, family: str, rates_of: str = "", **recipe: Any) -> Backbone:
     source = Path(__file__).parents[1] / "mini" / "backbones" / name
-    return Backbone(name, name.removeprefix("mini-"), str(source), recipe=recipe)
+    return Backbone(name, family, str(source), recipe=recipe, rates_of=rates_of)
 
 
 # Sizes as published (METHODS.md section 1), so that counting needs no download.
@@ -131,5 +138,6 @@ T5_BASE = Backbone(
     },
     rows=32000 + 200,
 )  # fmt: skip
-MINI_BART = _mini("mini-bart", epochs=2, batch_size=32)
-MINI_T5 = _mini("mini-t5", epochs=3, batch_size=16)
+MINI_BART = _mini("mini-bart", "bart", epochs=2, batch_size=32)
+MINI_BART_CLIPS = _mini("mini-bart-clips", "bart", rates_of="mini-bart", epochs=2, batch_size=32)
+MINI_T5 = _mini("mini-t5", "t5", epochs=3, batch_size=16)

@@ -63,7 +63,7 @@ class Method(ABC):
     @classmethod
     def learning_rate(cls, shape: Shape) -> float | None:
         """The published peak learning rate, or None where the source has none."""
-        return cls.learning_rates.get(shape.backbone, cls.learning_rates.get(shape.family))
+        return cls.learning_rates.get(shape.rates_of or shape.backbone, cls.learning_rates.get(shape.family))
 
     def has_prompts(self, suite: str) -> bool:
         """Whether the texts of a suite (`image-text`, or `image-text/vqa` for a part) begin with the task's prompt."""

@@ -119,7 +119,7 @@ def test_a_backbone_without_weights_is_one_line(tmp_path):
 
 
 def test_registered_backbones():
-    assert BACKBONES.names() == ["bart-base", "mini-bart", "mini-t5", "t5-base"]
+    assert BACKBONES.names() == ["bart-base", "mini-bart", "mini-bart-clips", "mini-t5", "t5-base"]
 
 
 @families

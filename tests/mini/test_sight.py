@@ -12,17 +12,19 @@ from pet_bench.trial.run import run_trial
 
 pytestmark = pytest.mark.xdist_group("sight")  # the trials are run once
 
-# Suite → what writes its data, epochs with and without sight, and by how much a task's score must tell the two apart:
-# points of accuracy, or the share of CIDEr that is due to sight.
+# Suite → what writes its data, backbone, epochs with and without sight, and by how much each task's score must tell
+# the two apart: points of accuracy, or the share of CIDEr that is due to sight.
 SUITES = {
     "mini-image-text": (
         lambda root: write_image_text(root, sizes=Sizes(nlvr_train=150)),
+        "mini-bart",
         {"none": 2, "text-only": 1},
         {"vqa": 15, "gqa": 10, "nlvr2": 4, "coco-caption": 0.4},
     ),
     "mini-video-text": (
         lambda root: write_video_text(root, sizes=ClipSizes(tv_val=60, how2_val=60, yc2_val=60)),
-        {"none": 6, "text-only": 2},
+        "mini-bart-clips",
+        {"none": 8, "text-only": 2},
         {"tvqa": 12, "how2qa": 10, "tvc": 0.5, "yc2c": 0.5},
     ),
 }
@@ -31,7 +33,7 @@ SUITES = {
 @pytest.fixture(scope="module", params=SUITES)
 def trials(request, tmp_path_factory):
     """Metrics of vl-adapter with sight and without, and what they must differ by."""
-    write, epochs, margins = SUITES[request.param]
+    write, backbone, epochs, margins = SUITES[request.param]
     folder = tmp_path_factory.mktemp("sight")
     write(folder / "datasets")
     runtime = Runtime(out=folder / "results", data=folder / "datasets", device="cpu", threads=1)
@@ -40,7 +42,7 @@ def trials(request, tmp_path_factory):
         patch.setenv("PET_BENCH_CACHE", str(folder / "cache"))
         for control, count in epochs.items():
             recipe = {"valid_every": 0, "epochs": count}
-            spec = resolve("mini-bart", MethodSpec("vl-adapter"), request.param, 0, control=control, recipe=recipe)
+            spec = resolve(backbone, MethodSpec("vl-adapter"), request.param, 0, control=control, recipe=recipe)
             found[control] = {
                 task: next(iter(metrics.values())) for task, metrics in run_trial(spec, runtime).metrics.items()
             }
