@@ -117,7 +117,7 @@ def pack(
 ) -> None:
     """Pack the features of a suite ahead of training, as a run would. If interrupted, run it again to go on.
 
-    A run finds the packed features if it has the same tasks and splits and the source files are unchanged.
+    A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
     load_plugins(plugin)
     from pet_bench.trial.data import read_and_pack
@@ -125,7 +125,7 @@ def pack(
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
             _, store = read_and_pack(root, tasks, chosen.visual, cache=out, progress=progress)
-        size = f"{len(store.array):,} features, {store.array.nbytes / 1e9:.2f} GB"
+        size = f"{len(store.index):,} features, {len(store.index) * store.array[:1].nbytes / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")
     if out:
         print(f"runs find it with PET_BENCH_CACHE={out}")
