@@ -203,7 +203,7 @@ def test_params_prints_the_same_counts_in_every_format(call):
     assert all(f"{count['trainable']:,}" in text for count in counts)
 
 
-def test_list_and_show_name_what_there_is(call):
+def test_list_and_show_name_what_there_is(call, stand_in):  # noqa: F811
     _, text, _ = call("list", "metrics", "--plugin", PLUGIN)
     assert "cider" in text
     assert "pet_bench.methods" not in text

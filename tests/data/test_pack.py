@@ -201,7 +201,11 @@ def flip(path):
         ("features.npy", lambda path: path.unlink(), "cannot be read"),
         ("index.json", lambda path: path.write_text("[]"), "has another SHA-256"),
         ("manifest.json", lambda path: path.write_text("{"), "cannot be read"),
-        ("manifest.json", lambda path: path.write_text(path.read_text().replace("16", "8")), "disagree"),
+        (
+            "manifest.json",
+            lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": [1]})),
+            "disagree",
+        ),
     ],
     ids=["a value", "truncated", "missing", "index", "manifest", "shape"],
 )
