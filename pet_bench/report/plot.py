@@ -24,8 +24,8 @@ MARKERS = "osD^vP"
 def score_vs_parameters(table: pd.DataFrame, path: Path, score: str = "average") -> list[Path]:
     """Draw a comparison (`report.table.comparison`), one panel per suite and backbone.
 
-    Points are methods with error bars of one standard deviation over seeds; the best control and the
-    majority answer are lines. Writes `path` with the suffixes .png and .svg and returns both.
+    Points are methods with error bars of one standard deviation over seeds, with † where a trial is suspect; the best
+    control and the majority answer are lines. Writes `path` with the suffixes .png and .svg and returns both.
     """
     panels = [(key, group) for key, group in table.groupby(["suite", "backbone"], sort=False)]
     columns = min(len(panels), 2) or 1
@@ -49,7 +49,8 @@ def score_vs_parameters(table: pd.DataFrame, path: Path, score: str = "average")
 
 
 def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
-    methods = group[(group.kind == "method") & group[score].notna() & group.trainable.gt(0)]
+    group = group[np.isfinite(group[score].astype(float))]
+    methods = group[(group.kind == "method") & group.trainable.gt(0)]
     axis.set_title(title, loc="left", fontsize=11, color=INK)
     axis.set_xscale("log")
     axis.set_xlabel("trainable parameters", color=INK)
@@ -71,12 +72,13 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> None:
             row.trainable, mean, yerr=None if np.isnan(std) else std, fmt=marker, color=color, markersize=7,
             capsize=3, elinewidth=1.2, markeredgecolor="white", markeredgewidth=0.8, zorder=3,
         )  # fmt: skip
-        axis.labels.append((row.method, color, row.trainable, mean, 0.0 if np.isnan(std) else std))
-    controls = group[(group.kind == "control") & group[score].notna()]
+        name = f"{row.method} †" if row.suspect else row.method
+        axis.labels.append((name, color, row.trainable, mean, 0.0 if np.isnan(std) else std))
+    controls = group[group.kind == "control"]
     for control, rows in controls.groupby("control", sort=False):
         best = rows.loc[rows[score].idxmax()]
         _rule(axis, best[score], "--", f"best {control} control ({best.method})")
-    for row in group[(group.kind == "majority") & group[score].notna()].to_dict("records"):
+    for row in group[group.kind == "majority"].to_dict("records"):
         _rule(axis, row[score], ":", row["method"])
     heights = [*methods[score], *(line.get_ydata()[0] for line in axis.lines if line.get_linestyle() in ("--", ":"))]
     if heights:  # a rule on the axis itself would not be seen

@@ -12,7 +12,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pet_bench.results.schema import OTHER_SOFTWARE
+
 KINDS = ("method", "control", "majority")
+SCORES = ["task", "metric", "primary", "value", "split", "n", "majority", "options", "average"]
+
+
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the scores of all trials that enter means: the done ones, and the suspect ones that have scores.
+
+    A trial whose training collapsed is suspect; without it a method that collapses now and then would look better.
+    """
+    return frame[frame.status.isin(["done", "suspect"]) & frame.task.notna()]
+
+
+def without_suspect(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same trials, the suspect ones without their scores."""
+    suspect = frame.status == "suspect"
+    bare = frame.assign(**{column: frame[column].mask(suspect) for column in SCORES})
+    return bare[~suspect | ~bare.id.duplicated()].reset_index(drop=True)
 
 
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
@@ -20,26 +38,26 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: suite, backbone, method, control, kind ("method", "control" or "majority"), trainable, percent,
     for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
-    one seed), average and `average std` (of the trials' averages), n (trials done) and trials (all).
+    one seed), average and `average std` (of the trials' averages), n (trials in the means), trials (all) and suspect
+    (those of the n).
     """
-    done = frame[frame.status == "done"]
-    primary = done[done.primary.eq(True)]
+    primary = scored(frame)[lambda rows: rows.primary.eq(True)]
     tasks = list(dict.fromkeys(primary.task))
     rows = []
     for keys, group in frame.groupby(["suite", "backbone", "control", "method", "setup"], sort=False, dropna=False):
         suite, backbone, control, method, _ = keys
         trials = group.drop_duplicates("id")
-        scored = trials[trials.status == "done"]
+        used = scored(trials)
         row = {
             "suite": suite, "backbone": backbone, "method": method, "control": control,
             "kind": "method" if control == "none" else "control",
-            "trainable": scored.trainable.max(), "percent": scored.percent.max(),
+            "trainable": used.trainable.max(), "percent": used.percent.max(),
         }  # fmt: skip
         for task in tasks:
-            values = group[(group.status == "done") & (group.task == task) & group.primary.eq(True)].value
+            values = scored(group)[lambda rows, task=task: (rows.task == task) & rows.primary.eq(True)].value
             row[task], row[f"{task} std"] = values.mean(), values.std(ddof=1)
-        row["average"], row["average std"] = scored.average.mean(), scored.average.std(ddof=1)
-        rows.append(row | {"n": len(scored), "trials": len(trials)})
+        row["average"], row["average std"] = used.average.mean(), used.average.std(ddof=1)
+        rows.append(row | {"n": len(used), "trials": len(trials), "suspect": used.status.eq("suspect").sum()})
     for (suite, backbone), group in primary.groupby(["suite", "backbone"], sort=False):
         majority = group[group.control == "none"].groupby("task", sort=False).majority.mean()
         if majority.notna().any():
@@ -47,8 +65,9 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
             own = majority.reindex(dict.fromkeys(group.task))
             rows.append(row | majority.to_dict() | {"average": own.mean() if own.notna().all() else None})
     columns = ["suite", "backbone", "method", "control", "kind", "trainable", "percent"]
-    columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")] + ["n", "trials"]
-    table = pd.DataFrame(rows, columns=columns).astype({"trainable": "Int64", "n": "Int64", "trials": "Int64"})
+    columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")]
+    counts = ["n", "trials", "suspect"]
+    table = pd.DataFrame(rows, columns=columns + counts).astype(dict.fromkeys(["trainable", *counts], "Int64"))
     order = table.assign(kind=table.kind.map(KINDS.index))
     order = order.sort_values(["suite", "backbone", "kind", "percent"], ascending=[True, True, True, False])
     return table.loc[order.index].reset_index(drop=True)
@@ -60,33 +79,74 @@ def tasks_of(table: pd.DataFrame) -> list[str]:
     return columns[columns.index("percent") + 1 : columns.index("average")][::2]
 
 
-def notes(frame: pd.DataFrame) -> list[str]:
-    """What a reader must know beneath the table: the metrics, and whether all rows are comparable."""
-    done = frame[frame.status == "done"]
-    lines = []
-    for task, group in done[done.primary.eq(True)].groupby("task", sort=False):
+def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
+    """What a reader must know beneath the table: the metrics, which trials are suspect or left out, and whether all
+    rows are comparable. commit: of the running code, where known."""
+    rows, lines = scored(frame), []
+    for task, group in rows[rows.primary.eq(True)].groupby("task", sort=False):
         kinds = {
             f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}, {row.n:.0f} examples"
             for row in group.itertuples()
         }
         lines.append(f"{task}: {'; '.join(sorted(kinds))}")
-    if (done.drop_duplicates("id").groupby(["suite", "backbone", "setup"]).size() > 1).any():
+    trials = rows.drop_duplicates("id")
+    if (trials.groupby(["suite", "backbone", "setup"]).size() > 1).any():
         lines.append("mean ± sample standard deviation over n seeds")
-    unfinished = frame.drop_duplicates("id").status.value_counts().drop("done", errors="ignore")
-    if len(unfinished):
-        lines.append("not in any mean: " + ", ".join(f"{count} {status}" for status, count in unfinished.items()))
-    trials = done.drop_duplicates("id")
+    unused = frame[~frame.id.isin(trials.id)].drop_duplicates("id")
+    if len(unused):
+        counts = unused.status.value_counts().items()
+        lines.append("not in any mean: " + ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts))
+    names = _names(frame)
+    for mark, group in (("† suspect", trials), ("suspect, not in any mean", unused)):
+        for trial in group[group.status == "suspect"].itertuples():
+            lines.append(f"{mark}: {names[trial.id]}: {trial.error}")
+    lines += _ran(trials, names)
     for suite, group in trials.groupby("suite", sort=False):
         if (count := group.data.nunique(dropna=False)) > 1:
             lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
-    if (count := trials.commit.nunique(dropna=False)) > 1:
-        lines.append(f"caution: these results were made with {count} different commits of pet-bench")
+    lines += _made(trials, commit)
     if trials.dirty.eq(True).any():
         lines.append("caution: some results were made with uncommitted changes to the code")
     labels = frame[["suite", "backbone", "method", "control", "setup"]].drop_duplicates()
     if labels.duplicated(["suite", "backbone", "method", "control"]).any():
         lines.append("caution: rows with the same name differ in their recipe or protocol")
     return lines
+
+
+def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """A line on those that did not run with whole batches and the same software from beginning to end."""
+    split, other = trials[trials.accumulation > 1], trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
+    found = {
+        "in parts of each batch": [
+            f"{names[row.id]} (accumulation {row.accumulation:.0f})" for row in split.itertuples()
+        ],
+        "resumed with other software than they began with": [names[id] for id in other.id],
+    }
+    line = "; ".join(f"{how}: {', '.join(which)}" for how, which in found.items() if which)
+    return [line] if line else []
+
+
+def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
+    """A line on the commits they were made with, where these are several or not that of the running code."""
+    made = trials.commit.fillna("").value_counts(sort=False)
+    if len(made) > 1:
+        which = (
+            f"{found[:7] or 'unknown'} ({n} trial{'s' * (n != 1)}{', this code' * (found == commit)})"
+            for found, n in made.items()
+        )
+        return [f"caution: made with {len(made)} different commits of pet-bench: {', '.join(which)}"]
+    other = [found for found in made.index if commit and found not in ("", commit)]
+    return [f"made with another commit of pet-bench ({found[:7]}) than this code ({commit[:7]})" for found in other]
+
+
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """Trial id → `lora, text-only, seed 0`, where need be with backbone and suite."""
+    several = len(frame[["suite", "backbone"]].drop_duplicates()) > 1
+    return {
+        row.id: f"{row.method}{'' if row.control == 'none' else f', {row.control}'}, seed {row.seed}"
+        + (f", {row.suite} on {row.backbone}" if several else "")
+        for row in frame.drop_duplicates("id").itertuples()
+    }
 
 
 @dataclass(frozen=True)
@@ -134,7 +194,8 @@ def _score(mean: float, std: float) -> str:
 def _count(row: pd.Series) -> str:
     if row.kind == "majority":
         return "–"
-    return f"{row.n:.0f}" if row.n == row.trials else f"{row.n:.0f} of {row.trials:.0f}"
+    count = f"{row.n}" if row.n == row.trials else f"{row.n} of {row.trials}"
+    return f"{count}†" if row.suspect else count
 
 
 def to_rich(table: pd.DataFrame, beneath: list[str]) -> list[Table]:

@@ -7,14 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Status = Literal["done", "failed", "oom", "suspect"]
+OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
+
+Status = Literal["done", "failed", "oom", "suspect", "stopped_early"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running trial stands; steps are updates in "train" and batches in the other phases."""
+    """Where a running trial stands; steps are updates in "train" and batches in the other phases.
+
+    score, points: where the validation splits have just been measured, the mean over tasks of the primary metric
+    (larger is better) and what was added to the learning curve.
+    """
 
     id: str
     phase: Literal["prepare", "train", "evaluate"]
@@ -22,6 +28,9 @@ class Progress:
     total_steps: int = 0
     loss: float | None = None
     examples_per_second: float | None = None
+    epoch: float | None = None
+    score: float | None = None
+    points: tuple[dict[str, Any], ...] = ()
 
 
 class Record(BaseModel):
@@ -100,15 +109,28 @@ class Selected(Record):
     score: float = Field(description="mean over tasks of the primary metric on their validation splits")
 
 
+class Run(Record):
+    """How the trial came about; without effect on its numbers but for rounding and the draws of dropout."""
+
+    accumulation: int = Field(1, description="parts that each batch was split into, their gradients added up")
+    resumed: list[int] = Field([], description="updates made when the trial was taken up again from a checkpoint")
+    peak_memory_bytes: int | None = Field(None, description="peak of the last attempt, also where it did not finish")
+    notes: list[str] = Field([], description="what befell it, a line each: a checkpoint that could not be used, say")
+
+
 class TrialResult(Record):
     """One trial, finished or failed. In `metrics` the first metric of each task is its primary one."""
 
-    schema_version: Annotated[Literal[1], Field(description="version of this schema")] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[2], Field(description="version of this schema")] = SCHEMA_VERSION
     id: str = Field(description="hash of the resolved spec; the file's name", pattern="^[0-9a-f]{12}$")
-    status: Status = Field(description="only a done trial counts as finished and enters means")
+    status: Status = Field(
+        description="done; failed; oom, out of memory; suspect, finished with a loss that is not finite or predictions "
+        "that have collapsed; stopped_early, by a search"
+    )
     error: str | None = Field(None, description="one line, where the status is not done")
     spec: dict[str, Any] = Field(description="the resolved TrialSpec")
     provenance: Provenance = Field(description="what the trial was made with")
+    run: Run = Field(description="how it came about")
     parameters: Parameters | None = Field(None, description="counts of the model as trained")
     metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
     breakdowns: dict[str, dict[str, dict[str, Part]]] = Field(

@@ -48,6 +48,22 @@ def test_labels_of_crowded_points_do_not_overlap(make_result, tmp_path, drawn, s
     assert "method-7" in svg.read_text()
 
 
+def test_suspect_lost_and_infinite_trials_do_not_break_the_figure(make_result, tmp_path, drawn):
+    lost = {"status": "oom", "error": "no memory", "metrics": {}, "average": None, "parameters": None}
+    results = [
+        make_result(method="lora", status="suspect", error="collapsed"),
+        make_result(method="full", vqa=float("inf"), status="suspect", error="collapsed"),
+        make_result(method="bitfit").model_copy(update=lost),
+        make_result(method="ia3", status="stopped_early", error="by the search"),
+        make_result(method="bitfit", backbone="t5-base").model_copy(update=lost),
+    ]
+    plot.score_vs_parameters(comparison(store.to_frame(results)), tmp_path / "plot.png")
+    first, second = drawn[0].axes
+    assert "lora †" in {text.get_text() for text in first.texts}
+    assert np.isfinite(first.get_ylim()).all()
+    assert not second.texts
+
+
 def test_a_panel_per_backbone(make_result, tmp_path, drawn):
     results = [make_result(backbone=backbone) for backbone in ("bart-base", "t5-base", "mini-t5")]
     plot.score_vs_parameters(comparison(store.to_frame(results)), tmp_path / "plot.png")

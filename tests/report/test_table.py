@@ -7,8 +7,20 @@ from statistics import mean, stdev
 import pandas as pd
 import pytest
 
-from pet_bench.report.table import comparison, notes, sections, tasks_of, to_csv, to_markdown, to_text
+from pet_bench.report.table import (
+    comparison,
+    notes,
+    scored,
+    sections,
+    tasks_of,
+    to_csv,
+    to_markdown,
+    to_text,
+    without_suspect,
+)  # fmt: skip
 from pet_bench.results import store
+from pet_bench.results.schema import OTHER_SOFTWARE, Run
+from pet_bench.trial import checkpoint
 
 VQA = {"lora": [60.0, 62.0, 67.0], "full": [70.0, 71.0, 69.0], "bitfit": [50.0, 50.0, 50.0]}
 
@@ -153,3 +165,100 @@ def test_labels_cannot_break_the_table(make_result, label):
     lines = [line for line in to_markdown(table, []).splitlines() if line.startswith("|")]
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
     assert "<script>" not in to_markdown(table, [])
+
+
+# trials that are not simply done --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(make_result):
+    """lora: done, suspect with and without scores, stopped early with a score that nobody may use; full: done."""
+    lost = {"metrics": {}, "average": None}
+    return [
+        make_result(seed=0, vqa=60.0),
+        make_result(seed=1, vqa=30.0, status="suspect", error="vqa: all 7 predictions are 'yes|no'"),
+        make_result(seed=2, status="suspect", error="the loss of task vqa is nan").model_copy(update=lost),
+        make_result(seed=3, vqa=99.0, status="stopped_early", error="by the search at epoch 1"),
+        make_result(seed=4, status="oom", error="out of memory").model_copy(update=lost),
+        make_result(method="full", vqa=50.0),
+    ]
+
+
+def test_a_suspect_trial_with_scores_enters_means_and_is_marked(mixed):
+    frame = store.to_frame(mixed)
+    table, beneath = comparison(frame), notes(frame)
+    found = row(table, "lora")
+    assert found["vqa"] == pytest.approx(45.0)
+    assert found["average std"] == pytest.approx(stdev([50.0, 35.0]))
+    assert (found["n"], found["trials"], found["suspect"]) == (2, 5, 1)
+    for text in (to_text(table, beneath), to_markdown(table, beneath)):
+        assert "2 of 5†" in text
+        assert "not in any mean: " in text
+        assert "† suspect: lora, seed 1: vqa: all 7" in text
+        assert "suspect, not in any mean: lora, seed 2: the loss of task vqa is nan" in text
+    (line,) = (note for note in beneath if note.startswith("not in any mean"))
+    assert sorted(line.partition(": ")[2].split(", ")) == ["1 oom", "1 stopped early", "1 suspect"]
+    again = pd.read_csv(io.StringIO(to_csv(table)))
+    assert dict(zip(again.method, again.suspect, strict=True))["lora"] == 1
+
+
+def test_suspect_trials_can_be_left_out(mixed):
+    frame = without_suspect(store.to_frame(mixed))
+    table, beneath = comparison(frame), notes(frame)
+    found = row(table, "lora")
+    assert (found["vqa"], found["n"], found["trials"], found["suspect"]) == (60.0, 1, 5, 0)
+    assert "†" not in to_text(table, beneath)
+    assert "2 suspect" in next(note for note in beneath if note.startswith("not in any mean"))
+    assert sum("lora, seed 1" in note for note in beneath) == 1
+    assert set(scored(frame).status) == {"done"}
+
+
+def test_suspect_trials_alone_still_make_a_table(mixed):
+    frame = without_suspect(store.to_frame(mixed[1:3]))
+    assert scored(frame).empty
+    assert "| lora | – | – | – | 0 of 2 |" in to_markdown(comparison(frame), notes(frame))
+
+
+def test_a_trial_is_named_with_its_place_where_there_are_several(make_result):
+    suspect = make_result(status="suspect", error="collapsed", control="noise")
+    frame = store.to_frame([suspect, make_result(backbone="t5-base")])
+    assert "† suspect: lora, noise, seed 0, image-text on bart-base: collapsed" in notes(frame)
+
+
+@pytest.mark.parametrize(
+    "commits, this, line",
+    [
+        (["a" * 40] * 2, "a" * 40, None),
+        (["a" * 40] * 2, None, None),
+        ([None] * 2, "a" * 40, None),
+        (["b" * 40] * 2, "a" * 40, "made with another commit of pet-bench (bbbbbbb) than this code (aaaaaaa)"),
+        (
+            ["a" * 40, "b" * 40, "b" * 40, None],
+            "a" * 40,
+            "caution: made with 3 different commits of pet-bench: aaaaaaa (1 trial, this code), bbbbbbb (2 trials), "
+            "unknown (1 trial)",
+        ),
+    ],
+)
+def test_other_commits_are_shown_as_such(make_result, commits, this, line):
+    frame = store.to_frame(make_result(seed=seed, commit=commit) for seed, commit in enumerate(commits))
+    assert [note for note in notes(frame, this) if "commit" in note] == ([line] if line else [])
+
+
+def test_how_trials_ran_is_one_line(make_result, monkeypatch, tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, {}, steps=1)
+    checkpoints.write(3, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "made_with", lambda: {"commit": "another"})
+        _, said = checkpoints.read()
+    assert OTHER_SOFTWARE in said[0]
+    frame = store.to_frame([
+        make_result(seed=0, run=Run(accumulation=2)),
+        make_result(seed=1, run=Run(resumed=[3], notes=said)),
+        make_result(seed=2, run=Run(resumed=[3, 4])),
+    ])  # fmt: skip
+    assert list(frame.drop_duplicates("id").resumed) == [0, 1, 2]
+    assert [note for note in notes(frame) if "seed" in note and "mean" not in note] == [
+        "in parts of each batch: lora, seed 0 (accumulation 2); "
+        "resumed with other software than they began with: lora, seed 1"
+    ]

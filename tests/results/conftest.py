@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import Cost, Parameters, Score, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult
 from pet_bench.spec import MethodSpec, Recipe, TrialSpec, Visual
 
 
@@ -27,16 +27,23 @@ def make_spec():
 
 @pytest.fixture
 def make_result(make_spec):
-    def make(vqa=60.0, gqa=40.0, trainable=10, majority=25.0, commit="c0", data="d0", **spec):
+    def make(
+        vqa=60.0, gqa=40.0, trainable=10, majority=25.0, commit="c0", data="d0",
+        status="done", error=None, run=None, **spec,
+    ):  # fmt: skip
         trial = make_spec(**spec)
         scores = {"vqa": vqa, "gqa": gqa}
         origin = provenance("2026-01-01T00:00:00+00:00", device="cpu", threads=1, data=data)
         return TrialResult(
             id=trial.id,
-            status="done",
+            status=status,
+            error=error,
             spec=trial.to_dict(),
             provenance=origin.model_copy(update={"commit": commit, "dirty": False}),
-            parameters=Parameters(trainable=trainable, total=1000, percent=trainable / 10),
+            run=run or Run(),
+            parameters=Parameters(
+                trainable=trainable, total=1000, percent=trainable / 10, groups={"encoder.delta": trainable}
+            ),
             metrics={
                 task: {
                     "accuracy": Score(value=value, split="test", n=7, majority=majority),

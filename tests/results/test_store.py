@@ -8,7 +8,7 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.results import store
-from pet_bench.results.schema import Record, TrialResult
+from pet_bench.results.schema import SCHEMA_VERSION, Record, Run, TrialResult
 
 
 def test_round_trip(make_result, tmp_path):
@@ -52,7 +52,8 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
         lambda text: "null",
         lambda text: text.replace('"done"', '"finished"'),
         lambda text: text.replace('"schema_version":', '"unknown": 1, "schema_version":'),
-        lambda text: text.replace('"schema_version": 1', '"schema_version": 99'),
+        lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'),
+        lambda text: text.replace('"schema_version"', '"version"'),
         lambda text: text.replace('"id": "', '"id": "0', 1),
         lambda text: "\ud800".encode("utf-16", "surrogatepass"),
     ],
@@ -78,21 +79,49 @@ def test_a_file_under_another_name_is_refused(make_result, tmp_path):
         store.load_all(tmp_path)
 
 
-def test_a_failure_never_replaces_a_done_result(make_result, make_spec, tmp_path):
-    done = make_result()
-    path = store.save(done, tmp_path)
-    store.save_failure(make_spec(), tmp_path, "out of luck", started=done.provenance.started)
-    assert store.load(path) == done
+RANKED = [
+    {"status": "done"},
+    {"status": "suspect", "error": "collapsed"},
+    {"status": "suspect", "error": "the loss is nan", "metrics": {}, "average": None},
+    {"status": "stopped_early", "error": "by the search", "metrics": {}, "average": None},
+    {"status": "oom", "error": "no memory", "metrics": {}, "average": None},
+]
 
 
-def test_a_done_result_replaces_a_failure(make_result, make_spec, tmp_path):
-    failed = store.save_failure(
-        make_spec(), tmp_path, "\n ValueError: first\nsecond", status="oom", started="2026-01-01T00:00:00+00:00"
-    )
-    assert (failed.status, failed.error) == ("oom", "ValueError: first")
-    assert store.finished(tmp_path) == set()
-    store.save(make_result(), tmp_path)
-    assert store.finished(tmp_path) == {failed.id}
+@pytest.fixture
+def ranked(make_result):
+    """A result of each rank, the highest first, all of the same trial."""
+    return [make_result().model_copy(update=change) for change in RANKED]
+
+
+@pytest.mark.parametrize("new", range(len(RANKED)))
+@pytest.mark.parametrize("held", range(len(RANKED)))
+def test_a_result_is_never_replaced_by_a_lesser_one(ranked, tmp_path, held, new):
+    store.save(ranked[held], tmp_path)
+    path = store.save(ranked[new], tmp_path)
+    assert store.load(path) == ranked[min(held, new)]
+
+
+def test_of_equal_results_the_newer_is_kept(make_spec, make_result, tmp_path):
+    before = store.save_failure(make_spec(), tmp_path, "no memory", status="oom", started="2026-01-01T00:00:00+00:00")
+    after = store.save_failure(make_spec(), tmp_path, "no luck", started="2026-01-01T00:00:00+00:00")
+    assert store.load_all(tmp_path) == {before.id: after}
+
+
+def test_finished_are_the_done_and_the_suspect(ranked, tmp_path):
+    for result, expected in zip(ranked, [True, True, True, False, False], strict=True):
+        out = tmp_path / f"{result.status}-{bool(result.metrics)}"
+        store.save(result, out)
+        assert store.finished(out) == ({result.id} if expected else set())
+        assert store.finished(out, also=["stopped_early", "oom"]) == {result.id}
+
+
+def test_a_failure_says_its_first_line_how_it_ran_and_no_folder(make_spec, tmp_path):
+    error = '\n ValueError: "/home/me/data/vqa/train.json" is not in ~/x/y and/or https://a.b/c\nsecond'
+    failed = store.save_failure(make_spec(), tmp_path, error, started="2026-01-01T00:00:00+00:00", run=Run(resumed=[3]))
+    assert failed.error == 'ValueError: "…/train.json" is not in …/y and/or https://a.b/c'
+    assert failed.run.resumed == [3]
+    assert store.load_all(tmp_path) == {failed.id: failed}
 
 
 def test_saving_over_an_unreadable_file_keeps_it(make_result, tmp_path):
@@ -107,29 +136,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         store.check_writable(tmp_path / "file" / "out")
-
-
-def test_merge(make_result, make_spec, tmp_path):
-    first, second, third = (make_result(seed=seed) for seed in range(3))
-    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "out"
-    store.save(first, a)
-    store.save_failure(make_spec(seed=1), a, "no", started="2026-01-01T00:00:00+00:00")
-    store.save(second, b)
-    store.write_text(b / second.id / "predictions.vqa.jsonl", "{}\n")
-    store.save(third, out)
-    assert sorted(store.merge([a, b], out)) == sorted([first.id, second.id])
-    assert store.load_all(out) == {result.id: result for result in (first, second, third)}
-    assert (out / second.id / "predictions.vqa.jsonl").is_file()
-    assert store.merge([a, b], out) == []
-
-
-def test_merge_refuses_different_scores_and_missing_folders(make_result, tmp_path):
-    store.save(make_result(vqa=1.0), tmp_path / "a")
-    store.save(make_result(vqa=2.0), tmp_path / "b")
-    with pytest.raises(UserError) as caught:
-        store.merge([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
-    assert len(caught.value.faults) == 2
-    assert not (tmp_path / "out").exists()
 
 
 def test_to_frame_has_a_row_per_trial_task_and_metric(make_result, make_spec, tmp_path):
