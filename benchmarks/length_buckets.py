@@ -28,7 +28,7 @@ from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example
 from pet_bench.spec import Visual
 from pet_bench.tasks.tvqa import TVQA
-from pet_bench.trial.run import loss_of
+from pet_bench.trial.train import loss_of
 
 VISUAL = Visual(width=512, tokens=64, pooled=64, images=1)
 TASK = TVQA()

@@ -16,6 +16,7 @@ import peft
 import torch
 from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.adamss.layer import AdamssLayer
 from peft.tuners.poly import Linear as PolyLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic.dataclasses import dataclass
@@ -52,6 +53,8 @@ NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
 ATTENTION = {"bart": ["q_proj", "v_proj"], "t5": ["q", "v"]}
+ADALORA_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+ADAMSS_IMPORTANCE = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
 UNKNOWN_YET = 2**62  # AdaLoRA's number of updates, until the first one
 
 
@@ -152,10 +155,44 @@ class PeftDoor(Door):
             tuner.rankallocator.set_total_step(total)
         tuner.update_and_allocate(step)
 
+    def state(self, model):
+        """The importance that ranks (AdaLoRA) or subspaces (AdaMSS) are shared out by, and how they are at present."""
+        tuner = wrapped(model).base_model
+        if self.type == "adalora":
+            config, allocator = wrapped(model).active_peft_config, tuner.rankallocator
+            importance = {name: getattr(allocator, name) for name in ADALORA_IMPORTANCE}
+            return {"importance": importance, "ranks": config.rank_pattern, "total": config.total_step}
+        if self.type == "adamss":
+            return {"importance": _adamss_importance(tuner), "trained": sorted(self.trained(model))}
+        return {}
+
+    def restore(self, model, state):
+        tuner, device = wrapped(model).base_model, next(model.parameters()).device
+        if self.type == "adalora":
+            config, allocator = wrapped(model).active_peft_config, tuner.rankallocator
+            config.rank_pattern, config.total_step = state["ranks"], state["total"]
+            for name, tensors in state["importance"].items():
+                setattr(allocator, name, {key: tensor.to(device) for key, tensor in tensors.items()})
+        if self.type == "adamss":
+            for path, lists in _adamss_importance(tuner).items():
+                for name, tensors in lists.items():
+                    tensors[:] = [None if t is None else t.to(device) for t in state["importance"][path][name]]
+            for name, parameter in model.lm.named_parameters():
+                parameter.requires_grad_(f"lm.{name}" in state["trained"])
+
     def export(self, model, folder):
         """`folder/peft` as `peft.PeftModel.from_pretrained` reads it; the visual embedding is not in it."""
         wrapped(model).save_pretrained(str(folder), save_embedding_layers=False)
         Path(folder, "README.md").unlink()  # peft's empty model card
+
+
+def _adamss_importance(tuner: nn.Module) -> dict[str, dict[str, list[Tensor | None]]]:
+    """AdaMSS's own lists by layer, one entry a subspace."""
+    layers = {path: layer for path, layer in tuner.named_modules() if isinstance(layer, AdamssLayer)}
+    return {
+        path: {name: getattr(layer, name)[ADAPTER] for name in ADAMSS_IMPORTANCE if ADAPTER in getattr(layer, name)}
+        for path, layer in layers.items()
+    }
 
 
 class Wrapped(nn.Module):

@@ -23,6 +23,10 @@ class UserError(Exception):
         return cls(*dict.fromkeys(lines))
 
 
+class Stop(BaseException):
+    """Raised by a trial's progress callback: save a checkpoint and leave. No fault, hence no Exception."""
+
+
 def unknown(kind: str, name: str, possible: Iterable[str]) -> UserError:
     """`unknown method "lroa": did you mean "lora"? (possible: …)`"""
     possible = sorted(possible)

@@ -152,6 +152,9 @@ class Runtime:
 
     data: root folder of the datasets (None: the suite's embedded data). out: the folder of the grid's results.
     device: "cpu", "cuda", … or "auto". threads: torch threads (None: all cores). plugins: loose plug-ins to load.
+    accumulation: parts that each batch is split into, their gradients added up. checkpoint_seconds, checkpoint_steps:
+    a checkpoint is written when so much time has passed or so many updates have been made since the last (None: never
+    for this reason).
     """
 
     out: Path
@@ -159,6 +162,14 @@ class Runtime:
     device: str = "auto"
     threads: int | None = None
     plugins: tuple[str, ...] = ()
+    accumulation: int = Field(default=1, ge=1)
+    checkpoint_seconds: float | None = Field(default=600.0, gt=0)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+
+
+def plain_runtime(runtime: Runtime) -> dict[str, Any]:
+    """The runtime as plain data, for another process."""
+    return TypeAdapter(Runtime).dump_python(runtime, mode="json")
 
 
 def validate(cls: type, data: Any, what: str):

@@ -52,6 +52,7 @@ class NLVR2(Task):
     batch_ratio: ClassVar = 20 / 60
     decoding: ClassVar = Choose(ANSWERS)
     metric: ClassVar = "nlvr-accuracy"
+    closed: ClassVar = True
     origins: ClassVar = {
         "nlvr/*.json": "VL-Adapter's data package, folder nlvr; or the lil-lab/nlvr repository, folder nlvr2/data",
         "nlvr/clip_features": "VL-Adapter's data package, folder nlvr; the photographs on request, see lil-lab/nlvr",

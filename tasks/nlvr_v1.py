@@ -47,6 +47,7 @@ class NLVRv1(Task):
     name: ClassVar = "nlvr-v1"
     decoding: ClassVar = Choose(("true", "false"))
     metric: ClassVar = "nlvr-accuracy"
+    closed: ClassVar = True
     origins: ClassVar = {"*": "the lil-lab/nlvr repository, folder nlvr (annotations and images)"}
 
     prompt: str = "nlvr: "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
+
 import torch
 from torch import nn
 from transformers import (
@@ -29,12 +33,40 @@ def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> VisionL
         return VisionLanguageModel(_STOCK[backbone.family](config), backbone.shape, visual)
 
 
-def load(backbone: Backbone, visual: Visual) -> tuple[VisionLanguageModel, PreTrainedTokenizerBase]:
-    """The pre-trained backbone in float32 with its tokenizer, both grown by VL-T5's 200 extra words.
+class Stock:
+    """A pre-trained backbone as it comes, with its tokenizer: to be read once and copied for each trial.
 
-    Words the tokenizer already has are not added again; new rows are drawn at random (METHODS.md section 7: standard
-    deviation 0.02 in BART, 1 in T5). Raises UserError where weights or tokenizer cannot be read.
+    Handed to another process, its weights are plain arrays, which Ray keeps once a node; a process there only looks at
+    them, so that they cannot be written to.
     """
+
+    def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase):
+        self.lm, self.tokenizer = lm, tokenizer
+
+    def copy(self) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+        return deepcopy(self.lm), deepcopy(self.tokenizer)
+
+    def __getstate__(self):
+        arrays = {name: tensor.detach().numpy() for name, tensor in _tensors(self.lm)}
+        return type(self.lm), self.lm.config, self.lm.generation_config, arrays, self.tokenizer
+
+    def __setstate__(self, packed):
+        kind, config, generation, arrays, self.tokenizer = packed
+        self.lm = kind(config).eval()
+        self.lm.generation_config = generation
+        with warnings.catch_warnings(action="ignore"):  # that the arrays cannot be written to
+            for name, tensor in _tensors(self.lm):
+                tensor.data = torch.from_numpy(arrays[name])
+
+
+def _tensors(lm: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, tied ones once."""
+    yield from lm.named_parameters()
+    yield from lm.named_buffers()
+
+
+def read_stock(backbone: Backbone) -> Stock:
+    """The pre-trained backbone in float32; raises UserError where weights or tokenizer cannot be read."""
     logging.disable_progress_bar()  # trials show their own
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone.source)
@@ -42,6 +74,19 @@ def load(backbone: Backbone, visual: Visual) -> tuple[VisionLanguageModel, PreTr
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f'backbone "{backbone.name}" cannot be loaded from {backbone.source}: {first}') from error
+    return Stock(lm.eval(), tokenizer)
+
+
+def load(
+    backbone: Backbone, visual: Visual, stock: Stock | None = None
+) -> tuple[VisionLanguageModel, PreTrainedTokenizerBase]:
+    """The pre-trained backbone in float32 with its tokenizer, both grown by VL-T5's 200 extra words.
+
+    Words the tokenizer already has are not added again; new rows are drawn at random (METHODS.md section 7: standard
+    deviation 0.02 in BART, 1 in T5). stock: what `read_stock` gave, which is left as it is. Raises UserError where
+    weights or tokenizer cannot be read.
+    """
+    lm, tokenizer = (stock or read_stock(backbone)).copy()
     known = tokenizer.get_vocab()
     tokenizer.add_tokens([word for word in EXTRA_WORDS if word not in known], special_tokens=True)
     grow_vocabulary(lm, len(tokenizer), FAMILY[backbone.family].word_std)

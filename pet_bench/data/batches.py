@@ -40,8 +40,19 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "ids")}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()})
+
+    def split(self, parts: int) -> list[Batch]:
+        """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
+        cuts = {name: tensor.tensor_split(min(parts, len(self))) for name, tensor in self._tensors().items()}
+        ends = np.cumsum([len(cut) for cut in cuts["indices"]])
+        return [
+            replace(self, ids=self.ids[end - len(cuts["indices"][i]) : end], **{name: cuts[name][i] for name in cuts})
+            for i, end in enumerate(ends)
+        ]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "ids")}
 
 
 @dataclass(frozen=True)

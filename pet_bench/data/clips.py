@@ -163,6 +163,7 @@ class ChoiceTask(ClipTask):
     choices: ClassVar[int]
     row: ClassVar[type]
     metric: ClassVar = "multiple-choice-accuracy"
+    closed: ClassVar = True
 
     def parts(self, row):
         answers = " ".join(f"a{i}: {row[f'a{i}'].strip('. ')}." for i in range(self.choices))

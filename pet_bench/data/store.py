@@ -98,6 +98,10 @@ class FeatureStore:
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
+    def __reduce__(self):
+        """In another process the same folder is opened anew; None on a machine that does not have it."""
+        return FeatureStore.open, (self.folder, tuple(self.index))
+
     @classmethod
     def _write(cls, folder, files, root, sources, visual, progress) -> FeatureStore:
         shape = (len(sources), visual.tokens, visual.width)

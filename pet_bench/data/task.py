@@ -112,8 +112,9 @@ class Task(ABC):
     Every task has the options `prompt` and the split names `train`, `valid` (None: no validation) and `test`; several
     names joined by "+" are read one after the other, and `name[:95%]` is a part of one (see `SplitPart`). Lengths count
     special tokens, None is no truncation. A batch of this task holds floor(batch_ratio · nominal batch size) examples.
-    masks_empty: whether visual vectors that are all zero are hidden from attention. origins: where files come from, by
-    glob pattern below the root.
+    masks_empty: whether visual vectors that are all zero are hidden from attention. closed: whether every question has
+    the same few answers, so that a score near the majority answer's says that nothing was learnt. origins: where files
+    come from, by glob pattern below the root.
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -127,6 +128,7 @@ class Task(ABC):
     also: tuple[str, ...] = ()  # metrics beside it
     higher_is_better: ClassVar[bool] = True
     masks_empty: ClassVar[bool] = False
+    closed: ClassVar[bool] = False
     origins: ClassVar[dict[str, str]] = {}
 
     prompt: str

@@ -186,6 +186,16 @@ class Door(Part, ABC):
     def after_step(self, model: VisionLanguageModel, step: int, total: int) -> None:
         """Called after the optimiser's update number `step`, from 1, of `total`, while the gradients are there."""
 
+    def state(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """What the opened door has gathered since training began, its trained tensors aside, for a checkpoint.
+
+        Plain data and tensors, in lists and in dicts with string keys.
+        """
+        return {}
+
+    def restore(self, model: VisionLanguageModel, state: dict[str, Any]) -> None:
+        """Take up what `state` gave, in the place of `before_training`, on a model that was built anew."""
+
     def export(self, model: VisionLanguageModel, folder: Path) -> None:
         """Write what the door trained in another library's format too, beside the trained tensors."""
 

@@ -9,7 +9,7 @@ from pet_bench.backbone.load import build
 from pet_bench.errors import Faults, UserError
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import read_data
+from pet_bench.trial.shared import Shared
 
 
 def check_designs(specs: Iterable[TrialSpec]) -> None:
@@ -32,15 +32,27 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
 
 
 def check_data(
-    specs: Iterable[TrialSpec], runtime: Runtime, progress: Callable[[int, int], None] | None = None
+    specs: Iterable[TrialSpec],
+    runtime: Runtime,
+    progress: Callable[[int, int], None] | None = None,
+    shared: Shared | None = None,
 ) -> None:
     """Read the annotations and pack the features of every suite and protocol among the trials, each once.
 
-    Raises one UserError with all faults. What it packs, the trials find in the cache.
+    Raises one UserError with all faults. What it packs, the trials find in the cache; what it reads, in `shared`.
     """
-    faults = Faults()
+    faults, shared = Faults(), shared or Shared()
     distinct = {(spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)): spec for spec in specs}
     for spec in distinct.values():
         with faults:
-            read_data(spec, runtime, progress)
+            shared.data(spec, runtime, progress)
+    faults.check()
+
+
+def check_backbones(specs: Iterable[TrialSpec], shared: Shared) -> None:
+    """Load every backbone among the trials, each once; raises one UserError for all that cannot be loaded."""
+    faults = Faults()
+    for spec in {spec.backbone: spec for spec in specs}.values():
+        with faults:
+            shared.stock(spec)
     faults.check()

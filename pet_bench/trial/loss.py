@@ -22,3 +22,13 @@ def reduce_loss(losses: Tensor, targets: Tensor, reduction: str, scores: Tensor 
         return losses.sum() / lengths.sum()
     means = losses.sum(dim=1) / lengths.clamp(min=1)
     return (means * scores if reduction == "score-weighted" else means).mean()
+
+
+def share_of(part: Tensor, whole: Tensor, reduction: str) -> float:
+    """What the loss of a part of a batch counts in that of the whole one; targets (B, T) of both.
+
+    Its share of the tokens for token-mean, else of the examples.
+    """
+    if reduction == "token-mean":
+        return int((part != -100).sum()) / int((whole != -100).sum())
+    return len(part) / len(whole)

@@ -23,8 +23,11 @@ def known(backbone: str) -> tuple[Backbone, Shape]:
     return found, found.shape
 
 
-def check_selection(tasks: list[Task]) -> None:
-    """Raises UserError where choosing the best model by validation would choose by what is tested or trained on."""
+def check_selection(tasks: list[Task], what: str = "recipe: selection is best") -> None:
+    """Raises UserError where choosing the best model by validation would choose by what is tested or trained on.
+
+    what: the part of the message that says who chooses.
+    """
     faults = Faults()
     for task in tasks:
         shared = [(split, name) for split in ("train", "test") if (name := overlap(task.valid, getattr(task, split)))]
@@ -32,9 +35,9 @@ def check_selection(tasks: list[Task]) -> None:
         remedy = f'hold something out, as with {task.name}.train="{last}[:95%]" and {task.name}.valid="{last}[95%:]"'
         for split, name in shared:
             where = f'{task.name} has "{name}" in its valid and in its {split} split'
-            faults.add(f"recipe: selection is best, but {where}: {remedy}, or {task.name}.valid=none")
+            faults.add(f"{what}, but {where}: {remedy}, or {task.name}.valid=none")
     if not any(task.valid for task in tasks):
-        faults.add("recipe: selection is best, but no task has a validation split")
+        faults.add(f"{what}, but no task has a validation split")
     faults.check()
 
 

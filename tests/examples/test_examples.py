@@ -64,7 +64,8 @@ def call(tmp_path, tmp_path_factory):
 
 def only_result(folder, method):
     (result,) = store.load_all(folder).values()
-    assert (result.status, result.spec["method"]["name"]) == ("done", method)
+    assert result.spec["method"]["name"] == method
+    assert result.status in ("done", "suspect")  # few updates teach little
     assert result.cost.steps == RECIPE["max_steps"]
     assert sum(result.parameters.groups.values()) == result.parameters.trainable
     return result

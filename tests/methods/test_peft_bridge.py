@@ -276,7 +276,7 @@ def test_a_trial_calls_the_tuner_and_leaves_its_files(tmp_path):
         recipe={"max_steps": 4, "valid_every": 0},
     )  # fmt: skip
     result = run_trial(spec, Runtime(out=tmp_path, device="cpu"))
-    assert result.status == "done"
+    assert result.status in ("done", "suspect")  # few updates teach little
     folder = tmp_path / spec.id
     assert {path.name for path in folder.iterdir()} >= {"adapter.safetensors", "peft"}
     saved = json.loads((folder / "peft/adapter_config.json").read_text())

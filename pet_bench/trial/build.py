@@ -1,0 +1,134 @@
+"""A trial before its first update: model, data and all that it will come to."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.load import load
+from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.data.batches import TaskBatches
+from pet_bench.data.task import Task
+from pet_bench.errors import UserError
+from pet_bench.pet import Door, attach, build_method
+from pet_bench.results.schema import Point, Progress, Run, Selected
+from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.checkpoint import Checkpoints
+from pet_bench.trial.data import TrialData
+from pet_bench.trial.memory import forget_peak
+from pet_bench.trial.shared import Shared
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Clock:
+    """Seconds of training and of evaluation, kept apart."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.perf_counter() - started)
+
+
+@dataclass
+class Trial:
+    """A trial under way: the model, its data as batches, and what it has come to.
+
+    epoch: those behind it; steps: updates made. losses: by task, of the updates in the running epoch. best, kept: the
+    best validation and the trained tensors of that moment, where they are what is to be tested.
+    """
+
+    spec: TrialSpec
+    model: VisionLanguageModel
+    tokenizer: object
+    data: TrialData
+    device: torch.device
+    on_progress: OnProgress
+    doors: tuple[Door, ...] = ()
+    checkpoints: Checkpoints | None = None
+    run: Run = field(default_factory=Run)
+    clock: Clock = field(default_factory=Clock)
+    epoch: int = 0
+    steps: int = 0
+    examples: int = 0
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    curve: list[Point] = field(default_factory=list)
+    best: Selected | None = None
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokenised: dict[tuple[str, str], TaskBatches] = field(default_factory=dict)
+
+    def batches(self, task: Task, split: str) -> TaskBatches:
+        """One task's split as batches, tokenised once in a trial."""
+        key = task.name, split
+        if key not in self.tokenised:
+            examples, control = self.data.examples[task.name][split], self.spec.control
+            self.tokenised[key] = TaskBatches(task, examples, self.tokenizer, self.data.store, control=control)
+        return self.tokenised[key]
+
+
+def build_trial(
+    spec: TrialSpec,
+    runtime: Runtime,
+    on_progress: OnProgress = lambda progress: None,
+    shared: Shared | None = None,
+) -> Trial:
+    """A trial before its first update, without a checkpoint; raises UserError for unusable data or backbones."""
+    shared = shared or Shared()
+    gc.collect()  # the model of an earlier trial in this process stands in cycles with its hooks
+    device = prepare_device(runtime)
+    data = shared.data(spec, runtime, lambda done, total: on_progress(Progress(spec.id, "prepare", done, total)))
+    backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
+    seed_everything(spec.seed)
+    model, tokenizer = load(backbone, spec.visual, stock)
+    design = build_method(spec.method, backbone.shape).design(backbone.shape)
+    attach(model, design, spec.tasks)
+    model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
+    model.to(device)
+    if spec.control == "none":
+        data.store.to(device)
+    trial = Trial(spec, model, tokenizer, data, device, on_progress, design.doors)
+    trial.run.accumulation = runtime.accumulation
+    return trial
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def prepare_device(runtime: Runtime) -> torch.device:
+    """The device to train on, with the trial's share of threads; raises UserError where it is not there."""
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'device "{name}" cannot be used: {str(error).splitlines()[0]}') from None
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    forget_peak(device)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,76 @@
+"""What several trials read alike, to be read once: annotations and features by suite and protocol, stock backbones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.load import Stock, read_stock
+from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example, Split
+from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.data import TrialData, build_tasks, data_root, read_data
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The data of some trials without their tasks, whose classes another process may know by another name.
+
+    store: None on a node that does not have the packed features; it packs its own.
+    """
+
+    examples: dict[str, dict[Split, list[Example]]]
+    store: FeatureStore | None
+    fingerprint: str
+
+
+class Shared:
+    """Keeps what trials of one grid and one data folder read.
+
+    most: data sets, and backbones, that are kept at most; each can take gigabytes. get: where there is a process that
+    has read it already, what a key stands for; raises KeyError for what that process does not have.
+    """
+
+    def __init__(self, *, most: int = 2, get: Callable[[str], Any] | None = None):
+        self.most, self.get = most, get
+        self.kept: dict[str, Any] = {}
+
+    def data(self, spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None) -> TrialData:
+        """The data of a trial; raises UserError as `read_data` does."""
+
+        def read() -> Reading:
+            data = read_data(spec, runtime, progress)
+            return Reading(data.examples, data.store, data.fingerprint)
+
+        about = [spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
+        key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
+        found = self._find(key, read)
+        if found.store is None:
+            wanted = [(task, part) for task in tasks for part in found.examples[task.name].values()]
+            packed = FeatureStore.pack(data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
+            found = self.kept[key] = replace(found, store=packed)
+        return TrialData(tasks, found.examples, found.store, found.fingerprint)
+
+    def stock(self, spec: TrialSpec) -> Stock:
+        """The stock backbone of a trial; raises UserError where it cannot be loaded."""
+        return self._find(f"backbone {spec.backbone}", lambda: read_stock(find_backbone(spec.backbone)))
+
+    def _find(self, key: str, read: Callable[[], Any]) -> Any:
+        value = self.kept.pop(key) if key in self.kept else self._fetched(key)
+        if value is None:
+            value = read()
+        kind = key.split()[0]
+        alike = [other for other in self.kept if other.split()[0] == kind]
+        for other in alike[: max(0, len(alike) + 1 - self.most)]:  # what was used longest ago
+            del self.kept[other]
+        self.kept[key] = value
+        return value
+
+    def _fetched(self, key: str) -> Any:
+        try:
+            return self.get(key) if self.get else None
+        except KeyError:
+            return None

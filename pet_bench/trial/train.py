@@ -1,0 +1,241 @@
+"""Joint training of a trial on its suite's tasks, from wherever it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.data.batches import Batch, MultiTask, Shuffle
+from pet_bench.errors import Stop
+from pet_bench.pet import trained_parameters
+from pet_bench.results.schema import Point, Progress, Run, Selected
+from pet_bench.spec import Recipe
+from pet_bench.trial.build import Clock, Trial
+from pet_bench.trial.checkpoint import State, generators, set_generators
+from pet_bench.trial.evaluate import evaluate
+from pet_bench.trial.loss import per_token_loss, reduce_loss, share_of
+from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
+from pet_bench.trial.suspect import Diverged
+
+
+def train(trial: Trial) -> None:
+    """Joint training: each step takes one batch of one task (TASKS.md section 10).
+
+    Goes on from the trial's checkpoint. Wherever `on_progress` is called the trial is whole: of an update, and of an
+    epoch's end, all has happened or nothing. Raises `Diverged`.
+    """
+    training = Training(trial)
+    training.begin()
+    try:
+        while trial.epoch < training.epochs:
+            training.run_epoch()
+            training.close_epoch()
+    except Stop:
+        training.save()
+        raise
+    if trial.checkpoints and trial.checkpoints.wanted:
+        training.save()
+    training.end()
+
+
+class Training:
+    """What makes a trial's updates: the order of its batches, optimiser and schedule."""
+
+    def __init__(self, trial: Trial):
+        spec, recipe = trial.spec, trial.spec.recipe
+        self.trial, self.recipe, self.model = trial, recipe, trial.model
+        self.joint = MultiTask(
+            [trial.batches(task, "train") for task in trial.data.tasks],
+            batch_size=recipe.batch_size,
+            seed=spec.seed,
+            shuffle=Shuffle(seed=spec.seed + 1 if recipe.data_order == "seeded" else 0, bucket=recipe.bucket),
+        )
+        self.total = len(self.joint) * recipe.epochs
+        if recipe.max_steps is not None:
+            self.total = min(self.total, recipe.max_steps)
+        self.epochs = -(-self.total // len(self.joint))
+        self.trained = trained_parameters(trial.model)
+        self.last: dict[str, float] = {}  # loss and throughput, to be reported
+        self.reductions = {task.name: task.loss for task in trial.data.tasks}
+        self.optimizer = build_optimizer(trial.model, recipe)
+        self.schedule = linear_schedule(self.optimizer, warmup=int(recipe.warmup * self.total), total=self.total)
+
+    def begin(self) -> None:
+        """Take up the trial's checkpoint, if there is one, or else make the doors ready."""
+        trial = self.trial
+        state, notes = trial.checkpoints.read() if trial.checkpoints else (None, [])
+        if state:
+            self.restore(state)
+            trial.run.resumed.append(trial.steps)
+        else:
+            with trial.clock.timing("train"):
+                for door in trial.doors:
+                    door.before_training(self.model, (batch.to(trial.device) for batch in self.joint.epoch(0)))
+        trial.run.notes += notes
+        self.model.train()
+        if trial.checkpoints:
+            trial.checkpoints.start(trial.steps)
+
+    def run_epoch(self) -> None:
+        """What is left of the running epoch's updates."""
+        trial, first = self.trial, self.trial.epoch * len(self.joint)
+        last = min(first + len(self.joint), self.total)
+        batches = self.joint.epoch(trial.epoch, trial.steps - first)
+        seconds, examples = trial.clock.train, trial.examples
+        while trial.steps < last:
+            with trial.clock.timing("train"):
+                loss = self.update(next(batches))
+            rate = (trial.examples - examples) / (trial.clock.train - seconds)
+            self.last = {"loss": loss, "examples_per_second": rate}
+            self.report()
+
+    def update(self, batch: Batch) -> float:
+        """One update on one batch, whose parts' gradients add up to its own; gives the loss."""
+        trial, model, reduction = self.trial, self.model, self.reductions[batch.task]
+        batch, value = batch.to(trial.device), 0.0
+        for i, part in enumerate(batch.split(trial.run.accumulation)):
+            loss = loss_of(model, part, reduction, self.recipe.precision)
+            loss = loss * share_of(part.target_ids, batch.target_ids, reduction)
+            if i == 0:
+                loss = loss + sum(door.penalty(model) for door in trial.doors)
+            value += loss.item()
+            loss.backward()
+        if not math.isfinite(value):
+            raise Diverged(f"the loss of task {batch.task} is {value} at step {trial.steps} (lr {self.recipe.lr})")
+        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip)
+        self.optimizer.step()
+        trial.steps += 1
+        for door in trial.doors:
+            door.after_step(model, trial.steps, self.total)
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        trial.losses.setdefault(batch.task, []).append(value)
+        trial.examples += len(batch)
+        return value
+
+    def close_epoch(self) -> None:
+        """The epoch's mean losses and, where one is due, the validation: onto the learning curve, all at once."""
+        trial, recipe, score = self.trial, self.recipe, None
+        where = {"step": trial.steps, "epoch": trial.steps / len(self.joint)}
+        points = [
+            Point(**where, split="train", task=task, loss=sum(values) / len(values))
+            for task, values in trial.losses.items()
+        ]
+        if recipe.valid_every and ((trial.epoch + 1) % recipe.valid_every == 0 or trial.steps == self.total):
+            score, measured = validate_all(trial, where)
+            points += measured
+            if recipe.selection == "best" and (trial.best is None or score > trial.best.score):
+                trial.best = Selected(**where, score=score)
+                trial.kept = {name: tensor.detach().cpu().clone() for name, tensor in self.trained.items()}
+        trial.curve += points
+        trial.losses = {}
+        trial.epoch += 1
+        self.report(score=score, points=tuple(point.model_dump() for point in points))
+
+    def report(self, **found: Any) -> None:
+        """Tell how far the trial is, then write a checkpoint if one is due."""
+        trial = self.trial
+        epoch = trial.steps / len(self.joint)
+        trial.on_progress(Progress(trial.spec.id, "train", trial.steps, self.total, epoch=epoch, **self.last, **found))
+        if trial.checkpoints and trial.checkpoints.due(trial.steps):
+            self.save()
+
+    def end(self) -> None:
+        """Leave the model as it is to be tested."""
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)  # a door may have frozen some on the way; what they learnt is saved too
+        with torch.no_grad():
+            for name, tensor in self.trial.kept.items():
+                self.trained[name].copy_(tensor)
+
+    # checkpoints ----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        if self.trial.checkpoints:
+            self.trial.checkpoints.write(self.trial.steps, self.state())
+
+    def state(self) -> State:
+        """All that the trial, built anew, needs to go on as if it had not been interrupted."""
+        trial, moments = self.trial, self.optimizer.state
+        return {
+            "epoch": trial.epoch,
+            "steps": trial.steps,
+            "examples": trial.examples,
+            "losses": trial.losses,
+            "curve": [point.model_dump() for point in trial.curve],
+            "best": trial.best and trial.best.model_dump(),
+            "kept": trial.kept,
+            "clock": asdict(trial.clock),
+            "run": trial.run.model_dump(),
+            "trained": self.trained,
+            "optimizer": {name: moments[p] for name, p in self.trained.items() if p in moments},
+            "schedule": self.schedule.state_dict(),
+            "doors": {door.kind: door.state(self.model) for door in trial.doors},
+            "generators": generators(trial.device),
+        }
+
+    def restore(self, state: State) -> None:
+        trial = self.trial
+        trial.epoch, trial.steps, trial.examples = state["epoch"], state["steps"], state["examples"]
+        trial.losses, trial.kept = state["losses"], state["kept"]
+        trial.curve = [Point(**point) for point in state["curve"]]
+        trial.best = Selected(**state["best"]) if state["best"] else None
+        trial.clock, trial.run = Clock(**state["clock"]), Run(**state["run"])
+        with torch.no_grad():
+            for name, tensor in state["trained"].items():
+                self.trained[name].copy_(tensor)
+        for name, moments in state["optimizer"].items():
+            on_device = {key: m.to(trial.device) if isinstance(m, torch.Tensor) else m for key, m in moments.items()}
+            self.optimizer.state[self.trained[name]] = on_device
+        self.schedule.load_state_dict(state["schedule"])
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+        for door in trial.doors:
+            door.restore(self.model, state["doors"][door.kind])
+        set_generators(state["generators"], trial.device)
+
+
+def shapes(model: VisionLanguageModel) -> str:
+    """Twelve hex digits of the names and shapes of what trains."""
+    listing = [(name, *parameter.shape) for name, parameter in trained_parameters(model).items()]
+    return sha256(json.dumps(listing).encode()).hexdigest()[:12]
+
+
+def loss_of(model: VisionLanguageModel, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
+    """The scalar to back-propagate for one batch."""
+    with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model(batch.input_ids, batch.visual, batch.target_ids, task=batch.task)
+    return reduce_loss(per_token_loss(logits, batch.target_ids), batch.target_ids, reduction, batch.scores)
+
+
+def build_optimizer(model: VisionLanguageModel, recipe: Recipe) -> ReferenceAdamW:
+    """The published optimiser over the trained parameters, with and without weight decay."""
+    norms = {id(p) for norm in model.modules() if isinstance(norm, model.family.norm) for p in norm.parameters()}
+    spared = set() if recipe.decay_norms else norms
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, parameter in trained_parameters(model).items():
+        groups[decayed(name) and id(parameter) not in spared].append(parameter)
+    groups = [
+        {"params": groups[decay], "weight_decay": recipe.weight_decay if decay else 0.0} for decay in (True, False)
+    ]
+    return ReferenceAdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
+
+
+def validate_all(trial: Trial, where: dict[str, Any]) -> tuple[float, list[Point]]:
+    """The mean primary score of all tasks that have a validation split, larger being better, and their points.
+
+    where: step and epoch of the points.
+    """
+    primary, points = [], []
+    for task in trial.data.tasks:
+        if "valid" in trial.data.examples[task.name]:
+            _, scores = evaluate(trial, task, "valid")
+            primary.append(scores.primary if task.higher_is_better else -scores.primary)
+            points.append(Point(**where, split="valid", task=task.name, metrics=scores.values))
+    return sum(primary) / max(1, len(primary)), points
