@@ -15,39 +15,46 @@ overrides:                                       # later ones win
   - when: {method: [lora, vl-adapter], control: none}
     recipe: {lr: 1e-3}
     options: {rank: 4}
-resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial
+resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial; also order, reuse_workers, retries
 out: results/demo
+
+With a `search` (see `pet_bench.grid.space`), the trials are those of the search, and `seeds` are for later: for the
+final runs of what it finds best.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, Strict, StrictInt, StrictStr, TypeAdapter
+from pydantic import BeforeValidator, Field, Strict, StrictBool, StrictInt, StrictStr, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.grid.space import Search, Seed, Values, options_of, recipe_of
 from pet_bench.registry import METHODS
-from pet_bench.spec import STRICT, Control, MethodSpec, Recipe, TrialSpec, validate
-from pet_bench.trial.resolve import resolve
+from pet_bench.spec import STRICT, Control, MethodSpec, Recipe, TrialSpec, plain, validate
+from pet_bench.trial.data import build_tasks
+from pet_bench.trial.resolve import check_selection, resolve
 
 SHIPPED = Path(__file__).parent / "grids"
-Seed = Annotated[StrictInt, Field(ge=0)]
 Options = dict[StrictStr, Any]
 Names = Annotated[list[StrictStr], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class When:
-    """The trials an override is for: those that match every key given, by one of its names."""
+    """The trials an override is for: those that match every key given, by one of its names.
+
+    A method that is listed with options can be named with them, as in "lora(rank=8)": not all of its kind then match.
+    """
 
     method: Names | None = None
     backbone: Names | None = None
@@ -57,8 +64,9 @@ class When:
     def names(self) -> dict[str, list[str]]:
         return {key: names for key, names in vars(self).items() if names is not None}
 
-    def matches(self, **trial: str) -> bool:
-        return all(trial[key] in names for key, names in self.names().items())
+    def matches(self, method: MethodSpec, **trial: str) -> bool:
+        found = {"method": {method.name, str(method)}, **{key: {name} for key, name in trial.items()}}
+        return all(found[key].intersection(names) for key, names in self.names().items())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -72,16 +80,47 @@ class Override:
 @dataclass(frozen=True, config=STRICT)
 class Resources:
     """cpus, gpus: of one trial, fractions allowed (gpus None: one if there are any). max_concurrent None: as many as
-    fit. A trial gets as many torch threads as it has whole cpus, one at least."""
+    fit. A trial gets as many torch threads as it has whole cpus, one at least.
+
+    order: which trials start first, those of the first seed, so that a table fills evenly, the cheapest or as listed.
+    reuse_workers: whether a process runs one trial after another; by default each trial has a fresh one. retries: how
+    often a trial starts again whose process died.
+    """
 
     cpus: float = Field(default=1.0, gt=0, strict=True)
     gpus: Annotated[float, Strict(), Field(ge=0)] | None = None
     max_concurrent: Annotated[StrictInt, Field(ge=1)] | None = None
+    order: Literal["seed", "cheapest", "listed"] = "seed"
+    reuse_workers: StrictBool = False
+    retries: Annotated[StrictInt, Field(ge=0)] = 2
 
 
 @dataclass(frozen=True, config=STRICT)
 class ControlSeeds:
     seeds: list[Seed] | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a search chooses the best for, each by itself. method: as the grid lists it, with its options."""
+
+    backbone: str
+    method: str
+    suite: str
+    control: str
+
+    def __str__(self) -> str:
+        control = "" if self.control == "none" else f" [{self.control}]"
+        return f"{self.backbone} × {self.method} × {self.suite}{control}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial of the grid. values: what a search sets in it."""
+
+    trial: TrialSpec
+    group: Group
+    values: Values
 
 
 def _listed(controls: Any) -> Any:
@@ -108,12 +147,18 @@ class Grid:
     recipe: Options = field(default_factory=dict)
     protocol: dict[StrictStr, Options] = field(default_factory=dict)
     overrides: list[Options] = field(default_factory=list)
+    search: Search | None = None
     resources: Resources = field(default_factory=Resources)
     out: StrictStr | None = None
 
     @property
     def folder(self) -> Path:
         return Path(self.out or f"results/{self.name}")
+
+    @property
+    def also_finished(self) -> tuple[str, ...]:
+        """Statuses, other than those of finished trials, with which a trial of this grid need not run again."""
+        return ("stopped_early",) if self.search and self.search.early_stopping else ()
 
     def dump(self) -> str:
         """The grid as YAML that `load` reads back."""
@@ -124,6 +169,10 @@ class Grid:
 
     def trials(self) -> list[TrialSpec]:
         """Every trial, resolved; raises one UserError with all faults of the grid."""
+        return [planned.trial for planned in self.expand()]
+
+    def expand(self) -> list[Planned]:
+        """Every trial with what a search knows of it; raises as `trials` does."""
         faults = Faults()
         methods = [method for entry in self.methods for method in _methods(entry, faults)]
         suites = _known(faults, "suite", self.suites, suite_by_name)
@@ -131,8 +180,8 @@ class Grid:
         seeds = _known(faults, "seed", self.seeds)
         tasks = {suite: set(suite_by_name(suite).tasks) for suite in suites}
         present = {
-            "method": {method.name for method in methods}, "backbone": set(backbones), "suite": set(suites),
-            "control": set(self.controls),
+            "method": {name for method in methods for name in (method.name, str(method))},
+            "backbone": set(backbones), "suite": set(suites), "control": set(self.controls),
         }  # fmt: skip
         overrides = {
             f"overrides[{index}]": _override(f"overrides[{index}]", entry, present, faults)
@@ -147,32 +196,71 @@ class Grid:
             for key in recipe.keys() - {f.name for f in fields(Recipe)}:  # even where no trial can be resolved
                 faults.add(unknown("recipe key", key, [f.name for f in fields(Recipe)]))
 
-        used, trials = set(), {}
+        if self.search:
+            with faults:
+                self.search.check_methods({method.name for method in methods})
+        used, found = set(), {}
         for control, part in self.controls.items():
             own = seeds if part is None or part.seeds is None else _known(faults, "seed", part.seeds)
+            own = self.search.seeds if self.search and own else own
             for seed, suite, backbone, method in product(own, suites, backbones, methods):
                 recipe, protocol, options = dict(self.recipe), dict(self.protocol), dict(method.options)
                 for place, (when, override) in overrides.items():
-                    if when.matches(method=method.name, backbone=backbone, suite=suite, control=control):
+                    if when.matches(method=method, backbone=backbone, suite=suite, control=control):
                         used.add(place)
                         recipe |= override.recipe
                         options |= override.options
                         for task, changes in override.protocol.items():
                             protocol[task] = protocol.get(task, {}) | changes
                 protocol = {task: changes for task, changes in protocol.items() if task in tasks[suite]}
-                with faults:
-                    trial = resolve(
-                        backbone, MethodSpec(method.name, options), suite, seed,
-                        control=control, recipe=recipe, protocol=protocol,
-                    )  # fmt: skip
-                    if trial.id in trials:
-                        faults.add(f"trial {trial} is listed twice")
-                    trials[trial.id] = trial
-        if trials:
+                group = Group(backbone, str(method), suite, control)
+                base = MethodSpec(method.name, options)
+                for values in _candidates(self.search, group, base, recipe, protocol, faults):
+                    with faults:
+                        trial = _trial(group, base, seed, recipe, protocol, values)
+                        if trial.id in found:
+                            faults.add(f"trial {trial} is listed twice")
+                        found[trial.id] = Planned(trial, group, values)
+        if found:
             for place in overrides.keys() - used:
                 faults.add(f"{place}: no trial matches when {overrides[place][1].when}")
         faults.check()
-        return list(trials.values())
+        return list(found.values())
+
+
+def _candidates(
+    search: Search | None, group: Group, method: MethodSpec, recipe: Options, protocol: dict, faults: Faults
+) -> list[Values]:
+    """What a search tries in a group: nothing where what bounds its space has faults, lest every draw repeat them."""
+    if search is None:
+        return [{}]
+    found, space = Faults(), search.of(method.name)
+    given = {f"recipe.{key}" for key in recipe} | method.options.keys()
+    for key in filter(given.__contains__, space):
+        found.add(f"search: {key} is both set and searched for method {group.method}")
+    with found:
+        tasks = build_tasks(suite_by_name(group.suite).tasks, protocol)
+        check_selection(tasks, "search: the best is chosen by validation")
+    for values in search.ends(method.name):
+        with found:
+            search.check_recipe(_trial(group, method, search.seeds[0], recipe, protocol, values).recipe)
+    for fault in found.found:
+        faults.add(fault)
+    return [] if found.found else search.candidates(method.name, str(group))
+
+
+def _trial(group: Group, method: MethodSpec, seed: int, recipe: Options, protocol: dict, values: Values) -> TrialSpec:
+    """The trial with these values, which its label shows."""
+    changed = recipe_of(values)
+    trial = resolve(
+        group.backbone, MethodSpec(method.name, method.options | options_of(values)), group.suite, seed,
+        control=group.control, recipe=recipe | changed, protocol=protocol,
+    )  # fmt: skip
+    if not changed:
+        return trial
+    shown = ", ".join(f"{key}={plain(value)}" for key, value in changed.items())
+    name = trial.label
+    return replace(trial, label=f"{name[:-1]}, {shown})" if name.endswith(")") else f"{name}({shown})")
 
 
 def _known(faults: Faults, kind: str, names: list, find: Callable[[str], Any] = lambda name: name) -> list:

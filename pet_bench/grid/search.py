@@ -1,0 +1,228 @@
+"""A search under way and afterwards: which trials are stopped early, and what is best by validation.
+
+Nothing here reads a test score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from pet_bench.errors import UserError
+from pet_bench.grid.space import Values, options_of, recipe_of
+from pet_bench.grid.spec import Grid, Group, parse
+from pet_bench.registry import TASKS
+from pet_bench.results.provenance import provenance
+from pet_bench.results.schema import Point, Run, TrialResult
+from pet_bench.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+
+@dataclass(frozen=True)
+class Validation:
+    """score: mean over tasks of the primary metric on their validation splits, negated where less is better."""
+
+    epoch: float
+    score: float
+
+
+def validations(points: Iterable[Point]) -> list[Validation]:
+    """The validations of a learning curve, in its order."""
+    scores = defaultdict(list)
+    for point in points:
+        if point.split == "valid" and point.metrics:
+            primary = next(iter(point.metrics.values()))
+            scores[point.epoch].append(primary if TASKS.get(point.task).higher_is_better else -primary)
+    return [Validation(epoch, sum(values) / len(values)) for epoch, values in scores.items()]
+
+
+def validation(result: TrialResult) -> Validation | None:
+    """That of the model which was tested; of a trial that did not get so far, its last."""
+    if result.selected:
+        return Validation(result.selected.epoch, result.selected.score)
+    return next(reversed(validations(result.curve)), None)
+
+
+# choosing -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a search tried in a group: its values, a trial per seed of the search, and what has become of those."""
+
+    group: Group
+    values: Values
+    trials: tuple[TrialSpec, ...]
+    results: tuple[TrialResult | None, ...]
+
+    @property
+    def label(self) -> str:
+        return self.trials[0].label
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial trained to its end and has scores: only then can it be the best."""
+        scored = (result and result.status in ("done", "suspect") and result.metrics for result in self.results)
+        return all(scored) and self.validation is not None
+
+    @property
+    def validation(self) -> Validation | None:
+        """Means over the seeds that have one."""
+        found = [one for result in self.results if result and (one := validation(result))]
+        if not found or not all(math.isfinite(one.score) for one in found):
+            return None
+        return Validation(
+            *(sum(values) / len(found) for values in zip(*((v.epoch, v.score) for v in found), strict=True))
+        )
+
+    @property
+    def status(self) -> str:
+        """`done`, or `2 done, 1 missing` of several seeds."""
+        counts = Counter(result.status if result else "missing" for result in self.results)
+        return ", ".join(name if len(self.trials) == 1 else f"{count} {name}" for name, count in counts.items())
+
+    @property
+    def n(self) -> int:
+        """Trials that the mean is over."""
+        return sum(bool(result and validation(result)) for result in self.results)
+
+    @property
+    def errors(self) -> list[str]:
+        return [result.error for result in self.results if result and result.error]
+
+    def rank(self) -> tuple[float, ...]:
+        """Sorts the best first; then those that did not finish, the longest trained first."""
+        found = self.validation or Validation(-math.inf, -math.inf)
+        return (0, -found.score) if self.finished else (1, -found.epoch, -found.score)
+
+
+def ranking(grid: Grid, results: Mapping[str, TrialResult]) -> dict[Group, list[Candidate]]:
+    """By group, all that the search tries, the best by validation first; the first in the space's order wins a tie.
+
+    results: by trial id. Raises UserError for a grid that searches nothing.
+    """
+    if grid.search is None:
+        raise UserError(f'grid "{grid.name}" has no search: there is nothing to choose from')
+    trials: dict[Group, dict[str, tuple[Values, list[TrialSpec]]]] = defaultdict(dict)
+    for planned in grid.expand():
+        trials[planned.group].setdefault(repr(planned.values), (planned.values, []))[1].append(planned.trial)
+    return {
+        group: sorted(
+            (
+                Candidate(group, values, tuple(specs), tuple(results.get(spec.id) for spec in specs))
+                for values, specs in tried.values()
+            ),
+            key=Candidate.rank,
+        )
+        for group, tried in trials.items()
+    }
+
+
+def best_grid(grid: Grid, folder: Path, ranked: Mapping[Group, list[Candidate]]) -> Grid:
+    """The grid of the final runs: the search's winners, with the grid's own seeds, in a folder beside `folder`.
+
+    Raises UserError where a group has no winner yet.
+    """
+    without = [group for group, candidates in ranked.items() if not candidates[0].finished]
+    if without:
+        raise UserError.many(f'no trial of {group} is finished in "{folder}"' for group in without)
+    data = {key: value for key, value in grid.to_dict().items() if key != "search"}
+    data["name"], data["out"] = f"{grid.name}-best", f"{folder}-best"
+    for group, (winner, *_) in ranked.items():
+        changes = {"recipe": recipe_of(winner.values), "options": options_of(winner.values)}
+        if winner.values:
+            data["overrides"].append({"when": vars(group), **{key: part for key, part in changes.items() if part}})
+    return parse(data, data["name"])
+
+
+# stopping early -----------------------------------------------------------------------------------------------------
+
+
+def asha(grid: Grid, results: Iterable[TrialResult] = ()) -> TrialScheduler | None:
+    """ASHA for Ray Tune, in each group and seed by itself; None where the grid stops nothing early.
+
+    It reads the reports that have "score" (larger is better) and "epoch"; a trial's config has its spec in "job".
+    `stopped(id)` tells what it stopped. A trial at its last validation is never stopped. results: of earlier runs of
+    this search, which count as if they had run beside the others.
+    """
+    early = grid.search and grid.search.early_stopping
+    if not early:
+        return None
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    planned = {one.trial.id: one for one in grid.expand()}
+    epochs: dict[tuple[Group, int], int] = defaultdict(int)
+    for one in planned.values():
+        rivals = one.group, one.trial.seed
+        epochs[rivals] = max(epochs[rivals], one.trial.recipe.epochs)
+
+    class Asha(FIFOScheduler):
+        def __init__(self):
+            super().__init__()
+            self.ended: set[str] = set()
+            self.by_rivals = {
+                rivals: ASHAScheduler(
+                    "epoch", "score", "max", max_t=last, grace_period=early.grace_epochs,
+                    reduction_factor=early.reduction, stop_last_trials=False,
+                )
+                for rivals, last in epochs.items()
+            }  # fmt: skip
+
+        def stopped(self, id: str) -> bool:
+            return id in self.ended
+
+        def on_trial_result(self, tune_controller, trial, result):
+            if result.get("score") is None:
+                return self.CONTINUE
+            id = TrialSpec.from_dict(trial.config["job"]["spec"]).id
+            if not self.decide(id, Validation(result["epoch"], result["score"])):
+                return self.CONTINUE
+            self.ended.add(id)
+            return self.STOP
+
+        def decide(self, id: str, found: Validation) -> bool:
+            """Whether the trial is to stop; what it has come to is taken down for its rivals."""
+            one = planned[id]
+            inner = self.by_rivals[one.group, one.trial.seed]
+            trial = SimpleNamespace(trial_id=id)  # our id: the same in a second attempt and in a second run
+            inner.on_trial_add(None, trial)
+            decision = inner.on_trial_result(None, trial, vars(found))
+            return decision == self.STOP and found.epoch < one.trial.recipe.epochs
+
+    scheduler = Asha()
+    for result in results:
+        if result.id in planned:
+            for found in validations(result.curve):
+                scheduler.decide(result.id, found)
+    return scheduler
+
+
+def check_executor(grid: Grid, executor: str) -> None:
+    """Raises UserError where trials are to be stopped early but run one after the other."""
+    if executor == "inline" and grid.search and grid.search.early_stopping:
+        raise UserError(
+            "search: early_stopping compares trials that run side by side on Ray Tune: with --executor inline, take "
+            "early_stopping out of the grid file"
+        )
+
+
+def stopped(spec: TrialSpec, points: Iterable[Point], started: str, run: Run | None = None) -> TrialResult:
+    """What is recorded of a trial that ASHA stopped: its learning curve so far, and no scores."""
+    points = list(points)
+    last = next(reversed(validations(points)), None)
+    return TrialResult(
+        id=spec.id,
+        status="stopped_early",
+        error="stopped by ASHA" + (f" after epoch {last.epoch:g} (validation {last.score:.2f})" if last else ""),
+        spec=spec.to_dict(),
+        provenance=provenance(started),
+        run=run or Run(),
+        curve=points,
+    )
