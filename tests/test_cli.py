@@ -53,12 +53,29 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["list", "show", "params", "run", "status", "report", "score", "pretrain", "data", "data mini"]
+    "command",
+    [
+        "list",
+        "show",
+        "params",
+        "run",
+        "rerun",
+        "status",
+        "report",
+        "merge",
+        "best",
+        "score",
+        "pretrain",
+        "data",
+        "data mini",
+        "results",
+        "results check",
+    ],
 )
 def test_every_command_has_help(call, command):
     code, out, _ = call(*command.split(), "--help")
     assert code == 0
-    assert command == "data" or "pet-bench" in out.partition("Usage")[2]
+    assert command in ("data", "results") or "pet-bench" in out.partition("Usage")[2]
 
 
 FAULTY = [

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pet_bench.cli.data import app as data_app
-from pet_bench.cli.shared import Plugins, examples, key_value, load_plugins
-from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.results import app as results_app
+from pet_bench.cli.results import merge, show_trial
+from pet_bench.cli.search import best
+from pet_bench.cli.shared import GridName, Out, Plugins, examples, folder_of, key_value, load_plugins
+from pet_bench.errors import Faults, UserError
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Grid
-    from pet_bench.spec import TrialSpec
     from pet_bench.trial.score import Scored
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(results_app, name="results")
 
 
 class Kind(StrEnum):
@@ -41,20 +44,6 @@ class Format(StrEnum):
 
 class ScoreFormat(StrEnum):
     TABLE, JSON = "table", "json"
-
-
-class Executor(StrEnum):
-    RAY, INLINE = "ray", "inline"
-
-
-class Control(StrEnum):
-    NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
-
-
-GridName = Annotated[
-    str, typer.Argument(metavar="GRID", help="A grid file, a shipped grid's name or a results folder.")
-]
-Out = Annotated[Path | None, typer.Option(help="Results folder; by default results/<grid name>.")]
 
 
 @app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
@@ -104,19 +93,34 @@ def _method_rows() -> list[tuple[str, ...]]:
 
 
 @app.command(
-    epilog=examples("pet-bench show lora --backbone bart-base", "pet-bench show vl-adapter --backbone t5-base")
+    epilog=examples(
+        "pet-bench show lora --backbone bart-base",
+        "pet-bench show vl-adapter --backbone t5-base",
+        "pet-bench show results/demo/0123456789ab.json",
+        "pet-bench show 0123 --out results/demo",
+    )
 )
 def show(
-    method: Annotated[str, typer.Argument(metavar="METHOD")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="METHOD|TRIAL", help="A trial: its result's path, or the first 4 digits of its id."),
+    ],
     backbone: Annotated[str, typer.Option(help="Backbone whose defaults apply.")] = "bart-base",
     suite: Annotated[str, typer.Option(help="Suite whose tasks it is built for.")] = "image-text",
     option: Annotated[
         list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change an option; repeatable.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of a trial's id; by default all in results/.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show a method on a backbone: its options, what it inserts where, and what trains."""
+    """Show a method on a backbone (its options, what it inserts where, what trains), or a trial with all there is."""
     load_plugins(plugin)
+    from pet_bench.registry import METHODS
+
+    if name not in METHODS:
+        show_trial(name, out)
+        return
+
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -124,9 +128,9 @@ def show(
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    found = describe(MethodSpec(method, dict(map(key_value, option or []))), backbone, suite)
+    found = describe(MethodSpec(name, dict(map(key_value, option or []))), backbone, suite)
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(str(method))}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
+    console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
     console.print(escape(found.doc), soft_wrap=True)
     rows = {
         "options": [f"{key} = {plain(value)}" for key, value in found.options.items()],
@@ -202,161 +206,57 @@ def params(
     Console().print(table)
 
 
-@app.command(
+app.command(
     epilog=examples(
         "pet-bench run demo",
-        "pet-bench run my_grid.yaml --data ~/datasets --max-concurrent 2",
+        "pet-bench run my_grid.yaml --data ~/datasets --dry-run",
+        "pet-bench run my_grid.yaml --data ~/datasets --gpus 0.5 --order cheapest --log tensorboard",
         "pet-bench run demo --method lora --seed 0 --executor inline",
         "pet-bench run --method lora --method full --set recipe.epochs=3 --set lora.rank=8 --out results/try",
         "pet-bench run --suite nlvr-v1 --method lora --data ~/datasets --set nlvr-v1.train=dev",
     )
-)
-def run(
-    grid: Annotated[
-        str | None,
-        typer.Argument(metavar="GRID", help="A grid file or a shipped grid's name; without, the flags."),
-    ] = None,
-    suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. With GRID: only these.")] = None,
-    backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
-    control: Annotated[
-        list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Root folder of the datasets; mini suites need none.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
-    ] = None,
-    executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after another in this process.")] = Executor.RAY,
-    cpus: Annotated[float | None, typer.Option(help="CPUs of one trial, or a fraction of one.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: all that fit.")] = None,
-    out: Out = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")] = "auto",
-    plugin: Plugins = None,
-) -> None:
-    """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
-    load_plugins(plugin)
-    from pet_bench.grid.run import run_grid
-    from pet_bench.grid.spec import load, parse, select
-    from pet_bench.spec import Runtime
-
-    choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
-    choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
-    if grid is not None:
-        plan = load(grid)
-    elif method:
-        plan = parse({
-            "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
-            "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
-        })  # fmt: skip
-        choice = {}
-    else:
-        raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
-    plan = _configure(plan, set_ or [], cpus, max_concurrent)
-    runtime = Runtime(out=_folder(plan, grid, out), data=data, device=device, plugins=tuple(plugin or ()))
-    trials = select(plan.trials(), **choice)
-    try:
-        outcome = run_grid(plan, runtime, executor.value, trials=trials)
-    except KeyboardInterrupt:
-        print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
-        raise typer.Exit(130) from None
-    raise typer.Exit(1 if outcome.failed else 0)
-
-
-def _folder(plan: Grid, source: str | None, out: Path | None) -> Path:
-    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own."""
-    return out or (Path(source) if source and Path(source).is_dir() and source != plan.name else plan.folder)
-
-
-def _configure(plan: Grid, changes: list[str], cpus: float | None, max_concurrent: int | None) -> Grid:
-    """The grid with what the command line changes; its `--set` wins over the grid's own values."""
-    from pet_bench.grid.spec import parse
-    from pet_bench.registry import TASKS
-
-    data = plan.to_dict()
-    methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
-    every = {"when": {}}
-    overrides = data["overrides"]
-    faults = Faults()
-    for change in changes:
-        with faults:
-            key, value = key_value(change)
-            target, dot, option = key.partition(".")
-            if not dot or not option:
-                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
-            if target == "recipe":
-                overrides.append(every | {"recipe": {option: value}})
-            elif target in methods:
-                overrides.append({"when": {"method": target}, "options": {option: value}})
-            elif target in TASKS:
-                overrides.append(every | {"protocol": {target: {option: value}}})
-            else:
-                raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
-    faults.check()
-    given = {"cpus": cpus, "max_concurrent": max_concurrent}
-    given = {key: value for key, value in given.items() if value is not None}
-    if given:
-        data["resources"] |= given
-    return parse(data, plan.name)
-
-
-def _trials(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
-    from pet_bench.grid.spec import load
-
-    plan = load(source)
-    return plan.trials(), _folder(plan, source, out)
-
-
-@app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))
-def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
-    """Show which trials of a grid are done, failed or missing."""
-    load_plugins(plugin)
-    from collections import Counter
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from pet_bench.grid.status import status as states_of
-
-    states = states_of(*_trials(grid, out))
-    table = Table(box=None, pad_edge=False)
-    for name in ("status", "id", "trial", ""):
-        table.add_column(name, overflow="fold")
-    color = {"done": "green", "missing": "yellow"}
-    for state in states:
-        style = color.get(state.status, "red")
-        texts = state.trial.id, escape(str(state.trial)), escape(state.note)
-        table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
-    console = Console()
-    console.print(table)
-    counts = Counter(state.status for state in states)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")
+)(run)
+app.command(epilog=examples("pet-bench rerun demo --failed", "pet-bench rerun results/demo --trial 0123"))(rerun)
+app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))(status)
 
 
 @app.command(epilog=examples("pet-bench report demo", "pet-bench report results/demo"))
-def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
+def report(
+    grid: GridName,
+    out: Out = None,
+    without_suspect: Annotated[
+        bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
     """Print the comparison table and write it, with a figure, to the results folder."""
     load_plugins(plugin)
     from rich.console import Console
 
+    from pet_bench.grid.spec import load
+    from pet_bench.report import table as tables
     from pet_bench.report.plot import score_vs_parameters
-    from pet_bench.report.table import comparison, notes, to_csv, to_markdown, to_rich
+    from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
     from pet_bench.results import store
+    from pet_bench.results.provenance import commit
 
-    trials, folder = _trials(grid, out)
+    plan = load(grid)
+    trials, folder = plan.trials(), folder_of(plan, grid, out)
     results = store.load_all(folder)
     ids = {trial.id for trial in trials}
     frame = store.to_frame(
         (result for id, result in results.items() if id in ids),
         [trial for trial in trials if trial.id not in results],
     )
-    if not frame.status.eq("done").any():
+    if without_suspect:
+        frame = tables.without_suspect(frame)
+    if scored(frame).empty:
         raise UserError(f'no trial of this grid is finished in "{folder}"')
-    table, beneath = comparison(frame), notes(frame)
+    table, beneath = comparison(frame), notes(frame, commit()[0])
     if left := len(results.keys() - ids):
         beneath.append(f"{left} other results in the folder are not of this grid and are left out")
+    if plan.search:
+        beneath.append("this grid is a search: the best test score flatters, pet-bench best chooses by validation")
     views = to_rich(table, beneath)
     # digits are never cut off: where the terminal is too narrow, its lines wrap instead
     console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
@@ -368,6 +268,15 @@ def report(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     written += score_vs_parameters(table, folder / "report" / "score_vs_parameters.png")
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+app.command(
+    epilog=examples(
+        "pet-bench merge results/machine-a results/machine-b --out results/full",
+        "pet-bench merge /mnt/node7/results/full --out results/full",
+    )
+)(merge)
+app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/lr-sweep"))(best)
 
 
 @app.command(

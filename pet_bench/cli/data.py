@@ -165,7 +165,7 @@ def features(
 
     from pet_bench.data.features import clip_encoder, extract, find
     from pet_bench.spec import Runtime
-    from pet_bench.trial.run import prepare_device
+    from pet_bench.trial.build import prepare_device
 
     found = find(source, kind)
     encoder = clip_encoder(kind, weights, seed=random_weights, device=prepare_device(Runtime(target, device=device)))

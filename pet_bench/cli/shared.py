@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pet_bench.errors import Faults, UserError
+
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Grid
+    from pet_bench.spec import TrialSpec
+
+GridName = Annotated[
+    str, typer.Argument(metavar="GRID", help="A grid file, a shipped grid's name or a results folder.")
+]
+Out = Annotated[Path | None, typer.Option(help="Results folder; by default results/<grid name>.")]
 
 
 def examples(*lines: str) -> str:
@@ -29,6 +39,19 @@ def load_plugins(plugins: list[str] | None) -> None:
         with faults:
             load_plugin(plugin)
     faults.check()
+
+
+def folder_of(plan: Grid, source: str | None, out: Path | None) -> Path:
+    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own."""
+    return out or (Path(source) if source and Path(source).is_dir() and source != plan.name else plan.folder)
+
+
+def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
+    """The trials of a grid, and the folder of its results."""
+    from pet_bench.grid.spec import load
+
+    plan = load(source)
+    return plan.trials(), folder_of(plan, source, out)
 
 
 def key_value(text: str) -> tuple[str, Any]:

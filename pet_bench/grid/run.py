@@ -1,44 +1,58 @@
 """Run the trials of a grid that have no finished result, on Ray Tune or in this process.
 
-The result files alone say what is finished. Ray Tune only schedules; its own state lives in a temporary
-folder and is thrown away, so that a grid killed at any moment continues with what is missing.
+The result files alone say what is finished. What schedules keeps no state of its own: a grid that is killed at any
+moment, or started twice at once, continues with what is missing.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
-import time
-import traceback
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from pet_bench.errors import UserError
+from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt, is_finished
+from pet_bench.grid.claim import StopFlag, Taken, claim, taken
+from pet_bench.grid.estimate import costs
+from pet_bench.grid.loggers import check_trackers
+from pet_bench.grid.process import cores
 from pet_bench.grid.progress import Display
+from pet_bench.grid.search import check_executor, stopped
 from pet_bench.grid.spec import Grid, Resources
-from pet_bench.registry import load_plugin
+from pet_bench.grid.supervise import Cluster, run_on_ray
 from pet_bench.results import store
 from pet_bench.results.provenance import now
-from pet_bench.results.schema import Progress, TrialResult
-from pet_bench.spec import Runtime, TrialSpec, validate
+from pet_bench.results.schema import Point, Progress, Run, TrialResult
+from pet_bench.spec import Runtime, TrialSpec
+
+if TYPE_CHECKING:
+    from pet_bench.trial.shared import Shared
 
 Executor = Literal["ray", "inline"]
-REPORT_SECONDS = 1.0  # between two progress reports of a worker: each wakes the scheduler
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Trial ids by what became of them; `skipped` had finished results before."""
+    """Trial ids by what became of them.
 
-    done: tuple[str, ...]
-    failed: tuple[str, ...]
-    skipped: tuple[str, ...]
+    skipped: had finished results before. elsewhere: another process runs them. stopped: left when the run was asked to
+    stop, begun ones with a checkpoint.
+    """
+
+    done: tuple[str, ...] = ()
+    suspect: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    interrupted: bool = False
 
 
 def run_grid(
@@ -47,52 +61,82 @@ def run_grid(
     executor: Executor = "ray",
     *,
     trials: list[TrialSpec] | None = None,
+    again: bool = False,
+    cluster: Cluster | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Run what is missing and return what became of each trial.
 
-    trials: those to consider (default: all of the grid). Faults of the grid, the results folder, the designs and the
-    data raise UserError before anything is trained. A trial that raises leaves a `failed` (or `oom`) result
-    and its traceback in `<out>/<id>/traceback.txt`, and the others go on. KeyboardInterrupt passes through.
+    trials: those to consider (default: all of the grid). again: run them whether they have a result or not. Faults of
+    the grid, the results folder, the designs and the data raise UserError before anything is trained, and so does
+    storage that fails in the middle. A trial that raises leaves a `failed` (or `oom`) result and its traceback in
+    `<out>/<id>/traceback.txt`, and the others go on. What ran out of memory is tried once more at the end, with its
+    batches in twice as many parts. A first SIGINT or SIGTERM lets running trials save a checkpoint, a second raises
+    KeyboardInterrupt.
     """
+    cluster = cluster or Cluster()
+    check_executor(grid, executor)
+    check_trackers(cluster.log)
+    cluster.check()
     trials = grid.trials() if trials is None else trials
     runtime = _absolute(runtime, grid.resources)
     store.check_writable(runtime.out)
-    finished = store.finished(runtime.out)
-    missing = [trial for trial in trials if trial.id not in finished]
+    results = store.load_all(runtime.out)
+    finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
-    display = Display(console, runtime.out, total=len(trials), finished=len(skipped))
-    if not missing:
+    missing = [trial for trial in trials if trial.id not in finished]
+    weights = costs(missing, results.values())
+    display = Display(console, runtime.out, total=len(trials), finished=len(skipped), weights=weights)
+    if len(skipped) == len(trials):
         display.close()
-        return Outcome((), (), skipped)
+        return Outcome(skipped=skipped)
 
-    resources = _fit(grid.resources, runtime) if executor == "ray" else grid.resources
-    from pet_bench.trial.check import check_data, check_designs  # torch comes with them: not before the checks above
+    ordered = _in_order(missing, grid.resources, weights)
+    earlier = {id: result.provenance.finished for id, result in results.items()} if again else {}
+    jobs = [Job(spec, _parts(spec, results.get(spec.id), runtime), earlier.get(spec.id)) for spec in ordered]
+    stop = StopFlag.of(runtime.out)
+    course = _Course(grid, runtime, jobs, display, console)
+    if executor == "ray":
+        resources = _fit(grid.resources, runtime, cluster)
+        on_ray = replace(grid, resources=resources)
 
-    check_designs(missing)
-    with console.status("reading the data") as reading:
-        check_data(missing, runtime, lambda done, total: reading.update(f"packing features {done}/{total}"))
-    store.write_text(runtime.out / "grid.yaml", grid.dump())
-    run = _run_ray if executor == "ray" else _run_inline
-    with display:
-        results = run(missing, runtime, resources, display)
-    done = tuple(id for id, result in results.items() if result.status == "done")
-    return Outcome(done, tuple(id for id in results if id not in done), skipped)
+        def run(jobs: list[Job]) -> None:
+            run_on_ray(on_ray, jobs, runtime, stop, cluster, course)
+    else:
+        shared = _check(missing, runtime, course)
 
+        def run(jobs: list[Job]) -> None:
+            for job in jobs:
+                if not stop.is_up and not course.storage:
+                    course(Started(job.id))
+                    course(attempt(job, runtime, course, stop, lambda: shared))
 
-def attempt(spec: TrialSpec, runtime: Runtime, on_progress: Callable[[Progress], None]) -> TrialResult:
-    """Run one trial; what it raises becomes a result, except an interrupt."""
-    started = now()
     try:
-        from pet_bench.trial.run import run_trial
+        with course, _stopping(stop, course):
+            while jobs and not stop.is_up and not course.storage:
+                run(jobs)
+                jobs = course.next_jobs()
+        interrupted = stop.is_up
+    finally:
+        stop.take_down()
+    if course.storage:
+        raise _unwritable(runtime.out, course.storage)
+    return course.outcome(skipped, interrupted)
 
-        return run_trial(spec, runtime, on_progress)
-    except Exception as error:
-        store.write_text(runtime.out / spec.id / "traceback.txt", traceback.format_exc())
-        status = "oom" if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ else "failed"
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return store.save_failure(spec, runtime.out, message, status=status, started=started)
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(out, error.strerror or str(error)) from error
+
+
+def _unwritable(out: Path, reason: str) -> UserError:
+    kept = len(store.scan(out)[0])
+    whole = f"the {kept} results in it are whole"
+    return UserError(f'results folder "{out}": {reason}; {whole}; mend that and run the same command again')
 
 
 def _absolute(runtime: Runtime, resources: Resources) -> Runtime:
@@ -106,146 +150,219 @@ def _absolute(runtime: Runtime, resources: Resources) -> Runtime:
     )
 
 
-def _run_inline(missing, runtime: Runtime, resources: Resources, display: Display) -> dict[str, TrialResult]:
-    results = {}
-    for spec in missing:
-        display.start(spec)
-        results[spec.id] = attempt(spec, runtime, display.update)
-        display.finish(spec, results[spec.id])
-    return results
+def _in_order(trials: list[TrialSpec], resources: Resources, weights: dict[str, float]) -> list[TrialSpec]:
+    match resources.order:
+        case "seed":
+            return sorted(trials, key=lambda trial: trial.seed)
+        case "cheapest":
+            return sorted(trials, key=lambda trial: weights[trial.id])
+    return trials
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _parts(spec: TrialSpec, before: TrialResult | None, runtime: Runtime) -> int:
+    """Parts of a batch: as told, or twice as many as those with which the trial ran out of memory."""
+    if before is not None and before.status == "oom":
+        return max(runtime.accumulation, _doubled(before.run.accumulation, spec))
+    return runtime.accumulation
 
 
-def _fit(resources: Resources, runtime: Runtime) -> Resources:
+def _doubled(parts: int, spec: TrialSpec) -> int:
+    return min(2 * parts, spec.recipe.batch_size)
+
+
+def _fit(resources: Resources, runtime: Runtime, cluster: Cluster) -> Resources:
     """The resources with defaults filled in; raises UserError where one trial would not fit this machine."""
-    gpus = resources.gpus
-    if gpus is None:
-        import torch
+    if cluster.address is None and resources.cpus > cores():
+        raise UserError(f"resources: a trial asks for {resources.cpus:g} cpus, this machine has {cores()}")
+    if resources.gpus is not None or cluster.address is not None:  # a cluster's are known when it is joined
+        return resources
+    import torch
 
-        gpus = float(runtime.device != "cpu" and torch.cuda.is_available())
-    if resources.cpus > _cores():
-        raise UserError(f"resources: a trial asks for {resources.cpus:g} cpus, this machine has {_cores()}")
-    return replace(resources, gpus=gpus)
-
-
-def _run_ray(missing, runtime: Runtime, resources: Resources, display: Display) -> dict[str, TrialResult]:
-    environment = {
-        "OMP_NUM_THREADS": str(runtime.threads),  # more threads than cores slow every trial by an order of magnitude
-        "TOKENIZERS_PARALLELISM": "false",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt reaches us as KeyboardInterrupt
-        "TUNE_MAX_PENDING_TRIALS_PG": str(2 * _cores()),
-    }
-    with _environ(environment), tempfile.TemporaryDirectory(prefix="pet-bench-") as scratch:
-        import ray
-        from ray import tune
-
-        callback = _callback({spec.id: spec for spec in missing}, runtime, display)
-        own = not ray.is_initialized()
-        try:
-            if own:
-                ray.init(
-                    address=os.environ.get("RAY_ADDRESS", "local"),
-                    **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": _cores()}),
-                    include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                )  # fmt: skip
-            plain = {
-                "runtime": _plain(runtime),
-                "spec": tune.grid_search([spec.to_dict() for spec in missing]),
-            }
-            for name in ("ray.tune", "ray.train"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are shown by the display
-            tune.Tuner(
-                tune.with_resources(_worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
-                param_space=plain,
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=resources.max_concurrent, reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(storage_path=scratch, name="grid", verbose=0, callbacks=[callback]),
-            ).fit()  # fmt: skip
-        finally:
-            if own:
-                ray.shutdown()
-    return callback.results
+    return replace(resources, gpus=float(runtime.device != "cpu" and torch.cuda.is_available()))
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """One trial in a Ray worker: everything arrives as names and plain data, plug-ins are loaded here."""
-    from ray import tune
+def at_a_time(resources: Resources, runtime: Runtime) -> int:
+    """How many trials run side by side on this machine."""
+    import torch
 
-    runtime = validate(Runtime, config["runtime"], "runtime")
-    for plugin in runtime.plugins:
-        load_plugin(plugin)
-    spec = TrialSpec.from_dict(config["spec"])
-    last = [0.0]
-
-    def report(progress: Progress) -> None:
-        if time.monotonic() - last[0] >= REPORT_SECONDS:
-            last[0] = time.monotonic()
-            tune.report({"progress": asdict(progress)})
-
-    attempt(spec, runtime, report)
+    resources = _fit(resources, runtime, Cluster())
+    fitting = int(cores() / resources.cpus)
+    if resources.gpus:
+        fitting = min(fitting, int(torch.cuda.device_count() / resources.gpus))
+    return max(1, min(fitting, resources.max_concurrent or fitting))
 
 
-def _plain(runtime: Runtime) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(runtime).items()}
+def _check(specs: list[TrialSpec], runtime: Runtime, course: _Course) -> Shared:
+    """What the trials share; raises UserError for all that is wrong with designs, data and backbones."""
+    from pet_bench.trial.check import check_backbones, check_data, check_designs
+    from pet_bench.trial.shared import Shared
 
-
-def _callback(specs: dict[str, TrialSpec], runtime: Runtime, display: Display):
-    """Tune's events to our display. The result is what the worker wrote; a worker that died wrote none."""
-    from ray.tune import Callback
-
-    class Watch(Callback):
-        def __init__(self):
-            self.results: dict[str, TrialResult] = {}
-            self.begun = now()
-
-        def __reduce__(self):  # Tune saves its callbacks; nobody reads that, and a terminal cannot be saved
-            return Callback, ()
-
-        def on_trial_start(self, iteration, trials, trial, **info):
-            display.start(self._spec(trial))
-
-        def on_trial_result(self, iteration, trials, trial, result, **info):
-            if "progress" in result:
-                display.update(Progress(**result["progress"]))
-
-        def on_trial_complete(self, iteration, trials, trial, **info):
-            self._end(self._spec(trial), "the worker left no result")
-
-        def on_trial_error(self, iteration, trials, trial, **info):
-            self._end(self._spec(trial), "the worker process died: killed, perhaps for want of memory")
-
-        def _spec(self, trial) -> TrialSpec:
-            return specs[TrialSpec.from_dict(trial.config["spec"]).id]
-
-        def _end(self, spec: TrialSpec, reason: str) -> None:
-            try:
-                result = store.load(runtime.out / f"{spec.id}.json")
-                fresh = result.status == "done" or result.provenance.started >= self.begun
-            except UserError:
-                fresh = False
-            if not fresh:
-                result = store.save_failure(spec, runtime.out, reason, started=self.begun)
-            self.results[spec.id] = result
-            display.finish(spec, result)
-
-    return Watch()
+    shared = Shared()
+    check_designs(specs)
+    check_data(specs, runtime, lambda done, total: course(Progress("", "prepare", done, total)), shared)
+    check_backbones(specs, shared)
+    return shared
 
 
 @contextmanager
-def _environ(values: dict[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
+def _stopping(stop: StopFlag, emit: Callable[[Event], None]) -> Iterator[None]:
+    """Signals put the flag up; where it is up, or cannot be, they raise KeyboardInterrupt."""
+
+    def handle(number, frame):
+        if stop.is_up:
+            raise KeyboardInterrupt
+        try:
+            stop.put_up()
+        except OSError:
+            raise KeyboardInterrupt from None
+        emit(Note("stopping: running trials save a checkpoint (once more: stop at once)"))
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Course:
+    """What happens, as it happens: to the display, and onto disk what no worker could write."""
+
+    grid: Grid
+    runtime: Runtime
+    jobs: list[Job]
+    display: Display
+    console: Console
+    ends: dict[str, Ended] = field(default_factory=dict)
+    results: dict[str, TrialResult] = field(default_factory=dict)
+    curves: dict[str, list[Point]] = field(default_factory=dict)
+    retried: set[str] = field(default_factory=set)
+    storage: str = ""
+
+    def __post_init__(self):
+        self.begun, self.specs = now(), {job.id: job.spec for job in self.jobs}
+        self.live, self.showing = ExitStack(), False
+
+    def __enter__(self) -> _Course:
+        self.reading = self.live.enter_context(self.console.status("reading the data"))
+        return self
+
+    def __exit__(self, *error) -> None:
+        if not self.showing and error[0] is None:
+            self._show()
+        self.live.__exit__(*error)
+
+    def _show(self) -> None:
+        self.live.close()
+        self.live.enter_context(self.display)
+        self.showing = True
+
+    def __call__(self, event: Event) -> None:
+        if not self.showing and not (isinstance(event, Progress) and not event.id):
+            self._show()
+        match event:
+            case Note(text):
+                self.display.note(text)
+            case Started(id):
+                if not self.curves:  # everything was checked
+                    self._keep_grid()
+                self.curves[id] = []
+                self.display.start(self.specs[id])
+            case Progress(id=""):
+                if not self.showing and hasattr(self, "reading"):
+                    self.reading.update(f"packing features {event.step}/{event.total_steps}")
+            case Progress():
+                self.curves[event.id] += [Point(**point) for point in event.points]
+                self.display.update(event)
+            case Retried(id, reason):
+                self.display.retry(self.specs[id], reason)
+            case Ended():
+                self._end(event)
+
+    def _keep_grid(self) -> None:
+        """Put a copy of the grid beside its results, unless another process is just about to."""
+        out, name = self.runtime.out, "grid.yaml"
+        with _writing(out), suppress(Taken), claim(out, name):
+            for torn in out.glob(f".{name}.*"):  # of a process that was killed while it wrote
+                torn.unlink()
+            store.write_text(out / name, self.grid.dump())
+
+    def _end(self, ended: Ended) -> None:
+        spec, out, run = self.specs[ended.id], self.runtime.out, Run(accumulation=self._job(ended.id).accumulation)
+        if ended.how in ("result", "failed"):
+            try:
+                result = store.load(out / f"{ended.id}.json")
+                if ended.how == "result" and ended.reason:
+                    self.display.note(f"{spec}: {ended.reason}")
+                if ended.how == "failed" and result.status not in ("failed", "oom"):
+                    self.display.note(f"{spec}: its earlier result ({result.status}) is kept")
+                    result = result.model_copy(update={"status": "failed", "error": ended.reason})
+                self.results[ended.id] = result
+            except UserError as error:  # its file is gone or was damaged
+                ended = replace(ended, how="died", reason=f"the trial left no result: {error}")
+        if ended.how == "died":
+            status = "oom" if ended.reason.startswith("out of memory") else "failed"
+            try:
+                with _writing(out), claim(out, ended.id):
+                    if is_finished(self._job(ended.id), out):  # it died with all work done
+                        self.results[ended.id] = store.load(out / f"{ended.id}.json")
+                    else:
+                        self.results[ended.id] = store.save_failure(
+                            spec, out, ended.reason, status=status, started=self.begun, run=run
+                        )
+            except Taken:  # by another grid run, which tries its own luck
+                ended = replace(ended, how="elsewhere")
+        if ended.how == "early":
+            result = self.results[ended.id] = stopped(spec, self.curves[ended.id], self.begun, run)
+            with _writing(out):
+                store.save(result, out)
+                (out / ended.id / store.CHECKPOINT).unlink(missing_ok=True)
+        if ended.how == "storage":
+            self.storage = ended.reason
+        self.ends[ended.id] = ended
+        if ended.id in self.results:
+            self.display.finish(spec, self.results[ended.id])
+        else:
+            self.display.leave(spec, ended.how)
+
+    def _job(self, id: str) -> Job:
+        return next(job for job in reversed(self.jobs) if job.id == id)
+
+    def next_jobs(self) -> list[Job]:
+        """What is worth another pass: once, what ran out of memory, in twice as many parts; what others let go."""
+        jobs, reasons = [], {}
+        for id, ended in self.ends.items():
+            job, result = self._job(id), self.results.get(id)
+            if ended.how == "elsewhere" and not taken(self.runtime.out, id):
+                if is_finished(job, self.runtime.out):
+                    self._end(Ended(id, "result"))
+                else:
+                    jobs.append(job)
+                    reasons[id] = "another process let it go"
+            elif result is not None and result.status == "oom" and id not in self.retried:
+                parts = _doubled(job.accumulation, job.spec)
+                if parts > job.accumulation:
+                    self.retried.add(id)
+                    jobs.append(replace(job, accumulation=parts))
+                    reasons[id] = f"out of memory: batches in {parts} parts"
+        for job in jobs:
+            del self.ends[job.id]
+            self.results.pop(job.id, None)
+            self.display.retry(job.spec, reasons[job.id])
+        self.jobs += jobs
+        return jobs
+
+    def outcome(self, skipped: tuple[str, ...], interrupted: bool) -> Outcome:
+        def those(*statuses: str) -> tuple[str, ...]:
+            return tuple(id for id in self.specs if id in self.results and self.results[id].status in statuses)
+
+        elsewhere = tuple(id for id, ended in self.ends.items() if ended.how == "elsewhere")
+        left = tuple(id for id in self.specs if id not in self.results and id not in elsewhere)
+        return Outcome(
+            those("done"), those("suspect"), those("failed", "oom"), those("stopped_early"), skipped, elsewhere, left,
+            interrupted,
+        )  # fmt: skip

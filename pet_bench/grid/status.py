@@ -1,17 +1,22 @@
-"""What of a grid is done, failed or missing."""
+"""What of a grid is done, failed, running or missing."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from pet_bench.grid.claim import taken
 from pet_bench.results import store
 from pet_bench.spec import TrialSpec
 
 
 @dataclass(frozen=True)
 class State:
-    """status: a result's, or "missing", or "unreadable" where the file is not a whole result."""
+    """status: a result's, or "running", "interrupted" (there is a checkpoint), "missing", "unreadable" (the file is not
+    a whole result)."""
 
     trial: TrialSpec
     status: str
@@ -25,8 +30,22 @@ def status(trials: list[TrialSpec], out: Path) -> list[State]:
 
 
 def _state(trial: TrialSpec, result, out: Path) -> State:
+    path, step = out / f"{trial.id}.json", checkpoint_step(out, trial.id)
+    begun = "" if step is None else f"checkpoint at step {step}"
+    if taken(out, trial.id):
+        return State(trial, "running", begun)
     if result is not None:
         average = "" if result.average is None else f"average {result.average:.2f}"
-        return State(trial, result.status, result.error or average)
-    path = out / f"{trial.id}.json"
-    return State(trial, "unreadable", str(path)) if path.exists() else State(trial, "missing")
+        return State(trial, result.status, "; ".join(filter(None, (result.error or average, begun))))
+    if path.exists():
+        return State(trial, "unreadable", str(path))
+    return State(trial, "interrupted" if begun else "missing", begun)
+
+
+def checkpoint_step(out: Path, id: str) -> int | None:
+    """The update after which a trial's checkpoint was written; None where there is no readable one."""
+    try:
+        with safe_open(out / id / store.CHECKPOINT, "numpy") as file:
+            return json.loads(file.metadata()["pet-bench"])["about"]["step"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from pet_bench.errors import UserError
+from pet_bench.grid.claim import claim
 from pet_bench.grid.run import run_grid
 from pet_bench.grid.spec import parse
 from pet_bench.grid.status import status
@@ -59,7 +61,7 @@ def test_a_trial_that_raises_leaves_a_failed_result_and_the_grid_goes_on(plain, 
 
 
 def test_nothing_is_trained_when_the_data_are_wrong(plain, stand_in, quiet, tmp_path, monkeypatch):
-    def wrong(specs, runtime, progress=None):
+    def wrong(specs, runtime, progress=None, shared=None):
         raise UserError("no such file: vqa/karpathy_train.json")
 
     monkeypatch.setattr(sys.modules["pet_bench.trial.check"], "check_data", wrong)
@@ -112,6 +114,7 @@ def test_after_a_kill_only_the_missing_trials_run(plain, stand_in, tmp_path):
     assert store.finished(out) == {lora, full, adapter}
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_workers_load_plugins_share_the_cores_and_may_die(plain, stand_in, quiet, tmp_path):
     rates = {"full": stand_in.FAIL, "vl-adapter": stand_in.DIE, "projector-only": stand_in.SILENT}
     grid = parse(
@@ -133,13 +136,90 @@ def test_ray_workers_load_plugins_share_the_cores_and_may_die(plain, stand_in, q
     }
     assert results["full"].error == "RuntimeError: the loss is not a number"
     assert "died" in results["vl-adapter"].error
-    assert "no result" in results["projector-only"].error
+    assert "left no result" in results["projector-only"].error
     assert sorted(outcome.failed) == sorted(result.id for result in results.values() if result.status == "failed")
     lines = (tmp_path / "attempts.txt").read_text().splitlines()
     assert all(line.endswith("threads=1 OMP=1") for line in lines)
-    assert len(lines) == 4
+    died = next(trial.id for trial in grid.trials() if trial.method.name == "vl-adapter")
+    assert sorted(Counter(attempts(tmp_path)).values()) == [1, 1, 1, 1 + grid.resources.retries]
+    assert Counter(attempts(tmp_path))[died] == 1 + grid.resources.retries
 
 
 def test_a_trial_larger_than_the_machine_is_refused(plain, stand_in, quiet, tmp_path):
     with pytest.raises(UserError, match="100000 cpus"):
         run_grid(parse(plain | {"resources": {"cpus": 100000}}), Runtime(out=tmp_path), "ray", console=quiet)
+
+
+ORDERS = {
+    "seed": [("lora", 0), ("full", 0), ("lora", 1), ("full", 1)],
+    "listed": [("lora", 0), ("full", 0), ("lora", 1), ("full", 1)],
+    "cheapest": [("full", 0), ("full", 1), ("lora", 0), ("lora", 1)],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_order_in_which_trials_start(plain, stand_in, quiet, tmp_path, order):
+    """Cheapest: what an earlier result tells; a result of another seed is as good."""
+    shorter = {"when": {"method": "full"}, "recipe": {"epochs": 1}}
+    grid = parse(plain | {"seeds": [0, 1], "overrides": [shorter], "resources": {"order": order}})
+    run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    names = {trial.id: (trial.method.name, trial.seed) for trial in grid.trials()}
+    assert [names[id] for id in attempts(tmp_path)] == ORDERS[order]
+
+
+def test_a_seed_at_a_time_across_controls(plain, stand_in, quiet, tmp_path):
+    grid = parse(plain | {"methods": ["lora"], "seeds": [0, 1], "controls": ["none", "text-only"]})
+    run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    seeds = {trial.id: trial.seed for trial in grid.trials()}
+    assert [seeds[id] for id in attempts(tmp_path)] == [0, 0, 1, 1]
+
+
+def test_running_again_what_is_finished_keeps_it_where_that_fails(plain, stand_in, quiet, tmp_path, monkeypatch):
+    grid = parse(plain | {"methods": ["lora"]})
+    (trial,) = grid.trials()
+    run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    before = (tmp_path / f"{trial.id}.json").read_bytes()
+
+    def fail(*arguments):
+        raise RuntimeError("worse luck")
+
+    monkeypatch.setattr(sys.modules["pet_bench.trial.run"], "run_trial", fail)
+    run_grid(grid, Runtime(out=tmp_path), "inline", again=True, console=quiet)
+    assert (tmp_path / f"{trial.id}.json").read_bytes() == before
+    assert "worse luck" in (tmp_path / trial.id / "traceback.txt").read_text()
+    assert "worse luck" in quiet.file.getvalue()
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(plain, stand_in, quiet, tmp_path):
+    grid = parse(plain)
+    first, second = grid.trials()
+    with claim(tmp_path, first.id):
+        assert [state.status for state in status(grid.trials(), tmp_path)] == ["running", "missing"]
+        outcome = run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    assert (outcome.elsewhere, outcome.done) == ((first.id,), (second.id,))
+    assert attempts(tmp_path) == [second.id]
+
+
+def test_what_another_process_finished_meanwhile_is_not_run_again(plain, stand_in, quiet, tmp_path, monkeypatch):
+    grid = parse(plain)
+    first, second = grid.trials()
+    run_trial = sys.modules["pet_bench.trial.run"].run_trial
+
+    def other(spec, runtime, *rest):
+        store.save(stand_in.finished(second, value=70.0), tmp_path)
+        return run_trial(spec, runtime, *rest)
+
+    monkeypatch.setattr(sys.modules["pet_bench.trial.run"], "run_trial", other)
+    outcome = run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet)
+    assert outcome.done == (first.id, second.id)
+    assert attempts(tmp_path) == [first.id]
+    assert store.load(tmp_path / f"{second.id}.json").average == 70.0
+
+
+def test_a_sick_result_is_not_a_missing_one(plain, stand_in, quiet, tmp_path):
+    grid = parse(plain | {"methods": ["lora"]})
+    (trial,) = grid.trials()
+    sick = stand_in.finished(trial).model_copy(update={"status": "suspect", "error": "vqa is at chance"})
+    store.save(sick, tmp_path)
+    assert run_grid(grid, Runtime(out=tmp_path), "inline", console=quiet).skipped == (trial.id,)
+    assert run_grid(grid, Runtime(out=tmp_path), "inline", again=True, console=quiet).done == (trial.id,)

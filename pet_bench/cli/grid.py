@@ -1,0 +1,341 @@
+"""`pet-bench run`, `rerun` and `status`: grids of trials."""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pet_bench.cli.shared import GridName, Out, Plugins, folder_of, key_value, load_plugins, trials_of
+from pet_bench.errors import Faults, UserError, unknown
+
+if TYPE_CHECKING:
+    from pet_bench.grid.run import Outcome
+    from pet_bench.grid.spec import Grid
+    from pet_bench.spec import TrialSpec
+
+
+class Executor(StrEnum):
+    RAY, INLINE = "ray", "inline"
+
+
+class Control(StrEnum):
+    NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
+
+
+class Order(StrEnum):
+    SEED, CHEAPEST, LISTED = "seed", "cheapest", "listed"
+
+
+class Tracker(StrEnum):
+    TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
+
+
+class Estimate(StrEnum):
+    MEASURE, EARLIER = "measure", "earlier"
+
+
+SCHEDULING, SURVIVAL, SHOWING = "Scheduling", "Survival", "Showing"
+
+
+def _option(*names: str, panel: str | None = None, **more: Any):
+    return typer.Option(*names, rich_help_panel=panel, **more)
+
+
+Data = Annotated[Path | None, _option(help="Root folder of the datasets; mini suites need none.")]
+Device = Annotated[str, _option(help="cpu, cuda, cuda:1, … or auto.")]
+Executed = Annotated[Executor, _option(help="Ray Tune, or one after another in this process.", panel=SCHEDULING)]
+Cpus = Annotated[float | None, _option(help="CPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
+Gpus = Annotated[float | None, _option(help="GPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
+MaxConcurrent = Annotated[int | None, _option(min=1, help="Trials at a time; default: all that fit.", panel=SCHEDULING)]
+Ordered = Annotated[
+    Order | None, _option(help="Which trials start first; default: those of the first seed.", panel=SCHEDULING)
+]
+Reuse = Annotated[
+    bool | None,
+    _option("--reuse-workers/--fresh-workers", help="One process for many trials, or each its own.", panel=SCHEDULING),
+]
+Address = Annotated[
+    str | None,
+    _option("--ray-address", metavar="ADDRESS", help="A running Ray cluster; results on shared storage.",
+            envvar="RAY_ADDRESS", panel=SCHEDULING),
+]  # fmt: skip
+Dashboard = Annotated[bool, _option("--dashboard", help="Start Ray's dashboard (pip install 'ray[default]').",
+                                    panel=SCHEDULING)]  # fmt: skip
+Every = Annotated[
+    str, _option(metavar="INTERVAL", help="Checkpoint of a running trial: 10min, 90s, 200steps or never.",
+                 panel=SURVIVAL),
+]  # fmt: skip
+Retries = Annotated[
+    int | None, _option(min=0, help="How often a trial whose process died starts again.", panel=SURVIVAL)
+]
+Accumulation = Annotated[
+    int, _option(min=1, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL)
+]
+Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
+
+
+def run(
+    grid: Annotated[
+        str | None,
+        typer.Argument(metavar="GRID", help="A grid file or a shipped grid's name; without, the flags."),
+    ] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. With GRID: only these.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
+    control: Annotated[
+        list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
+    ] = None,
+    data: Data = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
+    ] = None,
+    out: Out = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+    dry_run: Annotated[
+        bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
+    ] = False,
+    estimate: Annotated[
+        Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
+    ] = Estimate.MEASURE,
+    log: Log = None,
+    executor: Executed = Executor.RAY,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    max_concurrent: MaxConcurrent = None,
+    order: Ordered = None,
+    reuse_workers: Reuse = None,
+    ray_address: Address = None,
+    dashboard: Dashboard = False,
+    checkpoint_every: Every = "10min",
+    retries: Retries = None,
+    accumulation: Accumulation = 1,
+) -> None:
+    """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
+    load_plugins(plugin)
+    from pet_bench.grid.spec import load, parse, select
+
+    choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
+    choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
+    if grid is not None:
+        plan = load(grid)
+    elif method:
+        plan = parse({
+            "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
+            "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
+        })  # fmt: skip
+        choice = {}
+    else:
+        raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
+    plan = configure(
+        plan, set_ or [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
+    common = {
+        "out": folder_of(plan, grid, out), "data": data, "device": device, "plugin": plugin, "log": log,
+        "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
+        "accumulation": accumulation,
+    }  # fmt: skip
+    trials = select(plan.trials(), **choice)
+    if dry_run:
+        _dry_run(plan, trials, estimate == Estimate.MEASURE, **common)
+    else:
+        _execute(plan, trials, again=False, **common)
+
+
+def rerun(
+    grid: GridName,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed or ran out of memory.")] = False,
+    suspect: Annotated[bool, typer.Option("--suspect", help="Those that are suspect.")] = False,
+    stopped_early: Annotated[
+        bool, typer.Option("--stopped-early", help="Those that a search stopped; they then run to their end.")
+    ] = False,
+    trial: Annotated[
+        list[str] | None, typer.Option(help="A trial by id, or the first digits of it; repeatable.")
+    ] = None,
+    data: Data = None,
+    out: Out = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+    log: Log = None,
+    executor: Executed = Executor.RAY,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    max_concurrent: MaxConcurrent = None,
+    order: Ordered = None,
+    reuse_workers: Reuse = None,
+    ray_address: Address = None,
+    dashboard: Dashboard = False,
+    checkpoint_every: Every = "10min",
+    retries: Retries = None,
+    accumulation: Accumulation = 1,
+) -> None:
+    """Run trials of a grid again, whatever their results; a result is only ever replaced by one that is no worse."""
+    load_plugins(plugin)
+    from pet_bench.grid.spec import load
+    from pet_bench.results import store
+
+    plan = load(grid)
+    folder = folder_of(plan, grid, out)
+    chosen = {"failed": failed, "oom": failed, "suspect": suspect, "stopped_early": stopped_early}
+    if not any(chosen.values()) and not trial:
+        raise UserError("nothing to run again: say --failed, --suspect, --stopped-early or --trial ID")
+    trials = plan.trials()
+    named = _named(trials, trial or [], folder)
+    results = store.load_all(folder)
+    again = [
+        spec
+        for spec in trials
+        if spec.id in named or (spec.id in results and chosen.get(results[spec.id].status, False))
+    ]
+    if not again:
+        print(f"no trial of {plan.name} in {folder} is " + ", ".join(key for key, wanted in chosen.items() if wanted))
+        return
+    plan = configure(
+        plan, [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
+    _execute(
+        plan, again, again=True, out=folder, data=data, device=device, plugin=plugin, log=log, executor=executor,
+        address=ray_address, dashboard=dashboard, every=checkpoint_every, accumulation=accumulation,
+    )  # fmt: skip
+
+
+def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
+    """Ids of the trials whose id begins with one of the names; raises UserError for those that none or several have."""
+    faults, found = Faults(), set()
+    for name in names:
+        ids = [trial.id for trial in trials if trial.id.startswith(name)]
+        if len(ids) == 1:
+            found.add(ids[0])
+        else:
+            faults.add(
+                f'{len(ids) or "no"} trials of this grid have an id that begins with "{name}"; see pet-bench status'
+            )
+    faults.check()
+    return found
+
+
+def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
+    """The grid with what the command line changes; its `--set` wins over the grid's own values."""
+    from pet_bench.grid.spec import parse
+    from pet_bench.registry import TASKS
+
+    data = plan.to_dict()
+    methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
+    every = {"when": {}}
+    overrides = data["overrides"]
+    faults = Faults()
+    for change in changes:
+        with faults:
+            key, value = key_value(change)
+            target, dot, option = key.partition(".")
+            if not dot or not option:
+                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
+            if target == "recipe":
+                overrides.append(every | {"recipe": {option: value}})
+            elif target in methods:
+                overrides.append({"when": {"method": target}, "options": {option: value}})
+            elif target in TASKS:
+                overrides.append(every | {"protocol": {target: {option: value}}})
+            else:
+                raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
+    faults.check()
+    data["resources"] |= {key: value for key, value in resources.items() if value is not None}
+    return parse(data, plan.name)
+
+
+def interval(text: str) -> dict[str, Any]:
+    """`10min`, `90s`, `2h`, `200steps` or `never` as fields of the runtime."""
+    if text == "never":
+        return {"checkpoint_seconds": None}
+    found = re.fullmatch(r"([1-9]\d*) ?(s|min|h|steps?)", text)
+    if not found:
+        raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{text}"')
+    number, unit = int(found[1]), found[2]
+    if unit.startswith("step"):
+        return {"checkpoint_seconds": None, "checkpoint_steps": number}
+    return {"checkpoint_seconds": float(number * {"s": 1, "min": 60, "h": 3600}[unit])}
+
+
+def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
+    from pet_bench.spec import Runtime
+
+    return Runtime(
+        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation, **interval(every)
+    )
+
+
+def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, **common: Any) -> None:
+    from rich.console import Console
+
+    from pet_bench.grid.estimate import dry_run
+    from pet_bench.grid.run import at_a_time
+
+    runtime = _runtime(**common)
+    count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
+    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count)
+
+
+def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
+    """Run, and end with the exit status that says what became of it."""
+    from pet_bench.grid.run import run_grid
+    from pet_bench.grid.supervise import Cluster
+
+    log = tuple(tracker.value for tracker in common["log"] or ())
+    if common["executor"] == Executor.INLINE and (log or common["address"] or common["dashboard"]):
+        raise UserError("--log, --ray-address and --dashboard are for --executor ray")
+    cluster = Cluster(common["address"], common["dashboard"], log)
+    try:
+        outcome = run_grid(
+            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=cluster
+        )
+    except KeyboardInterrupt:
+        print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
+        raise typer.Exit(130) from None
+    raise typer.Exit(_status(outcome))
+
+
+def _status(outcome: Outcome) -> int:
+    if outcome.interrupted:
+        print("stopped as asked; the same command goes on from the checkpoints", file=sys.stderr)
+        return 130
+    if outcome.elsewhere:
+        count = len(outcome.elsewhere)
+        print(
+            f"{count} trials run in another process: the same command later says what became of them", file=sys.stderr
+        )
+    return 1 if outcome.failed else 0
+
+
+def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
+    """Show which trials of a grid are done, suspect, stopped early, failed, running, interrupted or missing."""
+    load_plugins(plugin)
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pet_bench.grid.status import status as states_of
+
+    states = states_of(*trials_of(grid, out))
+    table = Table(box=None, pad_edge=False)
+    for name in ("status", "id", "trial", ""):
+        table.add_column(name, overflow="fold", no_wrap=name in ("status", "id"))
+    color = {"done": "green", "suspect": "yellow", "stopped_early": "cyan", "missing": "dim", "interrupted": "dim"}
+    for state in states:
+        style = color.get(state.status, "red" if state.status in ("failed", "oom", "unreadable") else "blue")
+        texts = state.trial.id, escape(str(state.trial)), escape(state.note)
+        table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
+    console = Console()
+    console.print(table)
+    counts = Counter(state.status for state in states)
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")

@@ -1,0 +1,165 @@
+"""One attempt at a trial in this process, and what became of it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pet_bench.errors import Stop, UserError
+from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault
+from pet_bench.results import store
+from pet_bench.results.provenance import now
+from pet_bench.results.schema import Progress, Run, Status
+from pet_bench.spec import Runtime, TrialSpec
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from pet_bench.trial.shared import Shared
+
+POLL_SECONDS = 0.5  # between two looks at the stop flag
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run. replaces: when the finished result was made that is not to keep it from running."""
+
+    spec: TrialSpec
+    accumulation: int = 1
+    replaces: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+
+@dataclass(frozen=True)
+class Started:
+    id: str
+
+
+@dataclass(frozen=True)
+class Retried:
+    """The trial's process died; it goes back to the queue."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something for the user to read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended.
+
+    result: its file says how; reason: what is to be said beside. failed: with an error of its own. elsewhere: another
+    process runs it. stopped: as asked, with a checkpoint. storage: results cannot be written, nothing was. died: the
+    process did, every time. early: a search has seen enough of it.
+    """
+
+    id: str
+    how: Literal["result", "failed", "elsewhere", "stopped", "storage", "died", "early"]
+    reason: str = ""
+
+
+Event = Started | Progress | Retried | Note | Ended
+
+
+def attempt(
+    job: Job,
+    runtime: Runtime,
+    on_progress: Callable[[Progress], None],
+    stop: StopFlag,
+    shared: Callable[[], Shared | None] = lambda: None,
+) -> Ended:
+    """Run one trial; what it raises becomes a result, except an interrupt.
+
+    Nothing runs where another process holds the trial or has finished it meanwhile; `shared` is called only where the
+    trial is to run. An error of the trial's leaves a `failed` or `oom` result and `<out>/<id>/traceback.txt`.
+    """
+    id, last = job.id, [0.0]
+
+    def watch(progress: Progress) -> None:
+        if time.monotonic() - last[0] >= POLL_SECONDS:
+            last[0] = time.monotonic()
+            if stop.is_up:
+                raise Stop
+        on_progress(progress)
+
+    try:
+        if stop.is_up:
+            return Ended(id, "stopped")
+        with claim(runtime.out, id):
+            if is_finished(job, runtime.out):
+                return Ended(id, "result")
+            note = _set_aside(runtime.out, id)
+            store.sweep(runtime.out, id)
+            started = now()
+            try:
+                from pet_bench.trial.run import run_trial
+
+                run_trial(job.spec, replace(runtime, accumulation=job.accumulation), watch, shared())
+            except Stop:
+                return Ended(id, "stopped")
+            except Exception as error:
+                if storage_fault(error, runtime.out):
+                    raise
+                return Ended(id, "failed", _record(job, runtime, error, started))
+            return Ended(id, "result", note)
+    except Taken:
+        return Ended(id, "elsewhere")
+    except Exception as error:
+        if reason := storage_fault(error, runtime.out) or (
+            isinstance(error, OSError) and (error.strerror or str(error))
+        ):
+            return Ended(id, "storage", reason)  # an OSError here is of our own locks and records
+        raise
+
+
+def is_finished(job: Job, out: Path) -> bool:
+    """Whether the trial has a whole result that is not to be made again."""
+    path = out / f"{job.id}.json"
+    try:
+        result = store.load(path) if path.exists() else None
+    except UserError:
+        return False
+    return result is not None and result.status in store.FINISHED and result.provenance.finished != job.replaces
+
+
+def _set_aside(out: Path, id: str) -> str:
+    """Move a result that came to be unreadable since the grid was started out of the way; what is to be said of it."""
+    path = out / f"{id}.json"
+    try:
+        if path.exists():
+            store.load(path)
+    except UserError:
+        path.replace(path.with_suffix(".json.unreadable"))
+        return f'its result was unreadable and is now "{id}.json.unreadable": the trial ran again'
+    return ""
+
+
+def _record(job: Job, runtime: Runtime, error: Exception, started: str) -> str:
+    """Write the failure down; returns the reason."""
+    import torch
+
+    from pet_bench.trial.memory import is_out_of_memory, peak_memory
+
+    store.write_text(runtime.out / job.id / "traceback.txt", traceback.format_exc())
+    status: Status = "oom" if is_out_of_memory(error) else "failed"
+    message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if runtime.device == "auto" else runtime.device
+    peak = peak_memory(torch.device(name))
+    if status == "oom":
+        message = f"out of memory at a peak of {peak / 2**30:.1f} GiB: {message}"
+    run = Run(accumulation=job.accumulation, peak_memory_bytes=peak)
+    return store.save_failure(job.spec, runtime.out, message, status=status, started=started, run=run).error

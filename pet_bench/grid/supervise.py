@@ -1,0 +1,152 @@
+"""The scheduling process (`pet_bench.grid.cluster`), watched: Ray may die, the grid goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pet_bench.errors import UserError
+from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started
+from pet_bench.grid.claim import StopFlag
+from pet_bench.grid.process import HEAD_GONE, kill_session
+from pet_bench.grid.spec import Grid
+from pet_bench.results.schema import Progress
+from pet_bench.spec import Runtime, plain_runtime
+
+# starts in a row, each of which Ray did not survive, without the end of a trial: where trials trained, where none did
+PATIENCE, IMPATIENCE = 12, 3
+EVENTS = {"Started": Started, "Progress": Progress, "Retried": Retried, "Note": Note, "Ended": Ended}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How Ray is used. address: of a running cluster (None: a local one of this run). log: trackers that follow."""
+
+    address: str | None = None
+    dashboard: bool = False
+    log: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises UserError where the address is none, or nothing answers there: Ray would try for minutes."""
+        if self.address in (None, "auto"):
+            return
+        host, _, port = self.address.rpartition(":")
+        if not host or "://" in host or not port.isdecimal():
+            raise UserError(
+                "--ray-address takes HOST:PORT of a cluster's head, or auto on one of its nodes, "
+                f'found "{self.address}"'
+            )
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"no Ray cluster answers at {self.address}: {reason}") from None
+
+
+def run_on_ray(
+    grid: Grid,
+    jobs: Iterable[Job],
+    runtime: Runtime,
+    stop: StopFlag,
+    cluster: Cluster,
+    emit: Callable[[Event], None],
+) -> None:
+    """Run the jobs to their ends, each of which is emitted once.
+
+    Where Ray dies, it is started anew for what is left. Raises UserError for faults that it finds before training,
+    where Ray dies again and again, and where a cluster that was joined is gone.
+    """
+    left, barren, idle = {job.id: job for job in jobs}, 0, 0
+    again = "joined" if cluster.address else "started"
+    while left and not stop.is_up:
+        running, before, trained, storage = set(), len(left), False, False
+        with _scheduler(grid, left.values(), runtime, stop, cluster) as scheduler:
+            for event in scheduler.events():
+                match event:
+                    case Started():
+                        running.add(event.id)
+                    case Progress(phase="train"):
+                        trained = True
+                    case Ended():
+                        storage |= event.how == "storage"
+                        left.pop(event.id, None)
+                        running.discard(event.id)
+                emit(event)
+            if scheduler.over and (not left or stop.is_up or storage):
+                return
+            reason = scheduler.reason()
+        barren = 0 if len(left) < before else barren + 1
+        idle = 0 if trained else idle + 1
+        try:
+            cluster.check()
+        except UserError:
+            gone = f"the Ray cluster at {cluster.address} is gone: {reason}"
+            raise UserError(f"{gone}; start it and run the same command again") from None
+        for id in running:
+            emit(Retried(id, "Ray died"))
+        if barren == PATIENCE or idle == IMPATIENCE:
+            raise UserError(f"Ray died {max(barren, idle)} times before any trial ended: {reason}")
+        emit(Note(f"Ray died ({reason}): it is {again} again for the {len(left)} trials that are left"))
+
+
+class _Scheduler:
+    def __init__(self, process: subprocess.Popen, events, errors):
+        self.process, self.pipe, self.errors, self.over = process, events, errors, False
+
+    def events(self) -> Iterator[Event]:
+        """Until the process is done or dead; raises UserError for faults that it found."""
+        for line in self.pipe:
+            message: dict[str, Any] = json.loads(line)
+            match kind := message.pop("event"):
+                case "Faults":
+                    raise UserError(*message["faults"])
+                case "Over":
+                    self.over = True
+                case _:
+                    yield EVENTS[kind](**message)
+
+    def reason(self) -> str:
+        """What the process said last, or how it ended."""
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+        if code < 0:
+            return f"killed by signal {-code}"
+        if code == HEAD_GONE:
+            return "a process of its head was killed"
+        if any("Failed to connect to GCS" in line for line in lines[-3:]):
+            return "its head does not answer"
+        return lines[-1][:300] if lines else f"exit status {code}"
+
+
+@contextmanager
+def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
+    read, write = os.pipe()
+    order = {
+        "events": write, "grid": grid.to_dict(), "runtime": plain_runtime(runtime), "stop": str(stop.path),
+        "jobs": [asdict(job) | {"spec": job.spec.to_dict()} for job in jobs], **asdict(cluster),
+    }  # fmt: skip
+    with tempfile.TemporaryFile() as errors, os.fdopen(read, encoding="utf-8") as events:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pet_bench.grid.cluster"],
+            stdin=subprocess.PIPE, stdout=errors, stderr=errors, pass_fds=[write], start_new_session=True,
+        )  # fmt: skip
+        os.close(write)
+        try:
+            with suppress(BrokenPipeError):  # it is dead already: its events end
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+            yield _Scheduler(process, events, errors)
+        finally:
+            kill_session(process.pid)
+            process.wait()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
