@@ -114,7 +114,7 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
 
 
 def _join(address: str | None, *, dashboard: bool, threads: int | None) -> None:
-    """Start Ray on this machine, or join a cluster; raises UserError where that is not possible."""
+    """Start Ray on this machine, where the parent tries again what fails, or join a cluster; raises UserError."""
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -126,8 +126,10 @@ def _join(address: str | None, *, dashboard: bool, threads: int | None) -> None:
             variables |= {name: os.environ[name] for name in CARRIED if name in os.environ}
             ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
     except Exception as error:
-        where = f"the Ray cluster at {address} cannot be joined" if address else "Ray cannot be started"
-        raise UserError(f"{where}: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}") from error
+        said = next(iter(str(error).strip().splitlines()), repr(error))
+        if address is None:
+            sys.exit(f"it cannot be started: {said}")
+        raise UserError(f"the Ray cluster at {address} cannot be joined: {said}") from error
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides; Ray has just set its own
 
 

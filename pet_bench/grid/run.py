@@ -248,7 +248,7 @@ class _Course:
         self.live, self.showing = ExitStack(), False
 
     def __enter__(self) -> _Course:
-        self.reading = self.live.enter_context(self.console.status("reading the data"))
+        self.reading = self.live.enter_context(self.console.status("checking designs and data, then starting"))
         return self
 
     def __exit__(self, *error) -> None:
