@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from pet_bench.trial.shared import Shared
 
+ENDED = (*store.FINISHED, "stopped_early")
 POLL_SECONDS = 0.5  # between two looks at the stop flag
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run. replaces: when the finished result was made that is not to keep it from running."""
+    """A trial to run. replaces: when the result was made that it has and that is not to keep it from running."""
 
     spec: TrialSpec
     accumulation: int = 1
@@ -133,7 +134,8 @@ def is_finished(job: Job, out: Path) -> bool:
         result = store.load(path) if path.exists() else None
     except UserError:
         return False
-    return result is not None and result.status in store.FINISHED and result.provenance.finished != job.replaces
+    ended = result is not None and result.status in ENDED
+    return ended and result.provenance.finished != job.replaces
 
 
 def _set_aside(out: Path, id: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt, is_finished
+from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, is_finished
 from pet_bench.grid.claim import StopFlag, Taken, claim, taken
 from pet_bench.grid.estimate import costs
 from pet_bench.grid.loggers import check_trackers
@@ -71,8 +71,8 @@ def run_grid(
     the grid, the results folder, the designs and the data raise UserError before anything is trained, and so does
     storage that fails in the middle. A trial that raises leaves a `failed` (or `oom`) result and its traceback in
     `<out>/<id>/traceback.txt`, and the others go on. What ran out of memory is tried once more at the end, with its
-    batches in twice as many parts. A first SIGINT or SIGTERM lets running trials save a checkpoint, a second raises
-    KeyboardInterrupt.
+    batches in twice as many parts. A first SIGINT, SIGTERM or SIGHUP lets running trials save a checkpoint, a second
+    raises KeyboardInterrupt.
     """
     cluster = cluster or Cluster()
     check_executor(grid, executor)
@@ -93,7 +93,7 @@ def run_grid(
         return Outcome(skipped=skipped)
 
     ordered = _in_order(missing, grid.resources, weights)
-    earlier = {id: result.provenance.finished for id, result in results.items()} if again else {}
+    earlier = {id: result.provenance.finished for id, result in results.items() if result.status in ENDED}
     jobs = [Job(spec, _parts(spec, results.get(spec.id), runtime), earlier.get(spec.id)) for spec in ordered]
     stop = StopFlag.of(runtime.out)
     course = _Course(grid, runtime, jobs, display, console)
@@ -220,7 +220,10 @@ def _stopping(stop: StopFlag, emit: Callable[[Event], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the terminal is gone
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

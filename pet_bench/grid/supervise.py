@@ -94,7 +94,7 @@ def run_on_ray(
             emit(Retried(id, "Ray died"))
         if barren == PATIENCE or idle == IMPATIENCE:
             raise UserError(f"Ray died {max(barren, idle)} times before any trial ended: {reason}")
-        emit(Note(f"Ray died ({reason}): it is {again} again for the {len(left)} trials that are left"))
+        emit(Note(f"Ray died ({reason}): it is {again} again, trials left: {len(left)}"))
 
 
 class _Scheduler:

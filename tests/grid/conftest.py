@@ -14,7 +14,7 @@ import pytest
 PLUGIN = str(Path(__file__).with_name("stand_in.py"))
 
 
-def until(holds, seconds=120, of=None):
+def until(holds, seconds=300, of=None):
     """Wait for a condition and return what it gives; fails where it does not come about, or the process `of` ends."""
     end = time.monotonic() + seconds
     while not (found := holds()):

@@ -487,10 +487,10 @@ def test_two_runs_of_one_grid_at_once(plain, stand_in, out, file_of, executor):
     grid = grid_of(plain, dict.fromkeys(names, stand_in.HOLD), resources={"gpus": 0, "max_concurrent": 1})
     line = "run", file_of(grid), "--out", out, "--plugin", PLUGIN, "--executor", executor
     both = [command(*line) for _ in range(2)]
-    until(lambda: len(attempts(out)) == 2)
+    until(lambda: len(attempts(out)) == 2, of=both[0])
     assert len({pid for _, pid in attempts(out)}) == 2
     (out / "go").touch()
-    said = [run.communicate(timeout=120) for run in both]
+    said = [run.communicate(timeout=300) for run in both]
     assert [run.returncode for run in both] == [0, 0], said
     assert statuses(grid, out) == dict.fromkeys(names, "done")
     assert Counter(id for id, _ in attempts(out)) == dict.fromkeys(ids(grid).values(), 1)
@@ -750,7 +750,7 @@ def test_the_command_is_killed_then_interrupted_then_left_to_end(
     driver = command(*line)
     until(lambda: checkpoint_step(out, trial.id) > first + 10, of=driver)
     driver.send_signal(signal.SIGINT)
-    said, errors = driver.communicate(timeout=60)
+    said, errors = driver.communicate(timeout=300)
     assert driver.returncode == 130, errors
     assert errors.splitlines() == ["stopped as asked; the same command goes on from the checkpoints"]
     assert "stopping: running trials save a checkpoint (once more: stop at once)" in said
