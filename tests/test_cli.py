@@ -11,7 +11,7 @@ import yaml
 
 from pet_bench.backbone import find_backbone
 from pet_bench.cli import main
-from pet_bench.grid.spec import load
+from pet_bench.grid.spec import load, shipped
 from pet_bench.pet import build_method, default_spec
 from pet_bench.registry import METHODS
 from pet_bench.results import store
@@ -162,7 +162,8 @@ def test_run_status_and_report_of_a_grid(call, grid_file, tmp_path, stand_in):  
     assert code == 0
     assert "lora(rank=4)" in text
     written = {path.name: path.stat().st_size for path in (out / "report").iterdir()}
-    assert written.keys() == {"table.md", "table.csv", "score_vs_parameters.png", "score_vs_parameters.svg"}
+    figures = {f"{name}.{suffix}" for name in ("score_vs_parameters", "pareto") for suffix in ("png", "svg")}
+    assert written.keys() == {"table.md", "table.csv"} | figures
     assert all(written.values())
 
 
@@ -237,6 +238,15 @@ def test_list_methods_names_source_year_and_counts(call):
     assert all(str(method.year) in rows[method.name] for method in METHODS)
     for method, count in {"lora": "8,786,688", "vl-pet-large": "6,052,416", "hyperformer": "8,579,088"}.items():
         assert count in rows[method]  # VL-PET Table 2, exact counts
+
+
+def test_list_grids_says_what_each_is_and_how_many_trials_it_has(call):
+    code, out, _ = call("list", "grids")
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:] if line and not line.startswith(" ")}
+    assert rows == {name: str(len(load(name).trials())) for name in shipped()}
+    assert "Table 9" in " ".join(out.split())
+    assert "vlpet-table9" in call("list")[1]
 
 
 @pytest.mark.parametrize("backbone", ["bart-base", "t5-base"])

@@ -59,7 +59,8 @@ def wheel(tmp_path_factory):
     """A wheel built from a copy of the checkout, so that nothing stale is in it and nothing is left behind."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for path in tracked():
-        if path.parts[0] in ("pet_bench", "methods", "tasks") or len(path.parts) == 1:
+        data = path.parts[:2] == ("results", "published")
+        if path.parts[0] in ("pet_bench", "methods", "tasks") or data or len(path.parts) == 1:
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, source / path)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -95,6 +96,8 @@ def test_the_wheel_holds_every_source_file_and_every_shipped_grid(wheel):
     expected |= {
         str(path.relative_to(ROOT)) for path in (ROOT / "pet_bench/mini/backbones").rglob("*") if path.is_file()
     }
+    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv")]
+    expected |= {f"pet_bench/published/{path.name}" for path in published}
     assert {name for name in held if name.startswith("pet_bench/")} == expected
     assert not [name for name in held if name.split("/")[0] in ("methods", "tasks", "tests", "results")]
 
@@ -123,6 +126,14 @@ def test_a_plugin_can_be_imported_from_a_wheel(installed):
     found = run(installed, "import pet_bench.methods.lora as lora; print(lora.__file__)")
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == str(installed / "pet_bench/methods/lora.py")
+
+
+def test_the_published_numbers_are_read_from_a_wheel(installed):
+    found = run(
+        installed, "from pet_bench.report import published; print(len(published.load('vlpet_table9_transfer')))"
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "10"
 
 
 def imports(path):

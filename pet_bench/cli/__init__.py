@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
 from pet_bench.cli.grid import rerun, run, status
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
 from pet_bench.cli.shared import GridName, Out, Plugins, examples, folder_of, key_value, load_plugins
+from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ app.add_typer(results_app, name="results")
 
 class Kind(StrEnum):
     METHODS, TASKS, SUITES, BACKBONES, METRICS = "methods", "tasks", "suites", "backbones", "metrics"
+    GRIDS = "grids"
 
 
 class Format(StrEnum):
@@ -48,7 +51,7 @@ class ScoreFormat(StrEnum):
 
 @app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
-    """List what is registered and where it comes from; methods with source, year and parameters on bart-base."""
+    """List what there is and where it comes from; methods with source, year and parameters, grids with their trials."""
     from rich.console import Console
     from rich.table import Table
 
@@ -64,6 +67,12 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
         for family in REGISTRIES["method"].families():
             table.add_row(f"{family}<type>", "", "", "", REGISTRIES["method"].origin(family))
         table.caption = "trainable parameters on bart-base for image-text, and their share of all"
+    elif kind == Kind.GRIDS:
+        table.add_column("name", no_wrap=True)
+        table.add_column("trials", justify="right")
+        table.add_column("what", overflow="fold")
+        for row in _grid_rows():
+            table.add_row(*row)
     else:
         for name in ("kind", "name", "from"):
             table.add_column(name, overflow="fold")
@@ -73,7 +82,22 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
                     table.add_row(registry.kind, name, registry.origin(name))
                 for family in registry.families():
                     table.add_row(registry.kind, f"{family}<type>", registry.origin(family))
+        for path in _grid_files() if kind is None else ():
+            table.add_row("grid", path.stem, f"pet_bench.grid:grids/{path.name}")
     Console().print(table)
+
+
+def _grid_files() -> list[Path]:
+    """The shipped grids, found without importing what runs them."""
+    return sorted((Path(__file__).parents[1] / "grid" / "grids").glob("*.yaml"))
+
+
+def _grid_rows() -> list[tuple[str, ...]]:
+    """Name, number of trials and the first line of the header of every shipped grid."""
+    from pet_bench.grid.spec import load
+
+    heads = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _grid_files()}
+    return [(name, str(len(load(name).trials())), head) for name, head in heads.items()]
 
 
 def _method_rows() -> list[tuple[str, ...]]:
@@ -220,22 +244,40 @@ app.command(epilog=examples("pet-bench rerun demo --failed", "pet-bench rerun re
 app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))(status)
 
 
-@app.command(epilog=examples("pet-bench report demo", "pet-bench report results/demo"))
+@app.command(
+    epilog=examples(
+        "pet-bench report demo",
+        "pet-bench report results/demo",
+        "pet-bench report vlpet-table2-bart --style vlpet-table2",
+        "pet-bench report results/full --style vlpet-table9 --format latex > table9.tex",
+    )
+)
 def report(
     grid: GridName,
     out: Out = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="A paper's table beside ours: vlpet-table2, -table9, -figure1, -checkpoints or -video."),
+    ] = None,
+    format: Annotated[TableFormat, typer.Option(help="With --style: what to print; files are in all formats.")] = (
+        TableFormat.TERMINAL
+    ),
     without_suspect: Annotated[
         bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Print the comparison table and write it, with a figure, to the results folder."""
+    """Print the comparison table, or a paper's, and write it, with figures, to the results folder."""
     load_plugins(plugin)
+    if format != TableFormat.TERMINAL and not style:
+        raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
     from rich.console import Console
 
     from pet_bench.grid.spec import load
     from pet_bench.report import table as tables
+    from pet_bench.report.figures import pareto_figure
     from pet_bench.report.plot import score_vs_parameters
+    from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
     from pet_bench.results import store
     from pet_bench.results.provenance import commit
@@ -250,26 +292,39 @@ def report(
     )
     if without_suspect:
         frame = tables.without_suspect(frame)
+    about = []
+    if left := len(results.keys() - ids):
+        about.append(f"{left} other results in the folder are not of this grid and are left out")
+    if plan.search:
+        about.append("this grid is a search: the best test score flatters, pet-bench best chooses by validation")
+    if style:
+        report_style(frame, style, format, folder, about)
+        return
     if scored(frame).empty:
         raise UserError(f'no trial of this grid is finished in "{folder}"')
-    table, beneath = comparison(frame), notes(frame, commit()[0])
-    if left := len(results.keys() - ids):
-        beneath.append(f"{left} other results in the folder are not of this grid and are left out")
-    if plan.search:
-        beneath.append("this grid is a search: the best test score flatters, pet-bench best chooses by validation")
-    views = to_rich(table, beneath)
+    table, marks = comparison(frame), significantly_best(frame, folder)
+    beneath = [*notes(frame, commit()[0]), *marks.caption, *rank_notes(table), *about]
+    views = to_rich(table, beneath, marks.best)
     # digits are never cut off: where the terminal is too narrow, its lines wrap instead
     console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
     for view in views:
         console.print(view)
     written = [folder / "report" / name for name in ("table.md", "table.csv")]
-    store.write_text(written[0], to_markdown(table, beneath))
+    store.write_text(written[0], to_markdown(table, beneath, marks.best))
     store.write_text(written[1], to_csv(table))
     written += score_vs_parameters(table, folder / "report" / "score_vs_parameters.png")
+    written += pareto_figure(frame, folder / "report" / "pareto.png")
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
+app.command(
+    epilog=examples(
+        "pet-bench compare lora vl-adapter --out demo",
+        "pet-bench compare lora 'lora, text-only' --out results/demo --task vqa --examples 5",
+        "pet-bench compare 0123 results/try/89ab01234567.json",
+    )
+)(compare)
 app.command(
     epilog=examples(
         "pet-bench merge results/machine-a results/machine-b --out results/full",

@@ -1,1 +1,1 @@
-"""Tables (`table`) and figures (`plot`): reads results, never runs anything."""
+"""Tables (`table`, `styles` in `formats`) and figures (`plot`, `figures`): reads results, never runs anything."""

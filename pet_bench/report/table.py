@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from html import escape as html_escape
 
@@ -36,21 +37,21 @@ def without_suspect(frame: pd.DataFrame) -> pd.DataFrame:
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     """Tidy results (`results.store.to_frame`) to one row per suite, backbone, method and control.
 
-    Columns: suite, backbone, method, control, kind ("method", "control" or "majority"), trainable, percent,
+    Columns: suite, backbone, method, control, setup, kind ("method", "control" or "majority"), trainable, percent,
     for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
-    one seed), average and `average std` (of the trials' averages), n (trials in the means), trials (all) and suspect
-    (those of the n).
+    one seed), average and `average std` (of the trials' averages), rank (mean over the tasks of a method's rank among
+    the methods, 1 the best, ties averaged), n (trials in the means), trials (all) and suspect (those of the n).
     """
     primary = scored(frame)[lambda rows: rows.primary.eq(True)]
     tasks = list(dict.fromkeys(primary.task))
     rows = []
     for keys, group in frame.groupby(["suite", "backbone", "control", "method", "setup"], sort=False, dropna=False):
-        suite, backbone, control, method, _ = keys
+        suite, backbone, control, method, setup = keys
         trials = group.drop_duplicates("id")
         used = scored(trials)
         row = {
             "suite": suite, "backbone": backbone, "method": method, "control": control,
-            "kind": "method" if control == "none" else "control",
+            "setup": setup, "kind": "method" if control == "none" else "control",
             "trainable": used.trainable.max(), "percent": used.percent.max(),
         }  # fmt: skip
         for task in tasks:
@@ -64,10 +65,14 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
             row = {"suite": suite, "backbone": backbone, "method": "majority answer", "kind": "majority"}
             own = majority.reindex(dict.fromkeys(group.task))
             rows.append(row | majority.to_dict() | {"average": own.mean() if own.notna().all() else None})
-    columns = ["suite", "backbone", "method", "control", "kind", "trainable", "percent"]
-    columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")]
+    columns = ["suite", "backbone", "method", "control", "setup", "kind", "trainable", "percent"]
+    columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")] + ["rank"]
     counts = ["n", "trials", "suspect"]
     table = pd.DataFrame(rows, columns=columns + counts).astype(dict.fromkeys(["trainable", *counts], "Int64"))
+    for _, group in table[table.kind == "method"].groupby(["suite", "backbone"], sort=False):
+        scores = group[tasks].astype(float).dropna(axis=1, how="all").dropna()
+        if min(scores.shape) > 1:
+            table.loc[scores.index, "rank"] = scores.rank(ascending=False).mean(axis=1)
     order = table.assign(kind=table.kind.map(KINDS.index))
     order = order.sort_values(["suite", "backbone", "kind", "percent"], ascending=[True, True, True, False])
     return table.loc[order.index].reset_index(drop=True)
@@ -152,7 +157,7 @@ def _names(frame: pd.DataFrame) -> dict[str, str]:
 @dataclass(frozen=True)
 class Cell:
     text: str
-    rank: int = 0  # 1 best, 2 second
+    bold: bool = False
 
 
 @dataclass
@@ -164,21 +169,21 @@ class Section:
     rows: dict[str, list[list[Cell]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """The comparison as text, best and second-best method of each score marked."""
+def sections(table: pd.DataFrame, best: Collection[tuple[str, ...]] = ()) -> list[Section]:
+    """The comparison as text, bold where (suite, backbone, method, setup, score) is in `best`."""
     found = []
     for (suite, backbone), group in table.groupby(["suite", "backbone"], sort=False):
         scores = [task for task in [*tasks_of(table), "average"] if task == "average" or group[task].notna().any()]
-        section = Section(f"{suite} on {backbone}", ["method", "trainable %", "parameters", *scores, "n"])
-        methods = group[group.kind == "method"]
-        ranks = {score: methods[score].round(2).rank(method="dense", ascending=False) for score in scores}
-        for index, row in group.iterrows():
+        ranked = ["rank"] * int(group["rank"].notna().any())
+        section = Section(f"{suite} on {backbone}", ["method", "trainable %", "parameters", *scores, *ranked, "n"])
+        for _, row in group.iterrows():
             cells = [Cell(row.method if row.kind != "control" else f"{row.method}, {row.control}")]
             cells.append(Cell("–" if pd.isna(row.percent) else f"{row.percent:.2f}"))
             cells.append(Cell("–" if pd.isna(row.trainable) else f"{row.trainable:,.0f}"))
             for score in scores:
-                rank = ranks[score].get(index, 0) if len(methods) > 1 else 0
-                cells.append(Cell(_score(row[score], row[f"{score} std"]), int(rank) if rank in (1, 2) else 0))
+                bold = row.kind == "method" and (suite, backbone, row.method, row.setup, score) in best
+                cells.append(Cell(_score(row[score], row[f"{score} std"]), bold))
+            cells += [Cell("–" if pd.isna(row["rank"]) else f"{row['rank']:.2f}") for _ in ranked]
             cells.append(Cell(_count(row)))
             section.rows[row.kind].append(cells)
         found.append(section)
@@ -198,17 +203,16 @@ def _count(row: pd.Series) -> str:
     return f"{count}†" if row.suspect else count
 
 
-def to_rich(table: pd.DataFrame, beneath: list[str]) -> list[Table]:
-    """Terminal tables; best bold, second underlined, controls and the majority answer under a rule."""
-    style = {0: "{}", 1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
+def to_rich(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = ()) -> list[Table]:
+    """Terminal tables; what is in `best` bold, controls and the majority answer under a rule."""
     tables = []
-    for section in sections(table):
+    for section in sections(table, best):
         view = Table(title=section.title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
         for index, name in enumerate(section.header):
             view.add_column(name, justify="right" if index else "left", no_wrap=not index)
         for kind in KINDS:
             for cells in section.rows[kind]:
-                texts = [style[cell.rank].format(escape(cell.text)) for cell in cells]
+                texts = [f"[bold]{escape(cell.text)}[/bold]" if cell.bold else escape(cell.text) for cell in cells]
                 view.add_row(*texts, style=None if kind == "method" else "dim")
             view.add_section()
         tables.append(view)
@@ -217,26 +221,25 @@ def to_rich(table: pd.DataFrame, beneath: list[str]) -> list[Table]:
     return tables
 
 
-def to_text(table: pd.DataFrame, beneath: list[str], width: int = 160) -> str:
+def to_text(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = (), width: int = 160) -> str:
     """The terminal tables without colours."""
     file = io.StringIO()
     console = Console(file=file, width=width)
-    for view in to_rich(table, beneath):
+    for view in to_rich(table, beneath, best):
         console.print(view)
     return file.getvalue()
 
 
-def to_markdown(table: pd.DataFrame, beneath: list[str]) -> str:
-    """Markdown tables; best **bold**, second <u>underlined</u>, controls and majority in italics."""
-    style = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+def to_markdown(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = ()) -> str:
+    """Markdown tables; what is in `best` **bold**, controls and majority in italics."""
     lines = []
-    for section in sections(table):
+    for section in sections(table, best):
         lines += [f"### {section.title}", "", _line(section.header)]
         lines.append(_line([":--"] + ["--:"] * (len(section.header) - 1)))
         for kind in KINDS:
             for first, *rest in section.rows[kind]:
                 name = _plain(first.text) if kind == "method" else f"*{_plain(first.text)}*"
-                lines.append(_line([name] + [style[cell.rank].format(cell.text) for cell in rest]))
+                lines.append(_line([name] + [f"**{cell.text}**" if cell.bold else cell.text for cell in rest]))
         lines.append("")
     return "\n".join(lines + [f"- {_plain(note)}" for note in beneath]) + "\n"
 

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from pet_bench.report.table import (
     comparison,
@@ -15,6 +16,7 @@ from pet_bench.report.table import (
     tasks_of,
     to_csv,
     to_markdown,
+    to_rich,
     to_text,
     without_suspect,
 )  # fmt: skip
@@ -58,21 +60,30 @@ def test_means_and_sample_deviations_over_seeds(results):
 def test_one_seed_has_no_deviation(results):
     table = comparison(store.to_frame(results))
     assert pd.isna(row(table, "full", "text-only")["vqa std"])
-    assert "| *full, text-only* | 90.00 | 900 | 30.00 | 30.00 | 30.00 | 1 |" in to_markdown(table, [])
+    assert "| *full, text-only* | 90.00 | 900 | 30.00 | 30.00 | 30.00 | – | 1 |" in to_markdown(table, [])
 
 
-def test_best_is_bold_and_second_underlined_among_methods_only(results, make_result):
-    results.append(make_result(method="bitfit", vqa=99.0, gqa=99.0, control="text-only"))
-    text = to_markdown(comparison(store.to_frame(results)), [])
+def test_what_is_marked_is_bold_and_nothing_else(results):
+    table = comparison(store.to_frame(results))
+    marks = {("image-text", "bart-base", name, row(table, name).setup, "vqa") for name in ("full", "lora")}
+    text = to_markdown(table, [], marks)
+    assert text.count("**") == 4
     assert "| **70.00 ± 1.00** |" in text
-    assert "| <u>63.00 ± 3.61</u> |" in text
-    assert "| 50.00 ± 0.00 |" in text
-    assert "| 99.00 |" in text
+    assert "| **63.00 ± 3.61** |" in text
+    view = to_rich(table, [], marks)[0]
+    shown = "".join(segment.text for segment in Console(width=200).render(view) if segment.style and segment.style.bold)
+    assert "70.00 ± 1.00" in shown and "63.00 ± 3.61" in shown and "50.00" not in shown
+    assert "**" not in to_markdown(table, [])
 
 
-def test_ties_share_the_mark(make_result):
-    frame = store.to_frame([make_result(method=method, vqa=60.0) for method in ("lora", "full")])
-    assert to_markdown(comparison(frame), []).count("**60.00**") == 2
+def test_ranks_are_means_over_tasks_among_methods(make_result):
+    scores = {"lora": (60.0, 40.0), "full": (70.0, 40.0), "bitfit": (50.0, 60.0)}
+    found = [make_result(method=method, vqa=vqa, gqa=gqa) for method, (vqa, gqa) in scores.items()]
+    table = comparison(store.to_frame([*found, make_result(vqa=99.0, control="text-only")]))
+    assert [row(table, name)["rank"] for name in scores] == [(2 + 2.5) / 2, (1 + 2.5) / 2, (3 + 1) / 2]
+    assert pd.isna(row(table, "lora", "text-only")["rank"])
+    assert "| 1.75 | 1 |" in to_markdown(table, [])
+    assert "rank" not in to_markdown(comparison(store.to_frame(found[:1])), [])
 
 
 def test_controls_and_majority_stand_below_the_methods(results):
@@ -80,7 +91,7 @@ def test_controls_and_majority_stand_below_the_methods(results):
     assert [cells[0].text for cells in section.rows["method"]] == ["full", "lora", "bitfit"]
     assert [cells[0].text for cells in section.rows["control"]] == ["full, text-only"]
     (majority,) = section.rows["majority"]
-    assert [cell.text for cell in majority] == ["majority answer", "–", "–", "25.00", "25.00", "25.00", "–"]
+    assert [cell.text for cell in majority] == ["majority answer", "–", "–", "25.00", "25.00", "25.00", "–", "–"]
 
 
 def test_unfinished_trials_are_counted(results, make_spec, tmp_path):

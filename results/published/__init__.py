@@ -1,0 +1,1 @@
+"""The literature's numbers, as package data (`pet_bench.report.published` reads them)."""

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import permutations
+from statistics import mean, stdev
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pet_bench.errors import UserError
+from pet_bench.report import formats, published
+from pet_bench.report.styles import STYLES, fill, find, rank_correlation
+from pet_bench.results import store
+
+TASKS = ("vqa", "gqa", "nlvr2", "coco-caption")
+SCORES = {"full": [70.0, 71.0, 72.0], "lora": [60.0, 62.0, 67.0], "vl-pet-large": [80.0]}
+
+
+@pytest.fixture
+def results(make_result):
+    """Trials on a world: seed by seed a method's VQA, and 50, 60, 110 on the other tasks."""
+
+    def make(suite="image-text", backbone="bart-base", scores=SCORES, **options):
+        found = []
+        for method, values in scores.items():
+            for seed, value in enumerate(values):
+                result = make_result(method=method, seed=seed, backbone=backbone, trainable=100, **options)
+                score = result.metrics["vqa"]
+                other = dict(zip(TASKS[1:], (50.0, 60.0, 110.0), strict=True))
+                metrics = {
+                    task: {"accuracy": score["accuracy"].model_copy(update={"value": number}), "extra": score["extra"]}
+                    for task, number in ({"vqa": value} | other).items()
+                }
+                spec = result.spec | {"suite": suite, "tasks": list(TASKS)}
+                id = f"{len(found):04d}{crc32(repr((suite, backbone, options)).encode()):08x}"
+                update = {"id": id, "metrics": metrics, "spec": spec, "average": (value + 220.0) / 4}
+                found.append(result.model_copy(update=update))
+        return found
+
+    return make
+
+
+def filled(results, name="vlpet-table2", **options):
+    return fill(store.to_frame(results), find(name), **options)
+
+
+def row(table, method, backbone="bart-base"):
+    (found,) = table.frame[(table.frame.method == method) & (table.frame.backbone == backbone)].to_dict("records")
+    return found
+
+
+def test_ours_published_and_their_difference(results):
+    table = filled(results())
+    found = row(table, "lora")
+    assert found["VQA"] == pytest.approx(mean(SCORES["lora"]))
+    assert found["VQA std"] == pytest.approx(stdev(SCORES["lora"]))
+    assert found["Avg."] == pytest.approx((63.0 + 220.0) / 4)
+    assert found["Avg. std"] == pytest.approx(stdev(value / 4 for value in SCORES["lora"]))
+    assert (found["VQA published"], found["VQA published std"]) == (65.15, 0.16)
+    assert found["VQA difference"] == pytest.approx(63.0 - 65.15)
+    assert (found["n"], found["n published"], found["trainable"], found["percent published"]) == (3, 3, 100, 5.93)
+    assert not table.mini
+
+
+def test_every_row_is_there_in_the_papers_order_whatever_has_run(results):
+    for style in STYLES.values():
+        for frame in (store.to_frame(results()), store.to_frame([])):
+            table = fill(frame, style)
+            assert list(table.frame.method) == [method for _, method in style.published().index]
+            assert table.frame.n.notna().all()
+    missing = row(filled(results()), "bitfit")
+    assert (missing["n"], missing["trials"]) == (0, 0)
+    assert np.isnan(missing["VQA"])
+    assert missing["VQA published"] == 52.94
+    assert list(find("vlpet-table9").published().index.unique("method"))[:2] == ["compacter", "compacter+small"]
+
+
+def test_cells_that_are_not_published_stay_empty():
+    table = fill(store.to_frame([]), find("vlpet-video")).frame.set_index("method")
+    columns = [f"{column.name} published" for column in find("vlpet-video").columns]
+    given = table.loc[["full", "lora", "dora"], columns]
+    assert given.loc["dora"].tolist() == [76.3, 74.1, 45.8, 145.4, 85.4]
+    assert table.drop(given.index)[columns].isna().all(axis=None)
+    text = formats.to_markdown(fill(store.to_frame([]), find("vlpet-video")))
+    assert "|  | DoRA README | 5.17 | 75.50 | 72.90 | 44.60 | 140.90 | 83.50 |  |" in text
+    assert "| BitFit | ours | – | – | – | – | – | – | missing |\n|  | published |  |  |  |  |  |  |  |" in text
+
+
+def test_one_seed_has_no_deviation_and_says_n_1(results):
+    text = formats.to_markdown(filled(results()))
+    assert "| VL-PET-large | ours | 10.00 | 80.00 | 50.00 | 60.00 | 110.00 | 75.00 | 1 |" in text
+    assert "|  | published | 4.16 | 66.17 ± 0.27 |" in text
+    assert "|  | difference | +5.84 | +13.83 | −5.11 |" in text
+
+
+def test_other_suites_backbones_methods_and_controls_stay_out_and_are_named(results):
+    more = results(scores={"projector-only": [1.0], "lora": [1.0]}, backbone="my-bart")
+    more += results(scores={"lora": [1.0]}, control="text-only")
+    table = filled([*results(), *more])
+    assert row(table, "lora")["n"] == 3
+    outside = [note for note in table.notes if "not in this table" in note]
+    assert outside == [
+        "of this grid, but not in this table: projector-only (image-text on my-bart), lora (image-text on my-bart)"
+    ]
+
+
+def test_a_label_is_the_method(results):
+    table = filled(results(scores={"lora": [1.0]}, label="vl-adapter"))
+    assert row(table, "vl-adapter")["n"] == 1
+    assert row(table, "lora")["n"] == 0
+
+
+def test_trials_of_one_name_with_another_recipe_have_a_row_of_their_own(results):
+    table = filled([*results(), *results(scores={"lora": [0.0, 0.0]}, lr=0.5)])
+    both = table.frame[(table.frame.method == "lora") & (table.frame.backbone == "bart-base")]
+    assert both.n.tolist() == [3, 2]
+    assert both["VQA"].tolist() == pytest.approx([63.0, 0.0])
+    assert any("differ in their recipe" in note for note in table.notes)
+
+
+def test_unfinished_and_suspect_trials_are_counted(results):
+    lora = results(scores={"lora": [60.0, 62.0, 64.0]})
+    lora[0] = lora[0].model_copy(update={"status": "suspect", "error": "collapsed"})
+    lora[1] = lora[1].model_copy(update={"status": "oom", "metrics": {}, "average": None, "parameters": None})
+    table = filled(lora)
+    assert "| LoRA | ours | 10.00 | 62.00 ± 2.83 |" in formats.to_markdown(table)
+    assert "| 2 of 3† |" in formats.to_markdown(table)
+    assert any("collapsed" in note for note in table.notes)
+
+
+def test_the_mini_world_is_not_compared(results):
+    scores = {"full": [60.0], "lora": [50.0], "vl-adapter": [70.0], "vl-pet-large": [80.0]}
+    table = filled(results("mini-image-text", "mini-bart", scores))
+    assert table.mini
+    assert "the mini world, not comparable" in table.title
+    assert row(table, "lora")["ours"] == "mini-bart"
+    assert row(table, "lora")["VQA"] == 50.0
+    assert not [name for name in table.frame if "difference" in name]
+    text = formats.to_markdown(table)
+    assert "difference |" not in text
+    assert "our columns are the mini world's (mini-image-text; mini-bart for BART-base" in text
+    # published 77.33, 76.60, 76.93, 79.18: full and vl-adapter change places, 4 of the 24 orders are as extreme, twice
+    assert "(mini-bart) with the published (bart-base): ρ = 0.80, n = 4 rows, p = 0.33" in text
+    assert "(mini-t5) with the published (t5-base): too few rows (n = 0)" in text
+    both = filled([*results("mini-image-text", "mini-bart", scores), *results()])
+    assert not both.mini
+    assert row(both, "lora")["VQA"] == pytest.approx(63.0)
+
+
+def test_rank_correlation_is_scipys_with_an_exact_p():
+    from scipy.stats import rankdata, spearmanr
+
+    a, b = np.array([1.0, 5.0, 2.0, 2.0, 9.0, 4.0]), np.array([2.0, 3.0, 1.0, 4.0, 6.0, 5.0])
+    rho, p = rank_correlation(a, b)
+    assert rho == pytest.approx(spearmanr(a, b).statistic)
+    ranks = rankdata(a)
+    observed, *others = [ranks @ order for order in permutations(b)]  # b is its own ranks
+    as_high = [other >= observed for other in (observed, *others)]
+    assert p == pytest.approx(2 * sum(as_high) / len(as_high))
+    assert np.isnan(rank_correlation(a, np.ones(6))).all()
+
+
+def test_relative_gains_are_figure_1(results):
+    table = filled(results(), "vlpet-figure1").frame.set_index("method")
+    figure = published.load("vlpet_figure1_relative").set_index("method")
+    assert table["relative gain % published"].round(2).tolist() == figure.relative_gain_percent.tolist()
+    full, lora = (71.0 + 220.0) / 4, (63.0 + 220.0) / 4
+    assert table["relative gain %"]["lora"] == pytest.approx(100 * (lora / full - 1))
+    assert table["relative gain % std"]["lora"] == pytest.approx(100 * table["Avg. std"]["lora"] / full)
+    alone = filled(results(scores={"lora": [60.0]}), "vlpet-figure1")
+    assert alone.frame["relative gain %"].isna().all()
+    assert any("no relative gains without" in note for note in alone.notes)
+
+
+def test_an_unknown_style_is_a_users_fault():
+    with pytest.raises(UserError, match='unknown style "vlpet-table3": did you mean "vlpet-table'):
+        find("vlpet-table3")
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("suite, backbone", [("image-text", "bart-base"), ("mini-image-text", "mini-bart"), ("x", "y")])
+def test_csv_and_frame_round_trip(results, style, suite, backbone):
+    table = filled(results(suite, backbone, {"full": [1 / 3, 2 / 3], "lora": [0.1, 1e-17]}), style)
+    pd.testing.assert_frame_equal(formats.read_csv(formats.to_csv(table)), table.frame, check_exact=True)
+
+
+def test_html_holds_the_table_and_nothing_from_elsewhere(results):
+    lora = results(scores={"full": [1.0], "lora": [60.0]})
+    lora[1] = lora[1].model_copy(update={"status": "suspect", "error": "<b>collapsed</b> & more"})
+    page = formats.to_html(filled(lora))
+    assert "<b>" not in page
+    assert "http" not in page
+    reader = Rows()
+    reader.feed(page)
+    assert reader.rows[0] == ["method", "", "trainable %", "VQA", "GQA", "NLVR2", "COCO", "Avg.", "n"]
+    assert reader.rows[1] == ["BART-base"]
+    assert ["LoRA", "ours", "10.00", "60.00", "50.00", "60.00", "110.00", "70.00", "1†"] in reader.rows
+    assert [row[0] for row in reader.rows if row[-1] == "missing"].count("BitFit") == 2
+    assert {len(row) for row in reader.rows} == {1, 9}
+
+
+class Rows(HTMLParser):
+    """The texts of a page's table cells, row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.inside = [], False
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        elif self.inside:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, text):
+        if self.inside:
+            self.rows[-1][-1] += text
+
+
+def test_bold_is_what_the_statistics_mark(results):
+    from dataclasses import replace
+
+    table = filled(results())
+    (index,) = table.frame.index[(table.frame.method == "lora") & (table.frame.backbone == "bart-base")]
+    table = replace(table, bold=frozenset({(index, "GQA")}))
+    assert "| 63.00 ± 3.61 | **50.00 ± 0.00** | 60.00 ± 0.00 |" in formats.to_markdown(table)
+    assert r"63.00\,{\tiny$\pm$\,3.61} & \textbf{50.00\,{\tiny$\pm$\,0.00}} & 60.00" in formats.to_latex(table)
+    assert '<td class="best">50.00 ± 0.00</td>' in formats.to_html(table)
+    assert formats.to_html(table).count('class="best"') == 1
+
+
+def test_only_seeds_are_tested_without_predictions_and_marked_under_their_own_names(results, tmp_path):
+    scores = {"full": [70.0, 70.1, 69.9], "lora": [60.0, 60.1, 59.9]}
+    table = filled(results(scores=scores), folders=tmp_path)
+    assert {(table.frame.method[index], column) for index, column in table.bold} == {("full", "VQA"), ("full", "Avg.")}
+    assert any(note.startswith("bold:") for note in table.notes)
+
+
+def test_latex_compiles(results, tmp_path):
+    if not (latex := shutil.which("pdflatex")):
+        pytest.skip("no pdflatex (Debian: texlive-latex-base and texlive-latex-recommended)")
+    nasty = {"status": "suspect", "error": r"50 % of {a_b} ~ c^d & #1 $x \y <z> | †"}
+    every = {method: [170.0, 71.0] for method in find("vlpet-table2").published().index.unique("method")}
+    found = [one for backbone in ("bart-base", "t5-base") for one in results(backbone=backbone, scores=every)]
+    found[0] = found[0].model_copy(update=nasty)
+    found += results(scores={"lora": [1.0]}, label="lora_64 & 5 %")
+    tables = [formats.to_latex(filled(trials, style)) for style in STYLES for trials in (found, [])]
+    page = r"\documentclass{article}\usepackage[a4paper,margin=2.5cm]{geometry}\usepackage{booktabs}\begin{document}"
+    (tmp_path / "page.tex").write_text(page + "\\clearpage\n".join(tables) + r"\end{document}", encoding="utf-8")
+    command = [latex, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert run.returncode == 0, run.stdout[-2000:]
+    for fault in ("Overfull", "too large"):
+        assert fault not in run.stdout, run.stdout
+    assert f"({len(tables)} pages" in run.stdout
+
+
+def test_report_prints_a_style_and_writes_every_format(call, results, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "name: mine\nsuites: [mini-image-text]\nbackbones: [mini-bart]\nmethods: [lora, full]\nseeds: [0]\n"
+    )
+    out = tmp_path / "out"
+    code, text, _ = call("report", grid, "--style", "vlpet-figure1", "--out", out)
+    assert code == 0
+    assert "0 of 1" in text
+    assert "no finished trial yet" in text
+    written = {path.name for path in (out / "report").iterdir()}
+    assert written == {f"vlpet-figure1.{suffix}" for suffix in ("md", "tex", "csv", "html", "png", "svg", "pdf")}
+    code, text, err = call("report", grid, "--style", "vlpet-table9", "--format", "csv", "--out", out)
+    assert text == (out / "report" / "vlpet-table9.csv").read_text()
+    assert "vlpet-table9.tex" in err
+    code, _, err = call("report", grid, "--style", "vlpet-table8", "--out", out)
+    assert (code, "did you mean" in err) == (2, True)
+    code, _, err = call("report", grid, "--format", "csv", "--out", out)
+    assert (code, "--style" in err) == (2, True)
