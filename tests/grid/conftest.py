@@ -6,10 +6,12 @@ import sys
 import time
 from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 PLUGIN = str(Path(__file__).with_name("stand_in.py"))
 
@@ -42,6 +44,18 @@ def stand_in(monkeypatch):
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def quiet():
+    return Console(file=StringIO(), width=200)
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

@@ -12,12 +12,10 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
@@ -70,18 +68,6 @@ def cluster(tmp_path_factory, home):
     finally:
         for process in processes_with(MARK, ENVIRONMENT[MARK]):
             process.kill()
-
-
-@pytest.fixture
-def quiet():
-    return Console(file=StringIO(), width=200)
-
-
-@pytest.fixture
-def out(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
 
 
 def attempts(out):

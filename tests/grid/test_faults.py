@@ -53,18 +53,6 @@ def processes(monkeypatch):
 
 
 @pytest.fixture
-def quiet():
-    return Console(file=StringIO(), width=200)
-
-
-@pytest.fixture
-def out(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def file_of(tmp_path):
     """A grid as a file."""
 

@@ -3,10 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
@@ -16,11 +14,6 @@ from pet_bench.grid.status import status
 from pet_bench.results import store
 from pet_bench.spec import Runtime
 from tests.grid.conftest import PLUGIN
-
-
-@pytest.fixture
-def quiet():
-    return Console(file=StringIO(), width=200)
 
 
 def attempts(out):
