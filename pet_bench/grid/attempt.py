@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pet_bench.errors import Stop, UserError
 from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault
@@ -37,6 +37,13 @@ class Job:
     @property
     def id(self) -> str:
         return self.spec.id
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"spec": self.spec.to_dict(), "accumulation": self.accumulation, "replaces": self.replaces}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Job:
+        return cls(**data | {"spec": TrialSpec.from_dict(data["spec"])})
 
 
 @dataclass(frozen=True)

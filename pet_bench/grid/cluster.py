@@ -82,7 +82,7 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
     for plugin in runtime.plugins:
         load_plugin(plugin)
     grid = parse(order["grid"])
-    jobs = [Job(TrialSpec.from_dict(job["spec"]), job["accumulation"], job["replaces"]) for job in order["jobs"]]
+    jobs = [Job.from_dict(job) for job in order["jobs"]]
     specs = [job.spec for job in jobs]
 
     from pet_bench.trial.check import check_backbones, check_data, check_designs
@@ -217,7 +217,7 @@ def _tune(grid: Grid, jobs, runtime: Runtime, stop: StopFlag, shared, log: list[
     space = {
         "runtime": plain_runtime(runtime),
         "stop": str(stop.path),
-        "job": tune.grid_search([asdict(job) | {"spec": job.spec.to_dict()} for job in jobs]),
+        "job": tune.grid_search([job.to_dict() for job in jobs]),
     }
     with tempfile.TemporaryDirectory(prefix="pet-bench-") as scratch:
         tune.Tuner(
@@ -253,7 +253,7 @@ def _worker(config: dict[str, Any], refs: dict[str, Any]) -> None:
     runtime = validate(Runtime, config["runtime"], "runtime")
     for plugin in runtime.plugins:
         load_plugin(plugin)
-    job = Job(TrialSpec.from_dict(config["job"]["spec"]), config["job"]["accumulation"], config["job"]["replaces"])
+    job = Job.from_dict(config["job"])
     last = [0.0]
     if not runtime.out.is_dir():  # a node that came late
         reason = f"node {platform.node()} does not see it: it must be shared"
@@ -354,7 +354,7 @@ def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callabl
 
 
 def _id(trial) -> str:
-    return TrialSpec.from_dict(trial.config["job"]["spec"]).id
+    return Job.from_dict(trial.config["job"]).id
 
 
 def _reason(trial) -> str:

@@ -75,7 +75,8 @@ def run_grid(
     raises KeyboardInterrupt.
     """
     cluster = cluster or Cluster()
-    check_executor(grid, executor)
+    if not again:
+        check_executor(grid, executor)
     check_trackers(cluster.log)
     cluster.check()
     trials = grid.trials() if trials is None else trials
@@ -99,24 +100,19 @@ def run_grid(
     course = _Course(grid, runtime, jobs, display, console)
     if executor == "ray":
         resources = _fit(grid.resources, runtime, cluster)
-        on_ray = replace(grid, resources=resources)
-
-        def run(jobs: list[Job]) -> None:
-            run_on_ray(on_ray, jobs, runtime, stop, cluster, course)
-    else:
-        shared = _check(missing, runtime, course)
-
-        def run(jobs: list[Job]) -> None:
-            for job in jobs:
-                if not stop.is_up and not course.storage:
-                    course(Started(job.id))
-                    course(attempt(job, runtime, course, stop, lambda: shared))
+        search = None if again else grid.search  # what is asked for again runs to its end
+        on_ray = replace(grid, resources=resources, search=search)
 
     try:
-        with course, _stopping(stop, course):
-            while jobs and not stop.is_up and not course.storage:
-                run(jobs)
-                jobs = course.next_jobs()
+        with course:
+            shared = _check(missing, runtime, course) if executor == "inline" else None
+            with _stopping(stop, course):
+                while jobs and not stop.is_up and not course.storage:
+                    if executor == "ray":
+                        run_on_ray(on_ray, jobs, runtime, stop, cluster, course)
+                    else:
+                        _run_inline(jobs, runtime, stop, shared, course)
+                    jobs = course.next_jobs()
         interrupted = stop.is_up
     finally:
         stop.take_down()
@@ -190,6 +186,13 @@ def at_a_time(resources: Resources, runtime: Runtime) -> int:
     if resources.gpus:
         fitting = min(fitting, int(torch.cuda.device_count() / resources.gpus))
     return max(1, min(fitting, resources.max_concurrent or fitting))
+
+
+def _run_inline(jobs: list[Job], runtime: Runtime, stop: StopFlag, shared: Shared, course: _Course) -> None:
+    for job in jobs:
+        if not stop.is_up and not course.storage:
+            course(Started(job.id))
+            course(attempt(job, runtime, course, stop, lambda: shared))
 
 
 def _check(specs: list[TrialSpec], runtime: Runtime, course: _Course) -> Shared:
@@ -276,7 +279,7 @@ class _Course:
                 self.curves[id] = []
                 self.display.start(self.specs[id])
             case Progress(id=""):
-                if not self.showing and hasattr(self, "reading"):
+                if not self.showing:
                     self.reading.update(f"packing features {event.step}/{event.total_steps}")
             case Progress():
                 self.curves[event.id] += [Point(**point) for point in event.points]

@@ -132,7 +132,7 @@ def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
     read, write = os.pipe()
     order = {
         "events": write, "grid": grid.to_dict(), "runtime": plain_runtime(runtime), "stop": str(stop.path),
-        "jobs": [asdict(job) | {"spec": job.spec.to_dict()} for job in jobs], **asdict(cluster),
+        "jobs": [job.to_dict() for job in jobs], **asdict(cluster),
     }  # fmt: skip
     with tempfile.TemporaryFile() as errors, os.fdopen(read, encoding="utf-8") as events:
         process = subprocess.Popen(

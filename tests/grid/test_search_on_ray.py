@@ -50,6 +50,10 @@ def test_a_search_from_its_grid_to_its_winner(stand_in, tmp_path):
     assert worse.id in {trial.id for trial in full.trials()}
     assert worse.id not in store.finished(tmp_path, also=full.also_finished), "stopped early is finished elsewhere"
 
+    again = run_grid(grid, runtime, "ray", trials=[worse], again=True, console=quiet)
+    assert again.done == (worse.id,), "asked for again, it was stopped again"
+    assert [point.epoch for point in store.load(tmp_path / f"{worse.id}.json").curve] == [1, 2, 3, 4]
+
 
 def test_stopping_early_needs_trials_side_by_side(stand_in, tmp_path):
     with pytest.raises(UserError, match="--executor inline"):
