@@ -19,7 +19,6 @@ set or another seed could turn is none to report; with one seed only the example
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ import pandas as pd
 
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.report.table import scored, tasks_of
+from pet_bench.results import predictions as saved
 
 DRAWS, LEVEL = 10_000, 0.05
 CELLS = 4_000_000  # examples drawn at a time
@@ -240,18 +240,10 @@ def predictions(id: str, task: str, folders: Folders) -> pd.DataFrame:
     Raises UserError where there are none or they are not whole.
     """
     folders = [folders] if isinstance(folders, str | Path) else folders
-    files = [Path(folder) / id / f"predictions.{task}.jsonl" for folder in folders]
-    if not (file := next((file for file in files if file.is_file()), None)):
+    if not (file := saved.find(id, task, map(Path, folders))):
         raise UserError(f"{task}: predictions of trial {id} are missing")
-    try:
-        rows = [json.loads(line) for line in file.read_bytes().splitlines()]
-        found = pd.DataFrame({key: [row[key] for row in rows] for key in ("id", "prediction", "score")}).set_index("id")
-        found.score = found.score.astype(float)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{task}: predictions "{file}" cannot be read: {error!r}') from error
-    if found.index.has_duplicates:
-        raise UserError(f'{task}: predictions "{file}" have an id twice: {found.index[found.index.duplicated()][0]!r}')
-    return found
+    found = pd.DataFrame.from_dict(saved.read(file), orient="index", columns=["prediction", "score"])
+    return found.rename_axis("id").astype({"score": float})
 
 
 def example_scores(rows: pd.DataFrame, folders: Folders) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pet_bench.errors import UserError
+from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import TrialSpec
@@ -122,28 +122,19 @@ def _predictions(result: TrialResult, task: str, name: str, folder: Path) -> Ite
     if not path.is_file():
         yield f'predictions "{name}" are missing'
         return
-    scores: dict[str, Any] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            id, score = row["id"], row["score"]
-            if not isinstance(id, str) or not isinstance(row["prediction"], str):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            yield f'"{name}", line {number}: not a JSON object with id, prediction and score'
-            return
-        if id in scores:
-            yield f'"{name}", line {number}: id {id!r} for the second time'
-            return
-        scores[id] = score
+    try:
+        scores = [score for _, score in saved.read(path).values()]
+    except UserError as error:
+        yield from error.faults
+        return
     metric, primary = next(iter(result.metrics.get(task, {}).items()), (None, None))
     if primary is None:
         return
     if len(scores) != primary.n:
         yield f'"{name}" has {len(scores)} predictions, but {primary.n} were scored'
-    elif not all(type(score) in (int, float) for score in scores.values()):
+    elif None in scores:
         yield f'"{name}" has predictions without a score'
-    elif not metric.startswith("BLEU") and not _same(primary.value, mean := sum(scores.values()) / len(scores)):
+    elif not metric.startswith("BLEU") and not _same(primary.value, mean := sum(scores) / len(scores)):
         yield f'{metric} is {primary.value}, but the mean score in "{name}" is {mean}'
 
 

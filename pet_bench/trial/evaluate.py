@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.task import Choose, Generate, Task
 from pet_bench.metrics.scores import Scores
-from pet_bench.results import store
+from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
 from pet_bench.trial.build import Trial
 
@@ -31,17 +30,11 @@ def evaluate(trial: Trial, task: Task, split: str, keep: Path | None = None) -> 
         size, plain = -(-recipe.batch_size // trial.run.accumulation), recipe.generation == "plain"
         predictions = predict(trial.model, trial.tokenizer, batches, size, report, plain=plain)
         if keep:
-            store.write_text(keep, _lines(predictions, {}))
+            saved.write(keep, predictions, {})
         scores = task.score(predictions, batches.examples)
         if keep:
-            store.write_text(keep, _lines(predictions, scores.per_example))
+            saved.write(keep, predictions, scores.per_example)
         return predictions, scores
-
-
-def _lines(predictions: dict[str, str], scores: dict[str, float]) -> str:
-    """One JSON object an example: its id, the prediction and, once known, the score of the primary metric."""
-    rows = ({"id": key, "prediction": text, "score": scores.get(key)} for key, text in predictions.items())
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import build_method, count, save_trained
+from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
@@ -34,7 +35,7 @@ def run_trial(
     """Train and evaluate one trial and write its result to `<out>/<id>.json`, last of all.
 
     Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) and the test predictions with their
-    scores (`predictions.<task>.jsonl`). Equal specs give equal numbers on one machine, also where a trial was
+    scores (`predictions.<task>.jsonl.gz`). Equal specs give equal numbers on one machine, also where a trial was
     interrupted: it goes on from the checkpoint in its folder, which is removed in the end. `on_progress` may raise
     `Stop` at any call, which passes; in training a checkpoint is written first. The result is suspect where the loss
     is not finite, which ends the trial, or predictions have collapsed.
@@ -91,7 +92,7 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
     metrics, groups, primary, suspicious = {}, {}, [], []
     for task in data.tasks:
         name, examples = task.name, data.examples[task.name]["test"]
-        predictions, scores = evaluate(trial, task, "test", keep=folder / f"predictions.{name}.jsonl")
+        predictions, scores = evaluate(trial, task, "test", keep=folder.parent / saved.name(spec.id, name))
         majority = task.majority(data.examples[name]["train"], examples)
         options = {key: str(value) for key, value in task.metric_options.items()}
         metrics[name] = {
@@ -114,5 +115,5 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
         "breakdowns": groups,
         "average": sum(primary) / len(primary),
         "selected": trial.best,
-        "predictions": {name: f"{spec.id}/predictions.{name}.jsonl" for name in metrics},
+        "predictions": {name: saved.name(spec.id, name) for name in metrics},
     }

@@ -7,21 +7,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import TypedDict
-
-from pet_bench.data.rows import read_json_lines
 from pet_bench.data.submissions import read_submission
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.registry import METRICS
+from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import build_tasks, data_root
-
-
-class Row(TypedDict):
-    id: str
-    prediction: str
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,9 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
     for task in tasks:
         with faults:
             task.check_metrics()
-            file = path.parent / result.predictions.get(task.name, f"{spec.id}/predictions.{task.name}.jsonl")
-            if not file.is_file():
-                raise UserError(f"{task.name}: predictions {file} are missing")
-            predictions = {row["id"]: row["prediction"] for row in read_json_lines(task.name, file, Row)}
+            if not (file := saved.find(spec.id, task.name, [path.parent])):
+                raise UserError(f"{task.name}: predictions {path.parent / saved.name(spec.id, task.name)} are missing")
+            predictions = {id: text for id, (text, _) in saved.read(file).items()}
             examples = task.examples(root, "test")
             scores = task.score(predictions, examples)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}

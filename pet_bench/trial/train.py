@@ -23,6 +23,8 @@ from pet_bench.trial.loss import per_token_loss, reduce_loss, share_of
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
 from pet_bench.trial.suspect import Diverged
 
+LOSSES = 12  # points of the training loss on the learning curve, at least: few epochs are divided
+
 
 def train(trial: Trial) -> None:
     """Joint training: each step takes one batch of one task (TASKS.md section 10).
@@ -60,6 +62,7 @@ class Training:
         if recipe.max_steps is not None:
             self.total = min(self.total, recipe.max_steps)
         self.epochs = -(-self.total // len(self.joint))
+        self.part = -(-len(self.joint) * self.epochs // LOSSES)  # updates between points of the training loss
         self.trained = trained_parameters(trial.model)
         self.last: dict[str, float] = {}  # loss and throughput, to be reported
         self.reductions = {task.name: task.loss for task in trial.data.tasks}
@@ -93,7 +96,8 @@ class Training:
                 loss = self.update(next(batches))
             rate = (trial.examples - examples) / (trial.clock.train - seconds)
             self.last = {"loss": loss, "examples_per_second": rate}
-            self.report()
+            due = trial.steps < last and (trial.steps - first) % self.part == 0
+            self.report(self.mean_losses() if due else [])
 
     def update(self, batch: Batch) -> float:
         """One update on one batch, whose parts' gradients add up to its own; gives the loss."""
@@ -122,27 +126,35 @@ class Training:
     def close_epoch(self) -> None:
         """The epoch's mean losses and, where one is due, the validation: onto the learning curve, all at once."""
         trial, recipe, score = self.trial, self.recipe, None
-        where = {"step": trial.steps, "epoch": trial.steps / len(self.joint)}
-        points = [
-            Point(**where, split="train", task=task, loss=sum(values) / len(values))
-            for task, values in trial.losses.items()
-        ]
+        where, points = self.where(), self.mean_losses()
         if recipe.valid_every and ((trial.epoch + 1) % recipe.valid_every == 0 or trial.steps == self.total):
             score, measured = validate_all(trial, where)
             points += measured
             if recipe.selection == "best" and (trial.best is None or score > trial.best.score):
                 trial.best = Selected(**where, score=score)
                 trial.kept = {name: tensor.detach().cpu().clone() for name, tensor in self.trained.items()}
-        trial.curve += points
-        trial.losses = {}
         trial.epoch += 1
-        self.report(score=score, points=tuple(point.model_dump() for point in points))
+        self.report(points, score)
 
-    def report(self, **found: Any) -> None:
-        """Tell how far the trial is, then write a checkpoint if one is due."""
+    def where(self) -> dict[str, Any]:
+        return {"step": self.trial.steps, "epoch": self.trial.steps / len(self.joint)}
+
+    def mean_losses(self) -> list[Point]:
+        """The points of the mean losses since the last ones."""
+        return [
+            Point(**self.where(), split="train", task=task, loss=sum(values) / len(values))
+            for task, values in self.trial.losses.items()
+        ]
+
+    def report(self, points: list[Point], score: float | None = None) -> None:
+        """Put points on the learning curve and tell how far the trial is, then write a checkpoint if one is due."""
         trial = self.trial
-        epoch = trial.steps / len(self.joint)
-        trial.on_progress(Progress(trial.spec.id, "train", trial.steps, self.total, epoch=epoch, **self.last, **found))
+        if points:  # an epoch may have been stopped in its validation: until here nothing of its end has happened
+            trial.curve += points
+            trial.losses = {}
+        found = {"score": score, "points": tuple(point.model_dump() for point in points)}
+        at = {"total_steps": self.total, **self.where(), **self.last}
+        trial.on_progress(Progress(trial.spec.id, "train", **at, **found))
         if trial.checkpoints and trial.checkpoints.due(trial.steps):
             self.save()
 

@@ -200,7 +200,7 @@ def test_data_and_backbone_are_read_once_and_the_numbers_stay_the_same(cluster, 
             assert getattr(there, part) == getattr(here, part), part
         files = [{path.name: path.read_bytes() for path in (folder / trial.id).iterdir()} for folder in (out, inline)]
         assert files[0] == files[1]
-        assert {"adapter.safetensors", "predictions.vqa.jsonl"} <= files[0].keys()
+        assert {"adapter.safetensors", "predictions.vqa.jsonl.gz"} <= files[0].keys()
 
 
 # losing nodes ---------------------------------------------------------------------------------------------------------

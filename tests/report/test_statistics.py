@@ -274,7 +274,7 @@ def test_other_examples_are_said(saved, tmp_path):
     assert lines == ["examples cannot be tested: vqa: the trials' predictions are not for the same examples"]
     file.write_text("{")
     _, (line,) = compare(*(store.to_frame([result]) for result in results), tmp_path)
-    assert "cannot be read" in line
+    assert "line 1: not a JSON object" in line
 
 
 def test_a_comparison_has_the_numbers_of_its_parts(saved, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 
@@ -120,6 +121,21 @@ def test_each_fault_of_predictions_is_named(valid, text, fault):
     (found,) = check(folder)
     assert fault in found
     assert found.startswith(f'result "{folder / id}.json": vqa: ')
+
+
+def test_damaged_zipped_predictions_are_a_fault(valid):
+    folder, id = valid
+    path = folder / id / "predictions.vqa.jsonl"
+    zipped = gzip.compress(path.read_bytes())
+    change(folder / f"{id}.json", "predictions/vqa", f"{id}/predictions.vqa.jsonl.gz")
+    path.unlink()
+    path = path.with_suffix(".jsonl.gz")
+    path.write_bytes(zipped)
+    assert check(folder) == []
+    for damaged in (zipped[:-9], zipped[:20] + b"?" + zipped[21:], b"{}"):
+        path.write_bytes(damaged)
+        (fault,) = check(folder)
+        assert "cannot be read" in fault
 
 
 def test_predictions_that_lead_out_of_the_folder(valid, tmp_path_factory):

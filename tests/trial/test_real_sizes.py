@@ -26,7 +26,7 @@ from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.cli import main
 from pet_bench.pet import trained_parameters
-from pet_bench.results import store
+from pet_bench.results import predictions, store
 from pet_bench.spec import MethodSpec
 from pet_bench.tasks.suites import IMAGE_TEXT
 from pet_bench.trial import run
@@ -195,10 +195,10 @@ def test_it_is_scored_as_published(trial):
         for parts in result.breakdowns[task].values():
             assert sum(part.n for part in parts.values()) == n
             assert sum(part.n * part.value for part in parts.values()) / n == pytest.approx(score.value)
-        rows = [json.loads(line) for line in (trial.out / result.predictions[task]).read_text().splitlines()]
-        assert len({row["id"] for row in rows}) == len(rows) == n
-        assert sum(row["score"] for row in rows) / n == pytest.approx(score.value)
-        assert task != "nlvr2" or {row["prediction"] for row in rows} <= {"true", "false"}
+        rows = predictions.read(trial.out / result.predictions[task])
+        assert len(rows) == n
+        assert sum(score for _, score in rows.values()) / n == pytest.approx(score.value)
+        assert task != "nlvr2" or {text for text, _ in rows.values()} <= {"true", "false"}
     primary = [next(iter(scores.values())).value for scores in result.metrics.values()]
     assert result.average == pytest.approx(sum(primary) / 4)
     validated = [point.task for point in result.curve if point.split == "valid"]

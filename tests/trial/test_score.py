@@ -8,7 +8,7 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.metrics import java
-from pet_bench.results import store
+from pet_bench.results import predictions, store
 from pet_bench.results.schema import TrialResult
 from pet_bench.trial.check import check_data
 from pet_bench.trial.resolve import resolve
@@ -52,8 +52,8 @@ def test_from_the_trial_to_new_scores(trial, runtime, call):  # noqa: F811
     for one in score_trial(path, runtime.data):
         assert one.scores.values == one.old
     file = path.parent / result.predictions["vqa"]
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps(row | {"prediction": "?"}) + "\n" for row in rows))
+    rows = predictions.read(file)
+    predictions.write(file, dict.fromkeys(rows, "?"), {})
     code, out, _ = call("score", path, "--data", runtime.data, "--format", "json")
     vqa, caption = json.loads(out)
     assert (code, vqa["values"]["accuracy"], vqa["n"]) == (0, 0.0, len(rows))
@@ -77,7 +77,7 @@ def test_a_trial_that_failed_while_scoring_is_scored(trial, runtime):
 def test_predictions_that_do_not_fit_are_a_line_each(trial, runtime, call):  # noqa: F811
     result, path = trial
     vqa, caption = (path.parent / result.predictions[task] for task in ("vqa", "coco-caption"))
-    vqa.write_text("".join(vqa.read_text().splitlines(keepends=True)[1:]))
+    predictions.write(vqa, {id: text for id, (text, _) in list(predictions.read(vqa).items())[1:]}, {})
     caption.unlink()
     code, out, err = call("score", path, "--data", runtime.data)
     assert (code, out) == (2, "")
