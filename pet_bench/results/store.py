@@ -291,7 +291,8 @@ def _setup(spec: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _base(spec: dict[str, Any]) -> dict[str, Any]:
+def base(spec: dict[str, Any]) -> dict[str, Any]:
+    """What tells a trial from others in a frame."""
     return {
         "suite": spec["suite"],
         "backbone": spec["backbone"],
@@ -319,7 +320,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
     rows = []
     for result in results:
         row = {"id": result.id, "status": result.status, "error": result.error, "average": result.average}
-        row |= _base(result.spec)
+        row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
         row |= {"notes": "; ".join(result.run.notes)}
@@ -332,5 +333,5 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
             for first, (metric, score) in enumerate(metrics.items())
         ]
         rows += [row | score for score in scores or [{}]]
-    rows += [{"id": spec.id, "status": "missing", **_base(spec.to_dict())} for spec in missing]
+    rows += [{"id": spec.id, "status": "missing", **base(spec.to_dict())} for spec in missing]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,158 @@
+"""Results as tidy DataFrames, to explore in a notebook: what tables and figures take.
+
+Each starts from folders of results, by path or, for those in `results/`, by name:
+
+    frame = pet_bench.load_results("demo")                    # a row per trial × task × metric
+    frame[frame.primary == True].pivot_table("value", "method", "task")
+
+All have the columns `KEYS` of the trial that a row is of; join them on `id`. A trial in several folders is taken
+from the one where it is worth most, of equals the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pet_bench.errors import Faults
+from pet_bench.results import predictions as saved
+from pet_bench.results import store
+from pet_bench.results.schema import TrialResult
+
+KEYS = ["id", "status", "suite", "backbone", "method", "control", "seed", "setup", "folder"]
+
+
+def load_results(*sources: str | Path) -> pd.DataFrame:
+    """A row per trial × task × metric, one without a task for a trial without scores (`results.store.to_frame`).
+
+    Among the columns: task, metric, primary (the task's own measure), value, split, n, average (mean over tasks of the
+    primary metrics), trainable and percent (parameters), train_seconds, peak_memory_bytes, commit, folder. Without
+    sources all of `results/`. Raises UserError naming every folder that is not there and every unreadable file.
+    """
+    found = _results(sources)
+    frame = store.to_frame(result for result, _ in found.values())
+    frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in found.items()})
+    return frame
+
+
+def load_curves(*sources: str | Path) -> pd.DataFrame:
+    """The learning curves: a row per trial × point × measure.
+
+    Columns after `KEYS`: step, epoch, split, task (None: all tasks), measure ("loss" or a metric), value, primary
+    (whether it is the task's own metric).
+    """
+    columns = ["step", "epoch", "split", "task", "measure", "value", "primary"]
+    return _tidy(sources, _curve, columns)
+
+
+def load_breakdowns(*sources: str | Path) -> pd.DataFrame:
+    """The primary metric over parts of the test: a row per trial × task × group × part.
+
+    Columns after `KEYS`: task, metric, group ("question type", "answer type", "length", …), part, value, n.
+    """
+    return _tidy(sources, _breakdowns, ["task", "metric", "group", "part", "value", "n"])
+
+
+def load_settings(*sources: str | Path) -> pd.DataFrame:
+    """What the trials were made of: a row per trial and, after `KEYS`, a column for each key of their specs.
+
+    `method.gate`, `method.encoder.ffn.rank`, `recipe.lr`, `protocol.gqa.prompt`, …; missing where a trial has none.
+    """
+    found = _results(sources)
+    rows = [_keys(result, folder) | _flat(result.spec) for result, folder in found.values()]
+    return pd.DataFrame(rows, columns=None if rows else KEYS)
+
+
+def load_predictions(*sources: str | Path) -> pd.DataFrame:
+    """What was predicted: a row per trial × task × example.
+
+    Columns after `KEYS`: task, example, prediction, score (its share of the primary metric). Trials whose predictions
+    have not been kept have no rows.
+    """
+    return _tidy(sources, _predictions, ["task", "example", "prediction", "score"])
+
+
+def _results(sources: tuple[str | Path, ...]) -> dict[str, tuple[TrialResult, Path]]:
+    faults, found = Faults(), {}
+    for folder in _folders(sources, faults):
+        with faults:
+            for id, result in store.load_all(folder).items():
+                if id not in found or store.rank(result) > store.rank(found[id][0]):
+                    found[id] = result, folder
+    faults.check()
+    return found
+
+
+def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
+    if not sources:
+        yield from sorted(path for path in Path("results").glob("*") if path.is_dir())
+    for source in sources:
+        folder = Path(source)
+        if not folder.is_dir() and folder.parts == (folder.name,):
+            folder = Path("results") / folder
+        if folder.is_dir():
+            yield folder
+        else:
+            faults.add(f'results folder "{folder}" does not exist')
+
+
+def _tidy(sources: tuple[str | Path, ...], rows_of: Any, columns: list[str]) -> pd.DataFrame:
+    rows = [
+        _keys(result, folder) | row for result, folder in _results(sources).values() for row in rows_of(result, folder)
+    ]
+    return pd.DataFrame(rows, columns=[*KEYS, *columns])
+
+
+def _keys(result: TrialResult, folder: Path) -> dict[str, Any]:
+    return {"id": result.id, "status": result.status, **store.base(result.spec), "folder": str(folder)}
+
+
+def _primary(result: TrialResult, task: str | None) -> str | None:
+    return next(iter(result.metrics.get(task, {})), None)
+
+
+def _curve(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+    for point in result.curve:
+        where = point.model_dump(include={"step", "epoch", "split", "task"})
+        measures = point.metrics if point.loss is None else {"loss": point.loss, **point.metrics}
+        for measure, value in measures.items():
+            yield where | {"measure": measure, "value": value, "primary": measure == _primary(result, point.task)}
+
+
+def _breakdowns(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+    for task, groups in result.breakdowns.items():
+        for group, parts in groups.items():
+            for part, score in parts.items():
+                about = {"task": task, "metric": _primary(result, task), "group": group, "part": part}
+                yield about | score.model_dump()
+
+
+def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+    for task in result.predictions:
+        if file := saved.find(result.id, task, [folder]):
+            for example, (text, score) in saved.read(file).items():
+                yield {"task": task, "example": example, "prediction": text, "score": score}
+
+
+def _flat(spec: dict[str, Any]) -> dict[str, Any]:
+    """`{"recipe": {"lr": 0.1}, "method": {"name": "lora", "options": {"rank": 4}}}` → recipe.lr, method.rank."""
+    method = {"name": spec["method"]["name"], **spec["method"]["options"]}
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        else:
+            flat[prefix] = tuple(value) if isinstance(value, list) and all(map(_plain, value)) else value
+
+    for key, value in {"method": method, "recipe": spec["recipe"], "protocol": spec.get("protocol", {})}.items():
+        walk(key, value)
+    return flat
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | None)
