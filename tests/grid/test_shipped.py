@@ -23,7 +23,7 @@ TABLES = {
 }
 PUBLISHING = (*TABLES, "vlpet-video")
 ABLATIONS = [name for name in shipped() if name.startswith("ablation-")]
-MINI = ("mini-image-text-bart", "mini-image-text-t5", "mini-video-text")
+MINI = ("mini-image-text-bart", "mini-image-text-t5", "mini-video-text", "mini-ablation")
 COLUMNS = {
     "trained %": "trainable_percent", "VQA": "vqa", "GQA": "gqa", "NLVR2": "nlvr2", "COCO": "coco_cider",
     "TVQA": "tvqa", "How2QA": "how2qa", "TVC": "tvc_cider", "YC2C": "yc2c_cider", "average": "avg",
@@ -194,6 +194,11 @@ def test_the_mini_grids_have_every_method_of_the_tables_once():
 def test_the_demonstrations_are_part_of_the_mini_grids(name, demo):
     ids = {trial.id for trial in trials_of(name)}
     assert {trial.id for trial in trials_of(demo) if trial.control == "none"} <= ids
+
+
+def test_the_mini_ablation_starts_from_a_trial_of_the_mini_grid():
+    ids = {trial.id for trial in trials_of("mini-image-text-bart")}
+    assert {trial.id for trial in trials_of("mini-ablation") if trial.label == "vl-pet-large"} <= ids
 
 
 def test_options_and_whole_designs_in_a_grid_file(tmp_path):
