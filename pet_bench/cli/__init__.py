@@ -13,11 +13,11 @@ import typer
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
 from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
-from pet_bench.cli.shared import GridName, Out, Plugins, examples, folder_of, key_value, load_plugins
-from pet_bench.cli.style import TableFormat, report_style
+from pet_bench.cli.shared import Plugins, examples, key_value, load_plugins
 from pet_bench.errors import Faults, UserError
 
 if TYPE_CHECKING:
@@ -244,80 +244,15 @@ app.command(epilog=examples("pet-bench rerun demo --failed", "pet-bench rerun re
 app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))(status)
 
 
-@app.command(
+app.command(
     epilog=examples(
         "pet-bench report demo",
         "pet-bench report results/demo",
         "pet-bench report vlpet-table2-bart --style vlpet-table2",
+        "pet-bench report vlpet-table2-bart vlpet-table2-t5 --style vlpet-table2",
         "pet-bench report results/full --style vlpet-table9 --format latex > table9.tex",
     )
-)
-def report(
-    grid: GridName,
-    out: Out = None,
-    style: Annotated[
-        str | None,
-        typer.Option(help="A paper's table beside ours: vlpet-table2, -table9, -figure1, -checkpoints or -video."),
-    ] = None,
-    format: Annotated[TableFormat, typer.Option(help="With --style: what to print; files are in all formats.")] = (
-        TableFormat.TERMINAL
-    ),
-    without_suspect: Annotated[
-        bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
-    ] = False,
-    plugin: Plugins = None,
-) -> None:
-    """Print the comparison table, or a paper's, and write it, with figures, to the results folder."""
-    load_plugins(plugin)
-    if format != TableFormat.TERMINAL and not style:
-        raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
-    from rich.console import Console
-
-    from pet_bench.grid.spec import load
-    from pet_bench.report import table as tables
-    from pet_bench.report.figures import pareto_figure
-    from pet_bench.report.plot import score_vs_parameters
-    from pet_bench.report.statistics import rank_notes, significantly_best
-    from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
-    from pet_bench.results import store
-    from pet_bench.results.provenance import commit
-
-    plan = load(grid)
-    trials, folder = plan.trials(), folder_of(plan, grid, out)
-    results = store.load_all(folder)
-    ids = {trial.id for trial in trials}
-    frame = store.to_frame(
-        (result for id, result in results.items() if id in ids),
-        [trial for trial in trials if trial.id not in results],
-    )
-    if without_suspect:
-        frame = tables.without_suspect(frame)
-    about = []
-    if left := len(results.keys() - ids):
-        about.append(f"{left} other results in the folder are not of this grid and are left out")
-    if plan.search:
-        about.append("this grid is a search: the best test score flatters, pet-bench best chooses by validation")
-    if style:
-        report_style(frame, style, format, folder, about)
-        return
-    if scored(frame).empty:
-        raise UserError(f'no trial of this grid is finished in "{folder}"')
-    table, marks = comparison(frame), significantly_best(frame, folder)
-    beneath = [*notes(frame, commit()[0]), *marks.caption, *rank_notes(table), *about]
-    views = to_rich(table, beneath, marks.best)
-    # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-    console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
-    for view in views:
-        console.print(view)
-    written = [folder / "report" / name for name in ("table.md", "table.csv")]
-    store.write_text(written[0], to_markdown(table, beneath, marks.best))
-    store.write_text(written[1], to_csv(table))
-    written += score_vs_parameters(table, folder / "report" / "score_vs_parameters.png")
-    written += pareto_figure(frame, folder / "report" / "pareto.png")
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-
-
+)(report)
 app.command(
     epilog=examples(
         "pet-bench compare lora vl-adapter --out demo",

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pet_bench.cli.report import Found
 
 
 class TableFormat(StrEnum):
     TERMINAL, MARKDOWN, LATEX, CSV, HTML = "terminal", "markdown", "latex", "csv", "html"
 
 
-def report_style(frame: pd.DataFrame, name: str, format: TableFormat, folder: Path, notes: list[str]) -> None:
-    """Print a style in one format, and write it in all of them, with its figure, to `<folder>/report`."""
+def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
+    """Print a style in one format, and write it in all of them, with its figure."""
     import sys
     from dataclasses import replace
 
@@ -26,21 +26,20 @@ def report_style(frame: pd.DataFrame, name: str, format: TableFormat, folder: Pa
     from pet_bench.results import store
     from pet_bench.results.provenance import commit
 
-    filled = fill(frame, find(name), commit()[0], folder)
-    filled = replace(filled, notes=(*filled.notes, *notes))
+    filled = fill(found.frame, find(name), commit()[0], found.folders)
+    filled = replace(filled, notes=(*filled.notes, *found.notes))
     texts = {kind: write(filled) for kind, (_, write) in FORMATS.items()}
     written = []
     for kind, (suffix, _) in FORMATS.items():
-        written.append(folder / "report" / f"{name}.{suffix}")
+        written.append(found.report / f"{name}.{suffix}")
         store.write_text(written[-1], texts[kind])
     if any(column.relative for column in filled.style.columns):
         from pet_bench.report.figures import relative_gain_figure
 
-        written += relative_gain_figure(filled, folder / "report" / f"{name}.png")
+        written += relative_gain_figure(filled, found.report / f"{name}.png")
     if format == TableFormat.TERMINAL:
         view = to_rich(filled)  # digits are never cut off: where the terminal is too narrow, its lines wrap instead
         Console(width=max(Console().width, Console(width=1000).measure(view).maximum)).print(view)
     else:
         sys.stdout.write(texts[format])
-    for path in written:  # not on stdout, which may be a file
-        print(f"wrote {path}", file=sys.stdout if format == TableFormat.TERMINAL else sys.stderr)
+    return written

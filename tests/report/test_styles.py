@@ -282,3 +282,22 @@ def test_report_prints_a_style_and_writes_every_format(call, results, tmp_path):
     assert (code, "did you mean" in err) == (2, True)
     code, _, err = call("report", grid, "--format", "csv", "--out", out)
     assert (code, "--style" in err) == (2, True)
+
+
+def test_report_of_several_grids_is_one_table(call, results, tmp_path):
+    files = []
+    for name, backbone in (("one", "mini-bart"), ("two", "mini-t5")):
+        files.append(tmp_path / name)
+        files[-1].mkdir()
+        (files[-1] / "grid.yaml").write_text(
+            f"name: {name}\nsuites: [mini-image-text]\nbackbones: [{backbone}]\nmethods: [lora]\nseeds: [0, 1]\n"
+        )
+    code, text, _ = call("report", *files, "--style", "vlpet-table2", "--format", "csv")
+    assert code == 0
+    assert (tmp_path / "report" / "vlpet-table2.csv").read_text() == text
+    frame = formats.read_csv(text).set_index(["backbone", "method"])
+    assert frame.trials["bart-base", "lora"] == frame.trials["t5-base", "lora"] == 2
+    code, _, err = call("report", *files, "--out", tmp_path / "three")
+    assert (code, "--out is the results folder of one grid" in err) == (2, True)
+    code, _, err = call("report", tmp_path / "four", tmp_path / "five")
+    assert (code, len(err.splitlines())) == (2, 2)

@@ -1,0 +1,129 @@
+"""`pet-bench report`: the results of grids as tables, figures and a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pet_bench.cli.shared import Out, Plugins, folder_of, load_plugins
+from pet_bench.cli.style import TableFormat, report_style
+from pet_bench.errors import Faults, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
+
+
+def report(
+    grids: Annotated[
+        list[str], typer.Argument(metavar="GRID...", help="Grid files, shipped grids' names or results folders.")
+    ],
+    out: Out = None,
+    style: Annotated[str | None, typer.Option(help=f"A paper's table beside ours: {STYLES}.")] = None,
+    format: Annotated[TableFormat, typer.Option(help="With --style: what to print; files are in all formats.")] = (
+        TableFormat.TERMINAL
+    ),
+    without_suspect: Annotated[
+        bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Print the comparison table, or a paper's, and write it, with figures, to `report/` in the results folder.
+
+    Several grids make one table, written to `report/` beside the first one's results.
+    """
+    load_plugins(plugin)
+    if format != TableFormat.TERMINAL and not style:
+        raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
+    if out and len(grids) > 1:
+        raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
+    from pet_bench.report.table import without_suspect as bare
+
+    found = _read(grids, out)
+    if without_suspect:
+        found.frame = bare(found.frame)
+    written = report_style(found, style, format) if style else _comparison(found)
+    for path in written:  # not on stdout where that may be a file
+        typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
+
+
+@dataclass
+class Found:
+    """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath."""
+
+    frame: pd.DataFrame
+    folders: list[Path] = field(default_factory=list)
+    report: Path = Path("report")
+    notes: list[str] = field(default_factory=list)
+
+
+def _read(grids: list[str], out: Path | None) -> Found:
+    """The results of the trials of some grids, those that are missing included; each trial once."""
+    import pandas as pd
+
+    from pet_bench.grid.spec import load
+    from pet_bench.results import store
+
+    found, faults, frames = Found(pd.DataFrame()), Faults(), []
+    for grid in grids:
+        with faults:
+            plan = load(grid)
+            trials, folder = plan.trials(), folder_of(plan, grid, out)
+            results, ids = store.load_all(folder), {trial.id for trial in trials}
+            frame = store.to_frame(
+                (result for id, result in results.items() if id in ids),
+                [trial for trial in trials if trial.id not in results],
+            )
+            frames.append(frame.assign(folder=str(folder)))
+            found.folders.append(folder)
+            where = f" in {folder}" if len(grids) > 1 else ""
+            if left := len(results.keys() - ids):
+                found.notes.append(f"{left} other results in the folder{where} are not of this grid and are left out")
+            if plan.search:
+                found.notes.append(
+                    f"{plan.name} is a search: the best test score flatters, pet-bench best chooses by validation"
+                )
+    faults.check()
+    found.frame = _each_once(pd.concat(frames, ignore_index=True))
+    first = found.folders[0]
+    found.report = (first.parent if len(set(found.folders)) > 1 else first) / "report"
+    return found
+
+
+def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of a trial that several grids have, the rows from the first folder with its result."""
+    late = frame.assign(late=frame.status.eq("missing")).sort_values("late", kind="stable")
+    owner = late.drop_duplicates("id").set_index("id").folder
+    return frame[frame.folder == frame.id.map(owner)].drop_duplicates().reset_index(drop=True)
+
+
+def _comparison(found: Found) -> list[Path]:
+    """Print the comparison table, and write it as Markdown and CSV, and the figures."""
+    from rich.console import Console
+
+    from pet_bench.report.figures import pareto_figure
+    from pet_bench.report.plot import score_vs_parameters
+    from pet_bench.report.statistics import rank_notes, significantly_best
+    from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
+    from pet_bench.results import store
+    from pet_bench.results.provenance import commit
+
+    if scored(found.frame).empty:
+        raise UserError(f'no trial of this grid is finished in "{found.folders[0]}"')
+    table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
+    beneath = [*notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
+    views = to_rich(table, beneath, marks.best)
+    # digits are never cut off: where the terminal is too narrow, its lines wrap instead
+    console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
+    for view in views:
+        console.print(view)
+    written = [found.report / name for name in ("table.md", "table.csv")]
+    store.write_text(written[0], to_markdown(table, beneath, marks.best))
+    store.write_text(written[1], to_csv(table))
+    written += score_vs_parameters(table, found.report / "score_vs_parameters.png")
+    written += pareto_figure(found.frame, found.report / "pareto.png")
+    return written
