@@ -46,6 +46,7 @@ class CocoCaption(CaptionTask):
     """
 
     name: ClassVar = "coco-caption"
+    hub: ClassVar = ("image-to-text", "coco-captions", "COCO captions")
     loss: ClassVar = "token-mean"
     max_text: ClassVar = 40
     max_target: ClassVar = 40

@@ -62,6 +62,7 @@ class GQA(Task):
     """
 
     name: ClassVar = "gqa"
+    hub: ClassVar = ("visual-question-answering", "gqa", "GQA")
     max_text: ClassVar = 20
     batch_ratio: ClassVar = 100 / 60
     metric: ClassVar = "exact-match"

@@ -33,6 +33,7 @@ class How2QA(ChoiceTask):
     """One of four answers, by its name."""
 
     name: ClassVar = "how2qa"
+    hub: ClassVar = ("video-text-to-text", "how2qa", "How2QA")
     folder: ClassVar = "how2"
     choices: ClassVar = 4
     row: ClassVar = Row

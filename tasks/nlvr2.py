@@ -49,6 +49,7 @@ class NLVR2(Task):
     """True or false, by comparing the two words after one decoder pass. The text is never cut."""
 
     name: ClassVar = "nlvr2"
+    hub: ClassVar = ("image-text-to-text", "nlvr2", "NLVR2")
     batch_ratio: ClassVar = 20 / 60
     decoding: ClassVar = Choose(ANSWERS)
     metric: ClassVar = "nlvr-accuracy"

@@ -45,6 +45,7 @@ class NLVRv1(Task):
     """
 
     name: ClassVar = "nlvr-v1"
+    hub: ClassVar = ("image-text-to-text", "nlvr", "NLVR")
     decoding: ClassVar = Choose(("true", "false"))
     metric: ClassVar = "nlvr-accuracy"
     closed: ClassVar = True

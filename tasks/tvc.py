@@ -29,6 +29,7 @@ class TVC(DescriptionTask):
     """Two descriptions a moment in training, four in validation."""
 
     name: ClassVar = "tvc"
+    hub: ClassVar = ("video-text-to-text", "tvc", "TVC")
     folder: ClassVar = "tv"
     row: ClassVar = Row
 

@@ -35,6 +35,7 @@ class TVQA(ChoiceTask):
     """One of five answers, by its name. The kind of a question is its show."""
 
     name: ClassVar = "tvqa"
+    hub: ClassVar = ("video-text-to-text", "tvqa", "TVQA")
     folder: ClassVar = "tv"
     choices: ClassVar = 5
     row: ClassVar = Row

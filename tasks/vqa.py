@@ -52,6 +52,7 @@ class VQA(Task):
     """
 
     name: ClassVar = "vqa"
+    hub: ClassVar = ("visual-question-answering", "vqa-v2", "VQA v2")
     loss: ClassVar = "score-weighted"
     max_text: ClassVar = 20
     max_target: ClassVar = 10

@@ -27,6 +27,7 @@ class YC2C(DescriptionTask):
     """One caption a clip, so that both units are the same but for the ids."""
 
     name: ClassVar = "yc2c"
+    hub: ClassVar = ("video-text-to-text", "yc2c", "YouCook2 captions")
     folder: ClassVar = "yc2"
     row: ClassVar = Row
 

@@ -114,7 +114,8 @@ class Task(ABC):
     special tokens, None is no truncation. A batch of this task holds floor(batch_ratio · nominal batch size) examples.
     masks_empty: whether visual vectors that are all zero are hidden from attention. closed: whether every question has
     the same few answers, so that a score near the majority answer's says that nothing was learnt. origins: where files
-    come from, by glob pattern below the root.
+    come from, by glob pattern below the root. hub: what the Hugging Face hub calls it: the type of task, the data set's
+    identifier and its name.
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -130,6 +131,7 @@ class Task(ABC):
     masks_empty: ClassVar[bool] = False
     closed: ClassVar[bool] = False
     origins: ClassVar[dict[str, str]] = {}
+    hub: ClassVar[tuple[str, str, str] | None] = None
 
     prompt: str
     train: str

@@ -232,6 +232,9 @@ def save_trained(model: nn.Module, path: Path, metadata: dict[str, str] | None =
 def load_trained(model: nn.Module, path: Path) -> None:
     """Load what `save_trained` wrote into a model with the same design attached.
 
+    What is random and does not train, as the words that a backbone lacked, is not in the file: the model must have been
+    made after `trial.build.seed_everything(seed)`, as its trial was.
+
     Raises UserError where the file is unreadable or its names or shapes are not exactly those that the model trains.
     """
     try:

@@ -139,26 +139,32 @@ def _row(cells: list[str]) -> str:
 
 
 OURS, BOLD = ' class="ours"', ' class="best"'
+PAGE_STYLE = "body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 2rem; }"
 STYLE_SHEET = """
- body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 2rem; }
- table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
- caption { text-align: left; font-weight: 600; padding: 0 0 .6rem; }
- th, td { padding: .12rem .7rem; text-align: right; white-space: nowrap; }
- th:nth-child(-n+2), td:nth-child(-n+2), tbody th { text-align: left; }
- thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
- tbody { border-bottom: 1px solid #222; }
- tr td { color: #5a5a5a; }
- tr.ours td { border-top: 1px solid #ddd; color: #222; }
- td.best { font-weight: 700; }
- ul { max-width: 60rem; padding-left: 1.1rem; font-size: .85em; color: #444; }
+ .filled table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+ .filled caption { text-align: left; font-weight: 600; padding: 0 0 .6rem; }
+ .filled :is(th, td) { padding: .12rem .7rem; text-align: right; white-space: nowrap; }
+ .filled :is(th:nth-child(-n+2), td:nth-child(-n+2), tbody th) { text-align: left; }
+ .filled thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
+ .filled tbody { border-bottom: 1px solid #222; }
+ .filled tr td { color: #5a5a5a; }
+ .filled tr.ours td { border-top: 1px solid #ddd; color: #222; }
+ .filled td.best { font-weight: 700; }
+ .filled ul { max-width: 60rem; padding-left: 1.1rem; font-size: .85em; color: #444; }
 """
 
 
 def to_html(filled: Filled) -> str:
     """A page of its own, without anything from elsewhere."""
-    title = html_escape(filled.title)
-    parts = ["<!doctype html>", '<html lang="en">', '<meta charset="utf-8">', f"<title>{title}</title>"]
-    parts += [f"<style>{STYLE_SHEET}</style>", "<table>", f"<caption>{title}</caption>"]
+    parts = ["<!doctype html>", '<html lang="en">', '<meta charset="utf-8">']
+    parts += [f"<title>{html_escape(filled.title)}</title>", f"<style>{PAGE_STYLE}</style>"]
+    return "\n".join([*parts, to_fragment(filled), "</html>", ""])
+
+
+def to_fragment(filled: Filled) -> str:
+    """The same to be set in another page or a notebook, whose own tables it leaves as they are."""
+    parts = ['<div class="filled">', f"<style>{STYLE_SHEET}</style>", "<table>"]
+    parts.append(f"<caption>{html_escape(filled.title)}</caption>")
     names = "".join(f"<th>{html_escape(name)}</th>" for name in header(filled))
     parts.append(f"<thead><tr>{names}</tr></thead>")
     for backbone, rows in blocks(filled):
@@ -167,7 +173,7 @@ def to_html(filled: Filled) -> str:
             cells = "".join(f"<td{BOLD * cell.bold}>{html_escape(cell.text)}</td>" for cell in line)
             parts.append(f"<tr{OURS * (line[1].text == 'ours')}>{cells}</tr>")
         parts.append("</tbody>")
-    parts += ["</table>", "<ul>", *(f"<li>{html_escape(note)}</li>" for note in filled.notes), "</ul>", "</html>", ""]
+    parts += ["</table>", "<ul>", *(f"<li>{html_escape(note)}</li>" for note in filled.notes), "</ul>", "</div>"]
     return "\n".join(parts)
 
 

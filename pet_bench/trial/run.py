@@ -12,6 +12,7 @@ from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import build_method, count, save_trained
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
+from pet_bench.results.card import CARD, card
 from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
@@ -34,11 +35,11 @@ def run_trial(
 ) -> TrialResult:
     """Train and evaluate one trial and write its result to `<out>/<id>.json`, last of all.
 
-    Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) and the test predictions with their
-    scores (`predictions.<task>.jsonl.gz`). Equal specs give equal numbers on one machine, also where a trial was
-    interrupted: it goes on from the checkpoint in its folder, which is removed in the end. `on_progress` may raise
-    `Stop` at any call, which passes; in training a checkpoint is written first. The result is suspect where the loss
-    is not finite, which ends the trial, or predictions have collapsed.
+    Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) with their model card (`README.md`) and
+    the test predictions with their scores (`predictions.<task>.jsonl.gz`). Equal specs give equal numbers on one
+    machine, also where a trial was interrupted: it goes on from the checkpoint in its folder, which is removed in the
+    end. `on_progress` may raise `Stop` at any call, which passes; in training a checkpoint is written first. The result
+    is suspect where the loss is not finite, which ends the trial, or predictions have collapsed.
     shared: what other trials have read already. Raises UserError for unusable data or backbones, before training.
     """
     started = now()
@@ -53,7 +54,8 @@ def run_trial(
         train(trial)
         found = test(trial, folder)
     except Diverged as error:
-        adapter.unlink(missing_ok=True)  # an earlier attempt's
+        for stale in (adapter, folder / CARD):  # an earlier attempt's
+            stale.unlink(missing_ok=True)
         found = {"status": "suspect", "error": str(error)}
     trial.run.peak_memory_bytes = peak_memory(device)
     result = TrialResult(
@@ -76,6 +78,8 @@ def run_trial(
         curve=trial.curve,
         **found,
     )
+    if adapter.exists():
+        store.write_text(folder / CARD, card(result))
     store.save(result, runtime.out)
     trial.checkpoints.remove()
     return result
@@ -84,6 +88,7 @@ def run_trial(
 def test(trial: Trial, folder: Path) -> dict[str, Any]:
     """Save the trained tensors and the test predictions, and score these: what they add to the result."""
     spec, data, model = trial.spec, trial.data, trial.model
+    (folder / CARD).unlink(missing_ok=True)  # it is of tensors that are about to be replaced
     about = json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})
     with store.replacing(folder / ADAPTER) as temporary:
         save_trained(model, temporary, {"pet-bench": about})

@@ -1,0 +1,234 @@
+"""A model card for the trained tensors of a trial, as the hub reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from pet_bench.backbone.known import Shape, find_backbone
+from pet_bench.pet import Design, Method, build_method
+from pet_bench.registry import TASKS
+from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
+from pet_bench.results.schema import TrialResult
+from pet_bench.spec import TrialSpec, plain, validate
+
+CARD = "README.md"  # as the hub wants it, beside the trained tensors
+
+
+def card(result: TrialResult) -> str:
+    """What the trained tensors are, how they came about, what they score and how to load them: Markdown after YAML.
+
+    Of equal trials only what their provenance and notes say differs; no times.
+    """
+    spec = TrialSpec.from_dict(result.spec)
+    shape = find_backbone(spec.backbone).shape
+    method = build_method(spec.method, shape)
+    sections = {
+        "Method": _method(spec, method, shape, result),
+        "Data": _data(spec, result),
+        "Parameters": _parameters(result),
+        "Scores": _scores(result),
+        "Recipe": [", ".join(f"{key} = {plain(value)}" for key, value in asdict(spec.recipe).items()) + "."],
+        "How to load it": _loading(spec, method),
+        "Provenance": _provenance(result),
+        "Limits": _limits(spec, result),
+    }
+    control = "" if spec.control == "none" else f", {spec.control} control"
+    lines = [
+        f"# {_code(spec.label or str(spec.method))} on {_code(spec.backbone)}, {spec.suite}, seed {spec.seed}{control}",
+        "",
+        *_warnings(result),
+        f"The trained tensors (`adapter.safetensors`) of trial {result.id} of pet-bench, a benchmark of "
+        "parameter-efficient tuning of vision-and-language models. They are no model by themselves: they belong in the "
+        f"backbone {_code(spec.backbone)} with the method attached.",
+    ]
+    for title, body in sections.items():
+        lines += ["", f"## {title}", "", *body]
+    head = yaml.safe_dump(_metadata(spec, result), sort_keys=False, allow_unicode=True)
+    return f"---\n{head}---\n\n" + "\n".join(lines) + "\n"
+
+
+def _metadata(spec: TrialSpec, result: TrialResult) -> dict[str, Any]:
+    """Without a licence: the backbone and the data have theirs, which are not known here."""
+    base = hub_name(spec.backbone)
+    tags = ["pet-bench", "parameter-efficient-tuning", "vision-and-language", spec.method.name]
+    marks = {"peft": spec.method.name.startswith("peft:"), "mini-world": is_drawn(spec.suite),
+             "suspect": result.status == "suspect", spec.control: spec.control != "none"}  # fmt: skip
+    index = to_model_index([result])
+    primary = (scores["metrics"][0]["type"] for scores in index[0]["results"] if scores["metrics"])
+    return {
+        **({"base_model": base} if base else {}),
+        "library_name": "pet-bench",
+        "language": "en",
+        "tags": tags + [mark for mark, holds in marks.items() if holds],
+        "metrics": list(dict.fromkeys(primary)),
+        "model-index": index,
+    }
+
+
+def _warnings(result: TrialResult) -> Iterator[str]:
+    if result.status == "suspect":
+        yield f"> **Suspect**: {_line(result.error or '').rstrip('.')}. Its scores are not to be relied on."
+    for note in result.run.notes:
+        yield f"> **Note**: {_line(note).rstrip('.')}."
+    if result.status == "suspect" or result.run.notes:
+        yield ""
+
+
+def _method(spec: TrialSpec, method: Method, shape: Shape, result: TrialResult) -> Iterator[str]:
+    design = method.design(shape)
+    yield f"{_line(method.source)}. H is what a site gives, X what it reads."
+    yield ""
+    for formula, sites in _formulas(design):
+        yield f"- {_code(formula)}{' at ' if sites else ''}{', '.join(map(_code, sites))}"
+    if design.train:
+        yield f"- trained besides: {', '.join(map(_code, design.train))}"
+    options = (f"{key} = {plain(value)}" for key, value in spec.method.options.items())
+    yield f"- options: {', '.join(map(_code, options)) or 'none'}"
+    for name, state in result.behaviour.items():
+        yield f"- where published code differs from its paper or intent: {_code(name)}, {state}"
+
+
+def _formulas(design: Design) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each formula with all its sites; doors have none."""
+    sites: dict[str, tuple[str, ...]] = {}
+    for insert in design.inserts:
+        sites[insert.formula] = sites.get(insert.formula, ()) + insert.sites
+    yield from sites.items()
+    yield from ((door.formula, ()) for door in design.doors)
+
+
+def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
+    visual = spec.visual
+    yield (
+        f"Suite {_code(spec.suite)}, trained jointly on {', '.join(map(_code, spec.tasks))}. An image, or a clip, is "
+        f"{visual.tokens} vectors of width {visual.width}; an example has at most {visual.images}."
+    )
+    for task, options in spec.protocol.items():
+        changed = (f"{key} = {plain(value)!r}" for key, value in options.items())
+        yield f"- {_code(task)} not as published: {', '.join(map(_code, changed))}"
+    if result.provenance.data:
+        yield ""
+        yield f"Fingerprint of the annotations and features read: `{result.provenance.data}`."
+
+
+def _parameters(result: TrialResult) -> Iterator[str]:
+    counts = result.parameters
+    yield (
+        f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). As in the "
+        "published tables, the total is that of the backbone with its 200 extra words, the visual embedding and "
+        "everything added; a tied tensor counts once."
+    )
+    yield ""
+    yield from _table(("group", "trained"), ((name, f"{n:,}") for name, n in counts.groups.items()), left=1)
+
+
+def _scores(result: TrialResult) -> Iterator[str]:
+    yield "Majority is what the commonest training answer would score. Each task's first metric counts."
+    yield ""
+    rows = (
+        (task, metric + "".join(f", {key} {value}" for key, value in score.options.items() if not i), score.split,
+         f"{score.value:.2f}", "" if score.majority is None else f"{score.majority:.2f}", f"{score.n:,}")
+        for task, metrics in result.metrics.items()
+        for i, (metric, score) in enumerate(metrics.items())
+    )  # fmt: skip
+    yield from _table(("task", "metric", "split", "score", "majority", "examples"), rows, left=3)
+    yield ""
+    tested = "The model after the last update was tested"
+    if best := result.selected:
+        tested = f"The model of update {best.step:,} was tested, the best by validation"
+    yield f"Average over tasks: {result.average:.2f}. {tested}."
+
+
+def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
+    """Code that makes the model as it was when the trial ended.
+
+    Words that a backbone lacks are drawn at random and, unless they are trained, not saved: hence the seed, set where
+    the trial set it.
+    """
+    visual = ", ".join(f"{key}={value}" for key, value in asdict(spec.visual).items())
+    masking = [task for task in spec.tasks if validate(TASKS.get(task), spec.protocol.get(task, {}), task).masks_empty]
+    yield "In this folder, with pet-bench installed:"
+    yield ""
+    yield from (
+        "```python",
+        "from pet_bench.backbone import find_backbone, load",
+        "from pet_bench.backbone.load import read_stock",
+        "from pet_bench.pet import attach, build_method, load_trained",
+    )
+    if own := not type(method).__module__.startswith("pet_bench."):
+        yield "from pet_bench.registry import load_plugin"
+    yield from (
+        "from pet_bench.spec import MethodSpec, Visual",
+        "from pet_bench.trial.build import seed_everything",
+        "",
+    )
+    if own:
+        yield f'load_plugin("my_plugin.py")  # your file with the method {_line(spec.method.name)}'
+    yield from (
+        "options = {",
+        *(f"    {key!r}: {value!r}," for key, value in spec.method.options.items()),
+        "}",
+        f"backbone = find_backbone({spec.backbone!r})",
+        "stock = read_stock(backbone)",
+        f"seed_everything({spec.seed})  # words that the backbone lacks are drawn at random",
+        f"model, tokenizer = load(backbone, Visual({visual}), stock)",
+        f"method = build_method(MethodSpec({spec.method.name!r}, options), backbone.shape)",
+        f"attach(model, method.design(backbone.shape), {spec.tasks!r})",
+        *([f"model.masks_empty = frozenset({masking!r})"] if masking else []),
+        'load_trained(model, "adapter.safetensors")',
+        "model.eval()",
+        "```",
+        "",
+        f"`model.generate(input_ids, features, task={spec.tasks[0]!r}, num_beams=…, max_length=…)` then answers token "
+        f"ids (examples, words), padded on the right, about features (examples, images, {spec.visual.tokens}, "
+        f"{spec.visual.width}) of the kind that it was trained on.",
+    )
+    if method.name.startswith("peft:"):
+        yield ""
+        yield "The folder `peft/` holds the same as peft reads it, but for the visual embedding."
+
+
+def _provenance(result: TrialResult) -> Iterator[str]:
+    origin = result.provenance
+    state = ", with uncommitted changes" if origin.dirty else ""
+    yield f"- pet-bench {origin.version}, commit {_code(origin.commit) if origin.commit else 'unknown'}{state}"
+    yield f"- {', '.join(f'{name} {version}' for name, version in origin.packages.items())}"
+    if origin.device:
+        yield f"- trained on {_line(origin.device)}"
+
+
+def _limits(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
+    if is_drawn(spec.suite):
+        yield (
+            f"- **The data are a mini world**: pet-bench draws {_code(spec.suite)} itself, in the form of the real "
+            "data sets. Its scores say nothing about those, and cannot be compared with published ones."
+        )
+    if spec.control != "none":
+        yield f"- A control ({spec.control}): trained and tested without the images. It is there to be compared with."
+    yield "- One run with one seed. Scores of others compare where the fingerprint of the data is the same."
+    yield "- Made for comparing methods, not for use: nothing was done about biases of the data and the backbone."
+    yield "- No licence is stated: those of the backbone and of the data apply."
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, left: int) -> Iterator[str]:
+    """A Markdown table; the columns after the first `left` ones are set to the right."""
+    marks = (":--" if i < left else "--:" for i in range(len(heads)))
+    for row in (heads, tuple(marks), *rows):
+        yield f"| {' | '.join(_line(cell).replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    """A code span, whatever is in it."""
+    text = _line(text)
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " * (len(ticks) > 1)
+    return f"{ticks}{space}{text}{space}{ticks}"

@@ -1,0 +1,260 @@
+"""Results in others' formats: peft's method comparison and Hugging Face's model-index."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pet_bench.data.suite import suite_by_name
+from pet_bench.registry import BACKBONES, TASKS
+from pet_bench.results.schema import Point, TrialResult
+from pet_bench.spec import TrialSpec
+
+STATUS = {"done": "success", "stopped_early": "canceled"}  # peft's words; everything else has "failed"
+
+
+def experiment(result: TrialResult) -> str:
+    """`lora/mini-bart-mini-image-text-rank-8-seed-0-0123456789ab`: method, what else tells, the trial's id.
+
+    The form of peft's experiments; no two trials have the same. The file there is called so with "--" for "/".
+    """
+    spec = TrialSpec.from_dict(result.spec)
+    options = spec.label.removeprefix(spec.method.name)
+    control = "" if spec.control == "none" else spec.control
+    parts = map(_slug, (spec.backbone, spec.suite, options, control, f"seed-{spec.seed}", result.id))
+    return f"{_slug(spec.method.name)}/{'-'.join(filter(None, parts))}"
+
+
+def _slug(text: str) -> str:
+    """What any file system and the hub take in a name; not long, for several make one."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:48].strip("-.")
+
+
+def hub_name(backbone: str) -> str | None:
+    """What a backbone is called on the hub (`owner/model`); None for a folder and for those that come with us."""
+    source = BACKBONES.get(backbone).source if backbone in BACKBONES else backbone
+    return source if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not Path(source).exists() else None
+
+
+def is_drawn(suite: str) -> bool:
+    """Whether the data of a suite come with the package: a mini world, not the data sets its tasks are named after.
+
+    Raises UserError for a suite that is not known.
+    """
+    return suite_by_name(suite).embedded is not None
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no other numbers."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+# peft -----------------------------------------------------------------------------------------------------------------
+
+
+def to_peft(result: TrialResult) -> dict[str, Any]:
+    """A trial with the keys of a result of peft's `method_comparison`, in their order.
+
+    What is not measured here, or has no counterpart, is null: reserved memory (ours is the allocated), tokens, commits,
+    forgetting, a query template for all tasks. "valid accuracy" and "test accuracy" are there, as fractions, where a
+    trial has one task that is scored by accuracy. Further keys: per task in `metrics` ("test vqa accuracy" and
+    "test average" on the metric's own scale), and `meta_info.pet-bench` with what the trial is. `peft_config` is null
+    for full fine-tuning only; its `peft_type` is peft's (`LORA`) for methods of peft and else ours (`vl-pet-large`).
+    """
+    spec, origin, cost, counts = TrialSpec.from_dict(result.spec), result.provenance, result.cost, result.parameters
+    began, ended = map(datetime.fromisoformat, (origin.started, origin.finished))
+    device = None if origin.device in ("", "cpu") else origin.device
+    packages = {
+        f"{name}-{what}": origin.packages.get(name) if what == "version" else None
+        for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
+        for what in ("version", "commit-hash")
+    }
+    ours = {"pet-bench-version": origin.version, "pet-bench-commit-hash": origin.commit}
+    return {
+        "run_info": {
+            "created_at": origin.started,
+            # where it was interrupted, the start is that of its last part
+            "total_time": None if result.run.resumed else (ended - began).total_seconds(),
+            "experiment_name": experiment(result),
+            "peft_branch": None,
+            "peft_worktree_is_dirty": None,
+            "train_config": _train_config(result, spec),
+            "peft_config": _peft_config(spec),
+            "error_msg": result.error or "",
+        },
+        "train_info": {
+            "accelerator_memory_reserved_avg": None,
+            "accelerator_memory_max": None,
+            "accelerator_memory_reserved_99th": None,
+            "train_time": cost and finite(cost.train_seconds),
+            "file_size": cost and cost.adapter_bytes,
+            "num_trainable_params": counts and counts.trainable,
+            "num_total_params": counts and counts.total,
+            "status": STATUS.get(result.status, "failed"),
+            "metrics": _moments(result) + ([_tested(result, device)] if result.metrics else []),
+        },
+        "meta_info": {
+            "model_info": {"sha": None, "created_at": None},
+            "dataset_info": {task: {"sha": None, "created_at": None} for task in spec.tasks},
+            "package_info": packages | ours,
+            "system_info": {
+                **dict.fromkeys(("system", "release", "version", "machine", "processor")),
+                "accelerator": device,
+            },
+            "pytorch_info": None,
+            "pet-bench": {"id": result.id, "status": result.status, "data": origin.data, "spec": result.spec},
+        },
+    }
+
+
+def _train_config(result: TrialResult, spec: TrialSpec) -> dict[str, Any]:
+    recipe, validated = spec.recipe, [point.step for point in result.curve if point.split == "valid"]
+    return {
+        "model_id": hub_name(spec.backbone) or spec.backbone,
+        "dtype": "float32",  # with recipe.precision bfloat16 the forward pass is mixed
+        "max_seq_length": None,
+        "batch_size": recipe.batch_size,
+        "batch_size_eval": -(-recipe.batch_size // result.run.accumulation),
+        "max_steps": result.cost.steps if result.cost else recipe.max_steps,
+        "eval_steps": min(validated, default=None),
+        "compile": False,
+        "use_gc": False,
+        "query_template": None,
+        "seed": spec.seed,
+        "grad_norm_clip": recipe.clip,
+        "optimizer_type": "AdamW",
+        "optimizer_kwargs": {
+            "lr": recipe.lr,
+            "weight_decay": recipe.weight_decay,
+            "betas": [recipe.beta1, recipe.beta2],
+            "eps": recipe.eps,
+        },
+        "lr_scheduler": "linear",
+        "use_amp": recipe.precision == "bfloat16",
+        "autocast_adapter_dtype": None,
+        "generation_kwargs": None,
+        "attn_implementation": None,
+        "init_kv_cache_prefix": None,
+    }
+
+
+def _peft_config(spec: TrialSpec) -> dict[str, Any] | None:
+    name, options = spec.method.name, spec.method.options
+    if name == "full":
+        return None
+    family, _, kind = name.partition(":")
+    theirs = family == "peft" and kind
+    about = {"task_type": "SEQ_2_SEQ_LM", "peft_type": kind.upper() if theirs else name}
+    return {**about, "base_model_name_or_path": hub_name(spec.backbone) or spec.backbone, **options}
+
+
+def _moments(result: TrialResult) -> list[dict[str, Any]]:
+    """Where validation splits were measured, with the last training losses until then."""
+    found = []
+    for step in sorted({point.step for point in result.curve if point.split == "valid"}):
+        points = [point for point in result.curve if point.split == "valid" and point.step == step and point.task]
+        scores, losses = {point.task: point.metrics for point in points}, _losses(result.curve, step)
+        unknown = (
+            "train samples", "train time", "eval time", "tokens / sec", "mem allocated avg", "mem reserved avg",
+            "elapsed time",
+        )  # fmt: skip
+        found.append(
+            {
+                "step": step,
+                "valid accuracy": _accuracy(scores),
+                "train loss": _mean(losses),
+                **dict.fromkeys(unknown),
+                **_named("valid", scores),
+                **_named("train", losses),
+            }
+        )
+    return found
+
+
+def _tested(result: TrialResult, device: str | None) -> dict[str, Any]:
+    cost = result.cost
+    scores = {task: {name: score.value for name, score in metrics.items()} for task, metrics in result.metrics.items()}
+    step = result.selected.step if result.selected else cost and cost.steps
+    losses = _losses(result.curve, step)
+    return {
+        "step": step,
+        "test accuracy": _accuracy(scores),
+        "train loss": _mean(losses),
+        "train samples": cost and round(cost.examples_per_second * cost.train_seconds),
+        "train total tokens": None,
+        "forgetting": None,
+        "mem allocated max": cost.peak_memory_bytes if cost and device else None,  # on a CPU it is the process's
+        "test average": finite(result.average),
+        **_named("test", scores),
+        **_named("train", losses),
+    }
+
+
+def _accuracy(scores: dict[str, dict[str, float]]) -> float | None:
+    """Of the only task, as a fraction, where it is scored by accuracy."""
+    primary = [next(iter(values.items()), ("", None)) for values in scores.values()]
+    value = finite(primary[0][1]) if len(primary) == 1 and primary[0][0].startswith("accuracy") else None
+    return None if value is None else value / 100
+
+
+def _losses(curve: list[Point], step: int | None) -> dict[str, dict[str, float]]:
+    """Each task's last mean training loss up to a step; the curve is in order."""
+    points = [point for point in curve if point.split == "train" and point.loss is not None and point.task]
+    return {point.task: {"loss": point.loss} for point in points if step is None or point.step <= step}
+
+
+def _mean(losses: dict[str, dict[str, float]]) -> float | None:
+    """Over tasks."""
+    return finite(sum(found["loss"] for found in losses.values()) / len(losses)) if losses else None
+
+
+def _named(split: str, values: dict[str, dict[str, float]]) -> dict[str, float | None]:
+    """`{"test vqa accuracy": 60.0}`."""
+    return {f"{split} {task} {name}": finite(value) for task, found in values.items() for name, value in found.items()}
+
+
+# Hugging Face ---------------------------------------------------------------------------------------------------------
+
+
+def to_model_index(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
+    """The metadata `model-index` of a hub's model card: one model per trial, its scores by task.
+
+    Data that come with the package are named as what they are, and so are controls and suspect results. A data set's
+    revision is our fingerprint of all that the trial read. Values are on the metric's own scale: accuracies in percent.
+    """
+    return [{"name": experiment(result).replace("/", "-"), "results": list(_by_task(result))} for result in results]
+
+
+def _by_task(result: TrialResult) -> Iterable[dict[str, Any]]:
+    spec, doubt = TrialSpec.from_dict(result.spec), " (suspect result)" * (result.status == "suspect")
+    drawn = is_drawn(spec.suite)
+    for task, metrics in result.metrics.items():
+        hub = TASKS.get(task).hub if task in TASKS else None  # a plug-in's that is not loaded here
+        kind, identifier, name = hub or ("image-text-to-text", task, task)
+        if drawn:
+            suite = spec.suite.split("/")[0]
+            identifier, name = f"{suite}-{task}", f"Stand-in for {name}, drawn by pet-bench ({suite})"
+        if spec.control != "none":
+            name += f" ({spec.control} control: the model does not see the images)"
+        first = next(iter(metrics.values()))
+        dataset = {
+            "name": name,
+            "type": identifier,
+            "split": first.split,
+            "revision": result.provenance.data,
+            "args": {"examples": first.n, **spec.protocol.get(task, {})},
+        }
+        yield {
+            "task": {"type": kind, "name": task},
+            "dataset": {key: value for key, value in dataset.items() if value is not None},
+            "metrics": [
+                {"type": _slug(metric).lower(), "value": score.value, "name": metric + doubt}
+                | ({"args": dict(score.options)} if score is first and score.options else {})
+                for metric, score in metrics.items()
+                if math.isfinite(score.value)
+            ],
+        }

@@ -1,0 +1,304 @@
+"""What the gates of a finished trial do with one example: G at every site and layer, token by token."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.load import load, read_stock
+from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.data.batches import Batch, TaskBatches
+from pet_bench.data.clips import ClipTask
+from pet_bench.data.store import FeatureStore
+from pet_bench.data.task import Example, Generate, Task
+from pet_bench.errors import UserError, unknown
+from pet_bench.pet import attach, build_method, load_trained
+from pet_bench.pet.design import Inserted
+from pet_bench.results import store
+from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.build import seed_everything
+from pet_bench.trial.checkpoint import generators, set_generators
+from pet_bench.trial.data import build_tasks, data_root, read_data
+from pet_bench.trial.evaluate import evaluating, predict
+from pet_bench.trial.run import ADAPTER
+
+MEMORY = tuple(f"decoder.cross_attn.{name}" for name in ("key", "value", "memory"))  # the decoder's, of encoder states
+
+
+@dataclass(frozen=True)
+class Token:
+    """One position that a gate sees.
+
+    part: "prompt" (learned, before the text), "text", "image" or "answer" (what the decoder reads, its start first).
+    image: which of the example's images, from 0; row, column: its place on the grid there, from the upper left, or in
+    time (row 0, column the frame).
+    """
+
+    text: str
+    part: str
+    image: int | None = None
+    row: int | None = None
+    column: int | None = None
+
+
+@dataclass(frozen=True)
+class GateValues:
+    """G of one insert in one layer, both counted from 0 as in the names of the trained tensors.
+
+    site: in full, "encoder.self_attn"; kind, formula: of its gate and of the whole insert. mean, std (tokens,): over
+    the d dimensions, of the population. vector (d,): G itself where it is the same for every token by its kind.
+    """
+
+    site: str
+    insert: int
+    layer: int
+    kind: str
+    formula: str
+    tokens: tuple[Token, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    vector: np.ndarray | None = None
+
+    @property
+    def stack(self) -> str:
+        return self.site.split(".")[0]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The gates of one trial on one test example. prediction: made here, of the example alone, without padding."""
+
+    spec: TrialSpec
+    task: str
+    example: Example
+    prediction: str
+    values: tuple[GateValues, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per site × layer × token.
+
+        id, backbone, method, task, example; stack, site, insert, layer, kind; position (from 0), token, part, image,
+        row, column (see `Token`); mean and std of G over the dimensions.
+        """
+        rows = [
+            about
+            | {"position": position, "token": token.text, **{key: getattr(token, key) for key in PLACE}}
+            | {"mean": mean, "std": std}
+            for gate, about in self._abouts()
+            for position, (token, mean, std) in enumerate(zip(gate.tokens, gate.mean, gate.std, strict=True))
+        ]
+        columns = [*ABOUT, "position", "token", *PLACE, "mean", "std"]
+        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(PLACE[1:], "Int64"))
+
+    def dimensions(self) -> pd.DataFrame:
+        """A row per site × layer × dimension, with the column gate, of the gates that are vectors; else no rows."""
+        rows = [
+            about | {"dimension": dimension, "gate": value}
+            for gate, about in self._abouts()
+            if gate.vector is not None
+            for dimension, value in enumerate(gate.vector)
+        ]
+        return pd.DataFrame(rows, columns=[*ABOUT, "dimension", "gate"])
+
+    def _abouts(self) -> Iterator[tuple[GateValues, dict[str, Any]]]:
+        spec = self.spec
+        trial = {"id": spec.id, "backbone": spec.backbone, "method": spec.label or str(spec.method)}
+        trial |= {"task": self.task, "example": self.example.id}
+        for gate in self.values:
+            yield gate, trial | {key: getattr(gate, key) for key in ABOUT[len(trial) :]}
+
+
+ABOUT = ("id", "backbone", "method", "task", "example", "stack", "site", "insert", "layer", "kind")
+PLACE = ("part", "image", "row", "column")
+
+
+def gate_values(
+    path: Path,
+    task: str | None = None,
+    example: str | int = 0,
+    data: Path | None = None,
+    sites: Collection[str] | None = None,
+) -> Gates:
+    """Run one test example, alone and unpadded, through a finished trial's model and record every gate.
+
+    path: the trial's `<id>.json`, with `<id>/adapter.safetensors` beside it. task: by default the trial's first.
+    example: its id, or its number in the test split, from 0. data: root folder of the datasets, as for a trial. sites:
+    only these, by their full names. Gates that read what the decoder reads see the model's own prediction. Runs on the
+    CPU in float32; the generators of this process are as before.
+
+    Raises UserError for a trial without gates or adapter, and for an unknown task, example or site.
+    """
+    spec = TrialSpec.from_dict(store.load(path).spec)
+    shape = find_backbone(spec.backbone).shape
+    inserts = build_method(spec.method, shape).design(shape).inserts
+    if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
+        raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
+    if not (adapter := path.with_suffix("") / ADAPTER).is_file():
+        raise UserError(
+            f"{adapter} is missing: adapters are not kept in git; run the trial again "
+            f"(pet-bench rerun {path.parent} --trial {spec.id})"
+        )
+    if task is not None and task not in spec.tasks:
+        raise unknown(f"task of trial {spec.id}", task, spec.tasks)
+    if strange := [site for site in sites or () if site not in gated]:
+        raise UserError.many(unknown("site with a gate", site, gated) for site in strange)
+    runtime = Runtime(path.parent, data)
+    root = data_root(spec.suite, runtime)
+    built = {task.name: task for task in build_tasks(spec.tasks, spec.protocol)}
+    chosen = built[task or spec.tasks[0]]
+    one = find_example(chosen, root, example)
+    model, tokenizer = rebuild(spec, adapter)
+    model.masks_empty = frozenset(task.name for task in built.values() if task.masks_empty)
+    with _features(spec, runtime, root, chosen, one) as features:
+        batches = TaskBatches(chosen, [one], tokenizer, features, control=spec.control)
+        batch, plain = next(batches.eval_batches(1)), spec.recipe.generation == "plain"
+        prediction = predict(model, tokenizer, batches, 1, plain=plain)[one.id]
+        with evaluating(model):
+            values = _record(model, tokenizer, chosen, batch, gated if sites is None else sites, plain=plain)
+    return Gates(spec, chosen.name, one, prediction, values)
+
+
+def find_example(task: Task, root: Path, example: str | int) -> Example:
+    """A test example by id, or by its number from 0; raises UserError, with the nearest id, where there is none."""
+    examples = task.examples(root, "test")
+    if isinstance(example, int):
+        if not 0 <= example < len(examples):
+            raise UserError(f"{task.name} has the test examples 0 to {len(examples) - 1}, found number {example}")
+        return examples[example]
+    ids = {one.id: one for one in examples}
+    if example not in ids:
+        close = get_close_matches(example, ids, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f'the first is "{examples[0].id}"'
+        raise UserError(f'unknown test example "{example}" of {task.name}, which has {len(ids)}: {hint}')
+    return ids[example]
+
+
+def rebuild(spec: TrialSpec, adapter: Path) -> tuple[VisionLanguageModel, Any]:
+    """A trial's model with its trained tensors, on the CPU, and its tokenizer.
+
+    What is random and does not train, as rows added to the vocabulary, is drawn from the trial's seed again.
+    """
+    gc.collect()  # models built before stand in cycles with their hooks
+    backbone, cpu = find_backbone(spec.backbone), torch.device("cpu")
+    stock, before = read_stock(backbone), generators(cpu)
+    try:
+        seed_everything(spec.seed)
+        model, tokenizer = load(backbone, spec.visual, stock)
+        attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+    finally:
+        set_generators(before, cpu)
+    load_trained(model, adapter)
+    return model, tokenizer
+
+
+@contextmanager
+def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example: Example) -> Iterator[FeatureStore]:
+    """The features of one example, packed for the moment.
+
+    The "noise" control's depend on a feature's place among all of the trial's, so that all are read.
+    """
+    if spec.control == "noise":
+        yield read_data(spec, runtime).store
+        return
+    with TemporaryDirectory() as cache:
+        yield FeatureStore.pack(root, [(task, [example])], spec.visual, cache=Path(cache))
+
+
+def _record(
+    model: VisionLanguageModel, tokenizer, task: Task, batch: Batch, sites: Collection[str], *, plain: bool
+) -> tuple[GateValues, ...]:
+    """G of every gate at these sites in a batch of one example, site by site."""
+    gates = {
+        path: inserted
+        for path, inserted in model.pet.named_modules()
+        if isinstance(inserted, Inserted) and inserted.gate is not None and inserted.place.site in sites
+    }
+    decodes = any(inserted.place.stack == "decoder" for inserted in gates.values())
+    answer = _decoder_ids(model, task, batch, plain=plain) if decodes else None
+    found, visual = {}, []
+    hooks = [model.visual.register_forward_hook(lambda module, args, output: visual.append(output.shape[1]))]
+    for path, inserted in gates.items():
+        hooks.append(inserted.gate.register_forward_hook(_keep(found, path)))
+    try:
+        encoded = model.encode(batch.input_ids, batch.visual, task=batch.task)
+        mask = model.context.mask[0]
+        if decodes:
+            model.decode(encoded, answer)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    words = [Token(text, "text") for text in _texts(tokenizer, batch.input_ids[0])]
+    images = [] if "side" in model.pet else _image_tokens(task, batch.visual.shape[1], visual[0])  # the side reads them
+    prompt = [Token(str(i), "prompt") for i in range(len(mask) - len(words) - len(images))]
+    seen = [(token, bool(kept)) for token, kept in zip([*prompt, *words, *images], mask, strict=True)]
+    read = [(Token(text, "answer"), True) for text in _texts(tokenizer, answer[0])] if decodes else []
+
+    values = []
+    for path, inserted in gates.items():
+        place, (gate, shape) = inserted.place, found[path]
+        whole = gate.expand(shape)[0].double()  # (T, d)
+        tokens = seen if place.stack == "encoder" or place.site in MEMORY else read
+        kept = torch.tensor([kept for _, kept in tokens])
+        values.append(
+            GateValues(
+                site=place.site,
+                insert=int(path.rsplit(".", 1)[-1]),
+                layer=place.layer,
+                kind=inserted.insert.gate.kind,
+                formula=inserted.insert.formula,
+                tokens=tuple(token for token, kept in tokens if kept),
+                mean=whole.mean(dim=1)[kept].numpy(),
+                std=whole.std(dim=1, correction=0)[kept].numpy(),
+                vector=gate.double().numpy() if gate.dim() == 1 else None,
+            )
+        )
+    order = list(dict.fromkeys((gate.site, gate.insert) for gate in values))
+    return tuple(sorted(values, key=lambda gate: (order.index((gate.site, gate.insert)), gate.layer)))
+
+
+def _keep(found: dict[str, tuple[Tensor, torch.Size]], path: str):
+    def hook(gate, args, output) -> None:
+        found[path] = output, args[1].shape  # args: X, Y, ΔH
+
+    return hook
+
+
+def _decoder_ids(model: VisionLanguageModel, task: Task, batch: Batch, *, plain: bool) -> Tensor:
+    """What the decoder reads while it makes its prediction, (1, T): the start first, the last token no more."""
+    decoding, config = task.decoding, model.lm.config
+    if not isinstance(decoding, Generate):
+        start = [config.decoder_start_token_id]
+        if model.shape.family == "bart":
+            start.append(config.bos_token_id)
+        return torch.tensor([start])
+    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length, "plain": plain}
+    return model.generate(batch.input_ids, batch.visual, task=batch.task, **options)[:, :-1]
+
+
+def _texts(tokenizer, ids: Tensor) -> list[str]:
+    """Each token as a person reads it, a blank as "␣", or as the tokenizer calls it where it is part of a character."""
+    names = tokenizer.convert_ids_to_tokens(ids.tolist())
+    texts = (tokenizer.decode([id]).strip() or "␣" for id in ids.tolist())
+    return [name if "\ufffd" in text else text for text, name in zip(texts, names, strict=True)]
+
+
+def _image_tokens(task: Task, images: int, positions: int) -> list[Token]:
+    """The visual positions of an example: frames in time, or squares of a grid in rows, as pooling has them."""
+    each = positions // images
+    side = math.isqrt(each)
+    width = each if isinstance(task, ClipTask) or side * side != each else side
+    return [Token("", "image", image, *divmod(i, width)) for image in range(images) for i in range(each)]
