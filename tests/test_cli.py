@@ -62,6 +62,8 @@ def test_help_imports_nothing_heavy():
         "rerun",
         "status",
         "report",
+        "gates",
+        "export",
         "merge",
         "best",
         "score",
@@ -165,6 +167,18 @@ def test_run_status_and_report_of_a_grid(call, grid_file, tmp_path, stand_in):  
     figures = {f"{name}.{suffix}" for name in ("score_vs_parameters", "pareto") for suffix in ("png", "svg")}
     assert written.keys() == {"table.md", "table.csv"} | figures
     assert all(written.values())
+    # the stand-in trains nothing: it has no curve and no breakdowns
+    for name in ("learning_curves", "question_types", "ablation"):
+        assert f"not drawn: {name}: " in text
+
+    code, text, _ = call("report", out, "--html", "--examples", "5")
+    assert code == 0
+    assert "<!doctype html>" in (out / "report" / "index.html").read_text().lower()
+    assert f"wrote {out / 'report' / 'index.html'}" in text
+    code, _, err = call("report", out, "--images", tmp_path)
+    assert (code, err) == (2, "pet-bench: error: --images is for --html\n")
+    code, _, err = call("report", out, "--html", "--style", "vlpet-table2")
+    assert (code, len(err.splitlines())) == (2, 1)
 
 
 def test_flags_run_a_part_of_a_grid(call, grid_file, tmp_path, stand_in):  # noqa: F811

@@ -12,6 +12,8 @@ import typer
 
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
+from pet_bench.cli.export import export
+from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
@@ -262,10 +264,24 @@ app.command(
 )(compare)
 app.command(
     epilog=examples(
+        "pet-bench gates 0123 --task vqa --index 3",
+        "pet-bench gates results/try/89ab01234567.json --example 481003 --site encoder.ffn --out gates.png",
+        "pet-bench gates results/full/89ab01234567.json --data ~/datasets --images ~/coco/val2014",
+    )
+)(gates)
+app.command(
+    epilog=examples(
         "pet-bench merge results/machine-a results/machine-b --out results/full",
         "pet-bench merge /mnt/node7/results/full --out results/full",
     )
 )(merge)
+app.command(
+    epilog=examples(
+        "pet-bench export demo --format peft",
+        "pet-bench export results/demo --format model-index --out demo.yaml",
+        "pet-bench export 0123 --format model-index",
+    )
+)(export)
 app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/lr-sweep"))(best)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,12 @@ def report(
     without_suspect: Annotated[
         bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
     ] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page too, report/index.html: one file with all of it.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(help="With --html: root folder of the datasets, as for run.")] = None,
+    images: Annotated[Path | None, typer.Option(help="With --html: folder of the pictures, named by image id.")] = None,
+    examples: Annotated[int | None, typer.Option(min=0, help="With --html: examples of a task on it; 100.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Print the comparison table, or a paper's, and write it, with figures, to `report/` in the results folder.
@@ -39,6 +46,11 @@ def report(
     load_plugins(plugin)
     if format != TableFormat.TERMINAL and not style:
         raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
+    if html and style:
+        raise UserError("--html is of the comparison: leave --style away, which writes a page of its own")
+    for name, value in {"data": data, "images": images, "examples": examples}.items():
+        if value is not None and not html:
+            raise UserError(f"--{name} is for --html")
     if out and len(grids) > 1:
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.table import without_suspect as bare
@@ -46,7 +58,8 @@ def report(
     found = _read(grids, out)
     if without_suspect:
         found.frame = bare(found.frame)
-    written = report_style(found, style, format) if style else _comparison(found)
+    page = Page(", ".join(grids), data, images, 100 if examples is None else examples) if html else None
+    written = report_style(found, style, format) if style else _comparison(found, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
 
@@ -59,6 +72,20 @@ class Found:
     folders: list[Path] = field(default_factory=list)
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def there(self) -> list[Path]:
+        return [folder for folder in self.folders if folder.is_dir()]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page is made with (`cli.page.write_page`)."""
+
+    title: str
+    data: Path | None
+    images: Path | None
+    examples: int
 
 
 def _read(grids: list[str], out: Path | None) -> Found:
@@ -75,7 +102,7 @@ def _read(grids: list[str], out: Path | None) -> Found:
             trials, folder = plan.trials(), folder_of(plan, grid, out)
             results, ids = store.load_all(folder), {trial.id for trial in trials}
             frame = store.to_frame(
-                (result for id, result in results.items() if id in ids),
+                (results[trial.id] for trial in trials if trial.id in results),  # in the grid's order
                 [trial for trial in trials if trial.id not in results],
             )
             frames.append(frame.assign(folder=str(folder)))
@@ -101,19 +128,17 @@ def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.folder == frame.id.map(owner)].drop_duplicates().reset_index(drop=True)
 
 
-def _comparison(found: Found) -> list[Path]:
-    """Print the comparison table, and write it as Markdown and CSV, and the figures."""
+def _comparison(found: Found, page: Page | None) -> list[Path]:
+    """Print the comparison table; write it as Markdown and CSV, the figures and, if one is asked for, the page."""
     from rich.console import Console
 
-    from pet_bench.report.figures import pareto_figure
-    from pet_bench.report.plot import score_vs_parameters
     from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
     from pet_bench.results import store
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
-        raise UserError(f'no trial of this grid is finished in "{found.folders[0]}"')
+        raise UserError(f'no trial of this grid is finished in "{", ".join(map(str, found.folders))}"')
     table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
     beneath = [*notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
     views = to_rich(table, beneath, marks.best)
@@ -124,6 +149,38 @@ def _comparison(found: Found) -> list[Path]:
     written = [found.report / name for name in ("table.md", "table.csv")]
     store.write_text(written[0], to_markdown(table, beneath, marks.best))
     store.write_text(written[1], to_csv(table))
-    written += score_vs_parameters(table, found.report / "score_vs_parameters.png")
-    written += pareto_figure(found.frame, found.report / "pareto.png")
+    written += _figures(found, table)
+    if page:
+        from pet_bench.cli.page import write_page
+
+        about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
+        written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
+    return written
+
+
+def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
+    """Draw what there is to draw; says of the rest why not."""
+    from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
+    from pet_bench.report.figures import pareto_figure
+    from pet_bench.report.look import write
+    from pet_bench.report.plot import score_vs_parameters
+    from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
+
+    curves, breakdowns, settings = (
+        rows[rows.id.isin(found.frame.id)]
+        for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
+    )
+    figures = {
+        "score_vs_parameters": partial(score_vs_parameters, table),
+        "pareto": partial(pareto_figure, found.frame),
+        "learning_curves": partial(learning_curves_figure, curves),
+        "question_types": partial(question_types_figure, breakdowns),
+        "ablation": partial(ablation_figure, found.frame, settings),
+    }
+    written = []
+    for name, draw in figures.items():
+        try:
+            written += write(draw(), found.report / f"{name}.png")
+        except UserError as nothing:
+            typer.echo(f"not drawn: {name}: {nothing}")
     return written

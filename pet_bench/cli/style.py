@@ -28,15 +28,16 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
 
     filled = fill(found.frame, find(name), commit()[0], found.folders)
     filled = replace(filled, notes=(*filled.notes, *found.notes))
-    texts = {kind: write(filled) for kind, (_, write) in FORMATS.items()}
+    texts = {kind: text_of(filled) for kind, (_, text_of) in FORMATS.items()}
     written = []
     for kind, (suffix, _) in FORMATS.items():
         written.append(found.report / f"{name}.{suffix}")
         store.write_text(written[-1], texts[kind])
     if any(column.relative for column in filled.style.columns):
         from pet_bench.report.figures import relative_gain_figure
+        from pet_bench.report.look import write
 
-        written += relative_gain_figure(filled, found.report / f"{name}.png")
+        written += write(relative_gain_figure(filled), found.report / f"{name}.png", (".png", ".svg", ".pdf"))
     if format == TableFormat.TERMINAL:
         view = to_rich(filled)  # digits are never cut off: where the terminal is too narrow, its lines wrap instead
         Console(width=max(Console().width, Console(width=1000).measure(view).maximum)).print(view)

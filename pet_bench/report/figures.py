@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.lines import Line2D
 
-from pet_bench.report.look import COLORS, MARKERS, MUTED, look, place_labels, point, write
+from pet_bench.report.look import COLORS, MUTED, Figure, log_axis, look, mark, place_labels, point
 from pet_bench.report.published import BACKBONES
 from pet_bench.report.styles import Filled
 from pet_bench.report.table import scored
 
 Label = tuple[str, str, float, float, float]
 PUBLISHED, OURS = ("o", COLORS[0]), ("D", COLORS[1])
+MANY = 12  # methods that can be named beside their points
 COSTS = {
     "trainable": ("trainable parameters", 1),
     "peak_memory_bytes": ("peak memory in training (GiB)", 2**30),
@@ -24,24 +22,21 @@ COSTS = {
 }
 
 
-def relative_gain_figure(filled: Filled, path: Path) -> list[Path]:
+@look()
+def relative_gain_figure(filled: Filled) -> Figure:
     """Relative gain over full fine-tuning (%) against trainable parameters (% of all, log axis): VL-PET's Figure 1.
 
     filled: a style whose last column is a relative gain, on one backbone. Published points are hollow circles, ours
-    filled diamonds with one standard deviation over seeds; those of the mini world have a panel of their own. Writes
-    `path` as .png, .svg and .pdf.
+    filled diamonds with one standard deviation over seeds; those of the mini world have a panel of their own.
     """
     panels = [(True, False), (False, True)] if filled.mini else [(True, True)]
-    with look():
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(6.8 * len(panels), 5.4), squeeze=False, layout="constrained"
-        )
-        labels = [_gains(axis, filled, *shown) for axis, shown in zip(axes.flat, panels, strict=True)]
-        figure.canvas.draw()
-        figure.set_layout_engine("none")
-        for axis, own in zip(axes.flat, labels, strict=True):
-            place_labels(axis, own, size=8.5)
-        return write(figure, path, (".png", ".svg", ".pdf"))
+    figure = Figure(6.8 * len(panels), 5.4)
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    labels = [_gains(axis, filled, *shown) for axis, shown in zip(axes.flat, panels, strict=True)]
+    figure.settle()
+    for axis, own in zip(axes.flat, labels, strict=True):
+        place_labels(axis, own, size=8.5)
+    return figure
 
 
 def _gains(axis: Axes, filled: Filled, with_published: bool, with_ours: bool) -> list[Label]:
@@ -74,12 +69,8 @@ def _gains(axis: Axes, filled: Filled, with_published: bool, with_ours: bool) ->
 
 
 def _percent_axis(axis: Axes, values: list[float]) -> None:
-    axis.set_xscale("log")
-    low, high = min(values, default=1), max(values, default=100)
-    axis.set_xlim(low / 1.7, high * 1.7)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    log_axis(axis, "x")
+    axis.set_xlim(min(values, default=1) / 1.7, max(values, default=100) * 1.7)
 
 
 def costs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -107,30 +98,36 @@ def pareto_front(cost: pd.Series, score: pd.Series) -> pd.Series:
     return pd.Series(finite & ~(cheaper & better & strictly & finite).any(axis=1), cost.index)
 
 
-def pareto_figure(frame: pd.DataFrame, path: Path) -> list[Path]:
+@look()
+def pareto_figure(frame: pd.DataFrame) -> Figure:
     """Average score against parameters (log axis), memory and time: a row of panels per suite and backbone.
 
     Methods on the Pareto front are filled and joined by a line of what is reached at most at a cost, the others hollow;
-    † marks a method with suspect trials. Writes `path` as .png and .svg.
+    † marks a method with suspect trials. Where methods are more than `MANY`, only those on a front are named beside
+    their points, all in a legend.
     """
     groups = list(costs(frame).groupby(["suite", "backbone"], sort=False))
-    with look():
-        shape = max(len(groups), 1), len(COSTS)
-        figure, axes = plt.subplots(
-            *shape, figsize=(5.0 * shape[1], 4.4 * shape[0]), squeeze=False, layout="constrained", sharey="row"
-        )
-        labels = {}
-        for row, ((suite, backbone), table) in zip(axes, groups, strict=False):
-            devices = ", ".join(dict.fromkeys(table.device))
-            row[0].set_title(f"{suite} on {backbone}" + (f" ({devices})" if devices else ""))
-            row[0].set_ylabel("average score")
-            for axis, cost in zip(row, COSTS, strict=True):
-                labels[axis] = _pareto(axis, table, cost)
-        figure.canvas.draw()
-        figure.set_layout_engine("none")
-        for axis, own in labels.items():
-            place_labels(axis, own, size=8.5)
-        return write(figure, path)
+    shape = max(len(groups), 1), len(COSTS)
+    figure = Figure(5.0 * shape[1], 4.4 * shape[0])
+    axes, labels = figure.subplots(*shape, squeeze=False, sharey="row"), {}
+    for row, ((suite, backbone), table) in zip(axes, groups, strict=False):
+        table = table.assign(index=range(len(table)))  # a method looks the same in all panels
+        devices = ", ".join(dict.fromkeys(table.device))
+        row[0].set_title(f"{suite} on {backbone}" + (f" ({devices})" if devices else ""))
+        row[0].set_ylabel("average score")
+        for axis, cost in zip(row, COSTS, strict=True):
+            labels[axis] = _pareto(axis, table, cost)
+        if len(table) > MANY:
+            handles = [
+                Line2D([], [], linestyle="none", marker=marker, color=color, label=_named(method))
+                for method in table.sort_values("average", ascending=False).to_dict("records")
+                for marker, color in [mark(method["index"])]
+            ]
+            row[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0.0)
+    figure.settle()
+    for axis, own in labels.items():
+        place_labels(axis, own, size=8.5)
+    return figure
 
 
 def _pareto(axis: Axes, table: pd.DataFrame, cost: str) -> list[Label]:
@@ -140,11 +137,15 @@ def _pareto(axis: Axes, table: pd.DataFrame, cost: str) -> list[Label]:
     if cost == "trainable":
         axis.set_xscale("log")
     front, labels = pareto_front(table[cost], table.average), []
-    best = table[front].sort_values(cost)
-    axis.plot(best[cost].repeat(2)[1:], best.average.repeat(2)[:-1], color=MUTED, linewidth=1.1, zorder=1)
-    for index, row in enumerate(table.to_dict("records")):
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
-        point(axis, row[cost], row["average"], row["average std"], marker, color, hollow=not front.iloc[index])
-        name = row["method"] + " †" * bool(row["suspect"])
+    steps = table[front].sort_values(cost)
+    axis.plot(steps[cost].repeat(2)[1:], steps.average.repeat(2)[:-1], color=MUTED, linewidth=1.1, zorder=1)
+    for row, best in zip(table.to_dict("records"), front, strict=True):
+        marker, color = mark(row["index"])
+        point(axis, row[cost], row["average"], row["average std"], marker, color, hollow=not best)
+        name = _named(row) if best or len(table) <= MANY else ""
         labels.append((name, color, row[cost], row["average"], np.nan_to_num(row["average std"])))
     return sorted(labels, key=lambda label: -label[3])
+
+
+def _named(row: dict) -> str:
+    return row["method"] + " †" * bool(row["suspect"])

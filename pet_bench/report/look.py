@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import ContextDecorator
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+import matplotlib.figure
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-INK, MUTED, RULE = "#222222", "#6b6b6b", "#e6e6e6"
+from pet_bench.errors import Faults, unknown
+
+INK, MUTED, RULE, GREY = "#222222", "#6b6b6b", "#e6e6e6", "#b5b5b5"
 # Okabe and Ito's colours, told apart under colour-blindness
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = "osD^vP"
+STROKES = ["-", "--", ":", "-."]
 RC = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
@@ -47,32 +52,68 @@ RC = {
 }
 
 
-def look() -> AbstractContextManager[None]:
-    """All that draws a figure, from its making to its writing, stands under this."""
-    return plt.rc_context(RC)
+def look() -> ContextDecorator:
+    """All that draws a figure, from its making to its writing, stands under this, whatever matplotlib's settings are.
+
+    A context, or `@look()` before a function.
+    """
+    return matplotlib.style.context(["default", RC])
 
 
-def write(figure: Figure, path: Path, suffixes: Iterable[str] = (".png", ".svg")) -> list[Path]:
-    """Write a figure as `path` with each suffix and close it; equal figures are equal files."""
+class Figure(matplotlib.figure.Figure):
+    """A figure of nobody but its holder: no display, no pyplot, nothing to close; a notebook shows it as it is."""
+
+    def __init__(self, width: float, height: float, layout: str | None = "constrained") -> None:
+        super().__init__(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(self)
+
+    def settle(self) -> None:
+        """Lay it out for good: what is placed by hand afterwards stays where it was put."""
+        self.canvas.draw()
+        self.set_layout_engine("none")
+        for axis in self.axes:  # the solver's last bits vary, and with them the ids in an SVG
+            axis.set_position([round(side, 9) for side in axis.get_position().bounds])
+            axis.set_in_layout(True)  # setting a position takes it out, and what a notebook crops around it
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        with look():
+            self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def write(figure: matplotlib.figure.Figure, path: Path, suffixes: Iterable[str] = (".png", ".svg")) -> list[Path]:
+    """Write a figure as `path` with each suffix (.png, .svg, .pdf); equal figures are equal files."""
     written = [path.with_suffix(suffix) for suffix in suffixes]
     path.parent.mkdir(parents=True, exist_ok=True)
-    for target in written:
-        made = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[target.suffix]
-        figure.savefig(target, dpi=160, metadata=made)
-    plt.close(figure)
+    with look():
+        for target in written:
+            made = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[target.suffix]
+            figure.savefig(target, dpi=160, metadata=made)
     return written
 
 
 def point(
-    axis: Axes, x: float, y: float, std: float, marker: str, color: str, hollow: bool = False, size: float = 7
-) -> None:
-    """One point with its error bar (std NaN: none); a hollow one shows what is under it."""
+    axis: Axes, x: float, y: float, std: float, marker: str, color: str, hollow: bool = False, size: float = 7,
+    upright: bool = True,
+) -> None:  # fmt: skip
+    """One point with its error bar (std NaN: none), upright or lying; a hollow one shows what is under it."""
     axis.errorbar(
-        x, y, yerr=None if np.isnan(std) else std, fmt=marker, color=color, markersize=size, capsize=3,
-        elinewidth=1.2,
+        x, y, **{"yerr" if upright else "xerr": None if np.isnan(std) else std}, fmt=marker, color=color,
+        markersize=size, capsize=3, elinewidth=1.2,
         markerfacecolor="none" if hollow else color, markeredgecolor=color if hollow else "white",
         markeredgewidth=1.4 if hollow else 0.8, zorder=4 if hollow else 3,
     )  # fmt: skip
+
+
+def mark(index: int) -> tuple[str, str]:
+    """Marker and colour of one of many methods: no two of 36 are the same."""
+    return MARKERS[(index + index // len(COLORS)) % len(MARKERS)], COLORS[index % len(COLORS)]
+
+
+def stroke(index: int) -> tuple[str, str]:
+    """Colour and line style of one of many methods: no two of 24 are the same."""
+    return COLORS[index % len(COLORS)], STROKES[index // len(COLORS) % len(STROKES)]
 
 
 def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]], size: float = 9) -> None:
@@ -121,6 +162,89 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
             if not best[0]:
                 break
         taken.append(best[2])
+
+
+def labels_beside(axis: Axes, labels: Sequence[tuple[str, str, str, float]], size: float = 8) -> None:
+    """Name the lines of a panel in a column to its right: (text, colour, line style, height y where it ends).
+
+    No name is on another; each has its line's stroke before it, led to that height. The figure's layout must be final.
+    """
+    labels = sorted(labels, key=lambda label: label[3])
+    frame, inch = axis.get_window_extent(), axis.figure.dpi
+    heights = [(float(axis.transData.transform((0, y))[1]) - frame.y0) / frame.height for *_, y in labels]
+    places = spread(heights, min(1.25 * size / 72 * inch / frame.height, 1 / max(len(labels) - 1, 1)))
+    xs = 1 + np.array([0.03, 0.2, 0.23, 0.45]) * inch / frame.width
+    for (text, color, style, _), height, place in zip(labels, heights, places, strict=True):
+        how = {"color": color, "transform": axis.transAxes, "clip_on": False}
+        axis.figure.add_artist(Line2D(xs[:2], [height, place], linewidth=0.6, **how))
+        axis.figure.add_artist(Line2D(xs[2:], [place, place], linestyle=style, linewidth=1.6, **how))
+        axis.annotate(
+            text, (xs[3], place), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", fontsize=size,
+            color=INK, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights within 0 … 1, moved as little as can be to stand `gap` apart: those too near as one group."""
+    groups: list[tuple[float, int]] = []  # middle, how many
+
+    def inside(middle: float, count: int) -> float:
+        half = gap * (count - 1) / 2
+        return min(max(middle, half), 1 - half)
+
+    for height in heights:
+        groups.append((inside(height, 1), 1))
+        while len(groups) > 1:
+            (below, m), (above, n) = groups[-2:]
+            if above - below >= gap * (m + n) / 2 - 1e-9:
+                break
+            groups[-2:] = [(inside((m * below + n * above) / (m + n), m + n), m + n)]
+    return [middle + gap * (index - (count - 1) / 2) for middle, count in groups for index in range(count)]
+
+
+def stack(heights: Sequence[float], width: float, more: float = 0.3) -> tuple[Figure, list[SubplotSpec]]:
+    """A figure of one column or two, as level as can be, and a place in it for each panel of these heights.
+
+    All in inches; more: height for what stands outside the panels.
+    """
+    cut = min(range(1, len(heights) + 1), key=lambda cut: max(sum(heights[:cut]), sum(heights[cut:])))
+    columns = [list(heights[:cut]), list(heights[cut:])][: 1 + (cut < len(heights))]
+    tallest = max(map(sum, columns))
+    figure, places = Figure(width * len(columns), tallest + more), []
+    for sizes, place in zip(columns, figure.add_gridspec(1, len(columns)), strict=True):
+        rest = [tallest - sum(sizes)] * (tallest - sum(sizes) > 0.1)
+        cells = place.subgridspec(len(sizes) + len(rest), 1, height_ratios=sizes + rest)
+        places += [cells[row, 0] for row in range(len(sizes))]
+    return figure, places
+
+
+def emphasised(ranked: Sequence[str], methods: Sequence[str] | None, most: int = len(COLORS)) -> list[str]:
+    """Which of the methods, the best first, get a colour: those asked for, else the best `most`.
+
+    Raises UserError naming every method asked for that is not there.
+    """
+    if methods is None:
+        return list(ranked[:most])
+    faults = Faults()
+    for method in methods:
+        if method not in ranked:
+            faults.add(unknown("method", method, ranked))
+    faults.check()
+    return [method for method in ranked if method in methods]
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """A log axis, "x" or "y", with its numbers written out."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """What a reader must know, beneath all panels."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:

@@ -1,40 +1,35 @@
-"""Score against trainable parameters, as PNG and SVG."""
+"""Score against trainable parameters."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pet_bench.report.look import COLORS, MARKERS, MUTED, look, place_labels, point, write
+from pet_bench.report.look import COLORS, MARKERS, MUTED, Figure, look, place_labels, point
 
 
-def score_vs_parameters(table: pd.DataFrame, path: Path, score: str = "average") -> list[Path]:
+@look()
+def score_vs_parameters(table: pd.DataFrame, score: str = "average") -> Figure:
     """Draw a comparison (`report.table.comparison`), one panel per suite and backbone.
 
     Points are methods with error bars of one standard deviation over seeds, with † where a trial is suspect; the best
-    control and the majority answer are lines. Writes `path` with the suffixes .png and .svg and returns both.
+    control and the majority answer are lines.
     """
     panels = [(key, group) for key, group in table.groupby(["suite", "backbone"], sort=False)]
     columns = min(len(panels), 2) or 1
     rows = -(-len(panels) // columns) or 1
-    with look():
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(6.8 * columns, 4.6 * rows), squeeze=False, layout="constrained"
-        )
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        labels = [
-            _panel(axis, " on ".join(key), group, score) for axis, (key, group) in zip(axes.flat, panels, strict=False)
-        ]
-        figure.canvas.draw()
-        figure.set_layout_engine("none")  # labels are placed in the layout as it stands
-        for axis, own in zip(axes.flat, labels, strict=False):
-            place_labels(axis, own)
-        return write(figure, path)
+    figure = Figure(6.8 * columns, 4.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    labels = [
+        _panel(axis, " on ".join(key), group, score) for axis, (key, group) in zip(axes.flat, panels, strict=False)
+    ]
+    figure.settle()
+    for axis, own in zip(axes.flat, labels, strict=False):
+        place_labels(axis, own)
+    return figure
 
 
 def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> list[tuple[str, str, float, float, float]]:

@@ -289,7 +289,8 @@ class Marks:
 
 def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> Marks:
     """What is bold in the tables of `frame`: in each column the methods not significantly worse than its best one,
-    where that leaves any out.
+    where half of its methods (rounded down) or more are worse. Where few seeds tell hardly any apart, bold would say
+    nothing.
 
     A table is a suite on a backbone. In each of its columns, the average among them, every method is compared with
     the one of the highest mean by `both` tests at 5 %, corrected by Holm over all of these comparisons. So a method
@@ -329,9 +330,9 @@ def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> 
         family.append(len(pairs))
         for column, by_method in means.items():
             left = [key for key in by_method if (column, key) not in worse]
-            if len(left) < len(by_method):
+            if len(by_method) - len(left) >= len(by_method) // 2:
                 best |= {(*place, *key, column) for key in left}
-        if not worse:
+        if not any(mark[:2] == place for mark in best):
             alike.append(" on ".join(place))
     return Marks(best, _caption(bool(best), kinds, "examples" in alone, family, alike, several) + faults)
 
@@ -375,11 +376,14 @@ def _caption(
     level = f"{how}, 5 % after Holm's correction over the {counts} comparisons of {'a' if several else 'the'} table"
     lines = []
     if any_bold:
-        lines.append(f"bold: not significantly worse than the best of the column ({level})")
+        lines.append(
+            f"bold: not significantly worse than the best of the column ({level}), where at least half of its methods, "
+            "rounded down, are"
+        )
     if alike and (several or not any_bold):
         where = f" in {', '.join(alike)}" if several else ""
-        lines.append(f"nothing is bold{where}: nothing is significantly worse than the best" + (
-            "" if any_bold else f" ({level})"))  # fmt: skip
+        how = "" if any_bold else f" ({level})"
+        lines.append(f"nothing is bold{where}: fewer than half of a column's methods are significantly worse{how}")
     if one_seed:
         lines.append("n = 1: only examples are tested; another seed may turn the order")
     return lines

@@ -6,7 +6,7 @@ Each starts from folders of results, by path or, for those in `results/`, by nam
     frame[frame.primary == True].pivot_table("value", "method", "task")
 
 All have the columns `KEYS` of the trial that a row is of; join them on `id`. A trial in several folders is taken
-from the one where it is worth most, of equals the first.
+from the one where it is worth most, of equals the first. Trials come in the order in which they were started.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _results(sources: tuple[str | Path, ...]) -> dict[str, tuple[TrialResult, Pa
                 if id not in found or store.rank(result) > store.rank(found[id][0]):
                     found[id] = result, folder
     faults.check()
-    return found
+    return dict(sorted(found.items(), key=lambda item: item[1][0].provenance.started))
 
 
 def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
@@ -100,9 +100,10 @@ def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
 
 
 def _tidy(sources: tuple[str | Path, ...], rows_of: Any, columns: list[str]) -> pd.DataFrame:
-    rows = [
-        _keys(result, folder) | row for result, folder in _results(sources).values() for row in rows_of(result, folder)
-    ]
+    rows = []
+    for result, folder in _results(sources).values():
+        keys = _keys(result, folder)
+        rows += [keys | row for row in rows_of(result, folder)]
     return pd.DataFrame(rows, columns=[*KEYS, *columns])
 
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import combinations
+from textwrap import dedent
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +14,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from pet_bench.report import figures, published
-from pet_bench.report.look import MARKERS, RC
+from pet_bench.report.look import MARKERS, RC, write
 from pet_bench.report.styles import fill, find
 from pet_bench.results import store
-from tests.report.test_plot import drawn  # noqa: F401
 
 TABLE = published.load("vlpet_table2_image_text").query("backbone == 'bart-base'")
 
@@ -57,11 +60,8 @@ def points(axis, marker):
     return {tuple(map(float, (line.get_xdata()[0], line.get_ydata()[0]))) for line in lines}
 
 
-def test_figure_1_stands_where_the_paper_has_it(tmp_path, drawn):  # noqa: F811
-    written = figures.relative_gain_figure(fill(store.to_frame([]), find("vlpet-figure1")), tmp_path / "r" / "one.png")
-    assert [path.name for path in written] == ["one.png", "one.svg", "one.pdf"]
-    assert all(path.stat().st_size > 5000 for path in written)
-    (axis,) = drawn[0].axes
+def test_figure_1_stands_where_the_paper_has_it():
+    (axis,) = figures.relative_gain_figure(fill(store.to_frame([]), find("vlpet-figure1"))).axes
     figure = published.load("vlpet_figure1_relative")
     expected = set(zip(figure.trainable_percent.astype(float), figure.relative_gain_percent, strict=True))
     assert {(x, round(y, 2)) for x, y in points(axis, "o")} == expected
@@ -71,19 +71,17 @@ def test_figure_1_stands_where_the_paper_has_it(tmp_path, drawn):  # noqa: F811
     assert axis.get_title(loc="left") == "BART-base"
 
 
-def test_ours_and_the_published_are_told_apart_and_named_once(make_result, tmp_path, drawn):  # noqa: F811
+def test_ours_and_the_published_are_told_apart_and_named_once(make_result):
     filled = fill(ours(make_result), find("vlpet-figure1"))
-    figures.relative_gain_figure(filled, tmp_path / "one.png")
-    (axis,) = drawn[0].axes
+    (axis,) = figures.relative_gain_figure(filled).axes
     assert len(points(axis, "o")) == len(points(axis, "D")) == 11
     check_labels(axis, 11)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["published", "ours"]
 
 
-def test_the_mini_world_has_a_panel_of_its_own(make_result, tmp_path, drawn):  # noqa: F811
+def test_the_mini_world_has_a_panel_of_its_own(make_result):
     frame = ours(make_result, "mini-image-text", "mini-bart", seeds=1)
-    figures.relative_gain_figure(fill(frame, find("vlpet-figure1")), tmp_path / "one.png")
-    left, right = drawn[0].axes
+    left, right = figures.relative_gain_figure(fill(frame, find("vlpet-figure1"))).axes
     assert (len(points(left, "o")), len(points(left, "D"))) == (11, 0)
     assert (len(points(right, "o")), len(points(right, "D"))) == (0, 11)
     assert left.get_title(loc="left") == "BART-base (published)"
@@ -92,12 +90,33 @@ def test_the_mini_world_has_a_panel_of_its_own(make_result, tmp_path, drawn):  #
 
 
 def test_equal_figures_are_equal_files(tmp_path):
-    filled = fill(store.to_frame([]), find("vlpet-figure1"))
-    first, second = (figures.relative_gain_figure(filled, tmp_path / name / "one.png") for name in "ab")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert not plt.get_fignums()
-    assert not plt.rcParams["axes.grid"]  # the look is gone with the figure
+    filled, suffixes = fill(store.to_frame([]), find("vlpet-figure1")), (".png", ".svg", ".pdf")
+    with matplotlib.rc_context({"axes.grid": False, "font.size": 20, "figure.dpi": 50}):  # whatever one's own look
+        first = write(figures.relative_gain_figure(filled), tmp_path / "a" / "one.png", suffixes)
+    figure = figures.relative_gain_figure(filled)
+    second, third = (write(figure, tmp_path / name / "one.png", suffixes) for name in "bc")
+    assert [path.name for path in first] == ["one.png", "one.svg", "one.pdf"]
+    contents = [[path.read_bytes() for path in paths] for paths in (first, second, third)]
+    assert contents[0] == contents[1] == contents[2]
+    assert all(len(content) > 5000 for content in contents[0])
+    assert not matplotlib.rcParams["axes.grid"]  # the look is gone with the figure
     assert RC["axes.grid"]
+
+
+def test_figures_are_nobody_elses():
+    """No window, no backend chosen, nothing that pyplot keeps; what a notebook shows is a picture."""
+    code = """
+    import sys
+    from pet_bench.report import figures
+    from pet_bench.results import store
+    figure = figures.pareto_figure(store.to_frame([]))
+    assert "matplotlib.pyplot" not in sys.modules
+    assert figure._repr_png_().startswith(b"\\x89PNG")
+    import matplotlib.pyplot
+    assert not matplotlib.pyplot.get_fignums()
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "DISPLAY")}
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, env=environment)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,19 +148,32 @@ def test_costs_are_means_over_the_trials_with_scores(make_result):
     assert table.peak_memory_bytes["lora"] == pytest.approx(own.peak_memory_bytes.mean() / 2**30)
 
 
-def test_three_pareto_panels(make_result, tmp_path, drawn):  # noqa: F811
-    png, svg = figures.pareto_figure(ours(make_result), tmp_path / "pareto.png")
+def test_many_methods_stand_in_a_legend(make_result):
+    frame = ours(make_result)
+    frame = pd.concat([frame, frame.assign(id=frame.id + "-2", method=frame.method + "-2", average=frame.average - 1)])
+    axes = figures.pareto_figure(frame).axes
+    legend = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    means = frame.drop_duplicates(["id", "method"]).groupby("method").average.mean()
+    assert legend == means.sort_values(ascending=False).index.tolist()
+    costs = figures.costs(frame)
+    for axis, cost in zip(axes, figures.COSTS, strict=True):
+        front = costs[figures.pareto_front(costs[cost], costs.average)]
+        assert {text.get_text() for text in axis.texts if text.get_text()} == set(front.method)
+
+
+def test_three_pareto_panels(make_result, tmp_path):
+    figure = figures.pareto_figure(ours(make_result))
+    png, svg = write(figure, tmp_path / "pareto.png")
     with Image.open(png) as image:
         assert image.width > 2000
     assert svg.read_text().startswith("<?xml")
-    axes = drawn[0].axes
-    assert [axis.get_xlabel() for axis in axes] == [name for name, _ in figures.COSTS.values()]
-    assert [axis.get_xscale() for axis in axes] == ["log", "linear", "linear"]
-    for axis in axes:
+    assert [axis.get_xlabel() for axis in figure.axes] == [name for name, _ in figures.COSTS.values()]
+    assert [axis.get_xscale() for axis in figure.axes] == ["log", "linear", "linear"]
+    for axis in figure.axes:
         assert set(check_labels(axis, 11)) == set(TABLE.method)
         shown = [line for line in axis.lines if line.get_marker() in MARKERS]
         assert {line.get_markerfacecolor() for line in shown} > {"none"}  # some are on the front, some are not
 
 
 def test_nothing_to_draw_is_an_empty_figure(tmp_path):
-    assert all(path.exists() for path in figures.pareto_figure(store.to_frame([]), tmp_path / "pareto.png"))
+    assert all(path.exists() for path in write(figures.pareto_figure(store.to_frame([])), tmp_path / "pareto.png"))

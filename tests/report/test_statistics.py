@@ -210,12 +210,21 @@ def test_what_is_not_significantly_worse_than_the_best_is_bold(saved, tmp_path):
     assert significantly_best(frame, tmp_path) == marks
 
 
+def test_where_hardly_any_is_worse_nothing_is_bold(saved, tmp_path):
+    results = saved(full=[(70, 50)] * 3, lora=[(69.5, 50)] * 3, adapter=[(69, 50)] * 3, bitfit=[(30, 50)] * 3)
+    marks = significantly_best(store.to_frame(results), tmp_path)
+    assert not marks.best
+    assert marks.caption[0].startswith("nothing is bold: fewer than half of a column's methods are significantly worse")
+
+
 def test_both_tests_have_to_agree(saved, tmp_path):
     """Seeds that scatter are not made up for by many examples."""
     results = saved(full=[(70, 50), (95, 50)], lora=[(40, 50), (65, 50)])
     marks = significantly_best(store.to_frame(results), tmp_path)
     assert not marks.best
-    assert marks.caption[0].startswith("nothing is bold: nothing is significantly worse than the best (the larger p of")
+    assert marks.caption[0].startswith(
+        "nothing is bold: fewer than half of a column's methods are significantly worse (the la"
+    )
     table, _ = compare(*(store.to_frame(results[i : i + 2]) for i in (0, 2)), tmp_path)
     row = table.set_index("task").loc["vqa"]
     assert row["p examples"] < 0.001 < 0.05 < row["p seeds"] == row["p"]

@@ -1,0 +1,125 @@
+"""`pet-bench gates`: heat maps of a trial's gates over the tokens of one example."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pet_bench.cli.shared import Plugins, load_plugins
+from pet_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from pet_bench.trial.gates import Gates
+
+
+def gates(
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="Its result's path, or the first 4 digits of its id in results/*.")
+    ],
+    task: Annotated[str | None, typer.Option(help="Task of the example; by default the trial's first.")] = None,
+    example: Annotated[str | None, typer.Option(metavar="ID", help="A test example by its id.")] = None,
+    index: Annotated[
+        int | None, typer.Option(metavar="N", help="A test example by its number, from 0; the default is 0.")
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Only this site, encoder.ffn say; repeatable. Default: all with a gate.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Root folder of the datasets, as for run.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures, named after the images; the mini world has its own.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="By default in report/ beside the trial's result.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Draw the gates of a trained method over the text and image tokens of one test example.
+
+    The model runs on the example alone, on the CPU. Prints the mean gate of each site and layer over the tokens of each
+    kind, and writes heat maps (.png, .svg) with their values (.csv).
+    """
+    load_plugins(plugin)
+    if example is not None and index is not None:
+        raise UserError("--example and --index both say which example: give one")
+    if out and out.suffix != ".png":
+        raise UserError(f'--out is a file that ends in .png, found "{out}"')
+    from rich.console import Console
+    from rich.markup import escape
+
+    from pet_bench.report.gates import gates_figure, mean_gates
+    from pet_bench.report.look import write
+    from pet_bench.results import store
+    from pet_bench.trial.gates import gate_values
+
+    if (path := store.find(trial, sorted(path for path in Path("results").glob("*") if path.is_dir()))) is None:
+        raise UserError(
+            f'"{trial}" is no trial (a result\'s path, or the first 4 digits or more of an id in results/*/)'
+        )
+    found = gate_values(path, task, (index or 0) if example is None else example, data, site)
+    frame, dimensions = found.to_frame(), found.dimensions()
+    console = Console(highlight=False)
+    for line in _about(found, path):
+        console.print(escape(line), soft_wrap=True)
+    console.print()
+    console.print(_table(mean_gates(frame)))
+    for line in dict.fromkeys(f"{gate.site}: {gate.formula}" for gate in found.values):
+        console.print(escape(line), soft_wrap=True)
+    console.print()
+
+    name = re.sub(r"[^\w.-]", "_", f"gates-{found.spec.id}-{found.task}-{found.example.id}")
+    target = out or path.parent / "report" / f"{name}.png"
+    written = write(gates_figure(frame, _pictures(found, data, images), dimensions), target)
+    tables = {target.with_suffix(".csv"): frame}
+    if len(dimensions):
+        tables[target.with_name(f"{target.stem}-dimensions.csv")] = dimensions
+    for file, table in tables.items():
+        store.write_text(file, table.to_csv(index=False, lineterminator="\n"))
+    for file in [*written, *tables]:
+        console.print(f"wrote {escape(str(file))}", soft_wrap=True)
+
+
+def _about(found: Gates, path: Path) -> list[str]:
+    """The example, what the model says of it and what is right."""
+    from pet_bench.results import predictions as saved
+
+    lines = [f"{found.spec}, trial {found.spec.id}", f"{found.task} {found.example.id}: {found.example.text}"]
+    answers = " | ".join(dict.fromkeys(answer for answer, _ in found.example.targets))
+    said = f"prediction: {found.prediction}" + (f" (right: {answers})" if answers else "")
+    if file := saved.find(found.spec.id, found.task, [path.parent]):
+        earlier = saved.read(file).get(found.example.id, (found.prediction, None))[0]
+        if earlier != found.prediction:  # there it was one of a batch, with padding
+            said += f"; in the trial it was: {earlier}"
+    return [*lines, said]
+
+
+def _table(means: pd.DataFrame) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    view = Table(box=SIMPLE_HEAD, title="mean gate over the tokens of a kind", title_justify="left")
+    parts = list(means.columns[4:])
+    for name in ("site", "gate", "layer", *parts):
+        view.add_column(name, justify="left" if name in ("site", "gate") else "right")
+    for row in means.to_dict("records"):
+        numbers = ("–" if row[part] != row[part] else f"{row[part]:.4f}" for part in parts)
+        view.add_row(row["site"], row["kind"], str(row["layer"]), *numbers)
+    return view
+
+
+def _pictures(found: Gates, data: Path | None, images: Path | None) -> list[Path]:
+    """A picture for each image of the example; none where some are not there or one file holds several."""
+    from pet_bench.report.examples import examples
+
+    spec, example = found.spec, found.example
+    shown = examples(spec.suite, found.task, data, images, spec.protocol, [example.id])[example.id]
+    keys = list(dict.fromkeys(example.images))
+    if len(keys) != len(shown.pictures):
+        return []
+    files = dict(zip(keys, shown.pictures, strict=True))
+    return [files[key] for key in example.images]

@@ -1,0 +1,76 @@
+"""`pet-bench report --html`: the page, with all that is read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pet_bench.report.examples import Shown
+
+
+def write_page(
+    frame: pd.DataFrame,
+    folders: Sequence[Path],
+    report: Path,
+    notes: Sequence[str],
+    *,
+    best: Collection[tuple[str, ...]] = (),
+    data: Path | None = None,
+    images: Path | None = None,
+    examples: int = 100,
+    title: str = "Results",
+) -> Path:
+    """Write `<report>/index.html` on the trials of `frame`, whose results are in `folders`; gives its path.
+
+    notes, best: as of the comparison table. data: root folder of the data sets, images: folder of their pictures (see
+    `report.examples.examples`); of a suite that has no embedded data, examples are without text and pictures where
+    `data` is not given, which the page says. examples: how many of each task.
+    """
+    from pet_bench.report.page import page
+    from pet_bench.results import store
+    from pet_bench.results.frames import load_breakdowns, load_curves, load_predictions
+
+    loaded = [load(*folders) for load in (load_curves, load_breakdowns, load_predictions)]
+    curves, breakdowns, predictions = (rows[rows.id.isin(frame.id)] for rows in loaded)
+    path = report / "index.html"
+    text = page(
+        frame,
+        curves=curves,
+        breakdowns=breakdowns,
+        predictions=predictions,
+        shown=_shown(predictions, data, images),
+        notes=notes,
+        best=best,
+        title=title,
+        count=examples,
+    )
+    store.write_text(path, text)
+    return path
+
+
+def _shown(
+    predictions: pd.DataFrame, data: Path | None, images: Path | None
+) -> Mapping[tuple[str, str], dict[str, Shown]]:
+    """The examples that were predicted, by suite and task, read as the trials' protocols say."""
+    from pet_bench.data.suite import suite_by_name
+    from pet_bench.errors import Faults
+    from pet_bench.report.examples import examples
+    from pet_bench.results import store
+
+    shown, faults, seen = {}, Faults(), []
+    for (suite, task, _), rows in predictions.groupby(["suite", "task", "setup"], sort=False):
+        if data is None and images is None and suite_by_name(suite).embedded is None:
+            continue
+        spec = store.load(Path(rows.folder.iloc[0]) / f"{rows.id.iloc[0]}.json").spec
+        wanted = suite, task, spec["protocol"].get(task, {}), set(rows.example)
+        if wanted not in seen:
+            seen.append(wanted)
+            with faults:
+                found = examples(suite, task, data, images, spec["protocol"], wanted[-1])
+                shown[suite, task] = found | shown.get((suite, task), {})
+    faults.check()
+    return shown

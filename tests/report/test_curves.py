@@ -1,0 +1,403 @@
+"""Learning curves, ablations and parts: what is drawn is what pandas says of the frames."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from pet_bench.errors import UserError
+from pet_bench.grid.spec import load
+from pet_bench.report import curves, look, parts
+from pet_bench.report.axes import axes_of, short, text
+from pet_bench.results import store
+from pet_bench.results.frames import _flat
+
+TASKS = ("vqa", "coco-caption")
+BEST = "m0"
+
+
+def key(method, seed, control="none", status="done", backbone="mini-bart", setup=None):
+    return {
+        "id": f"{backbone}-{method}-{setup}-{seed}-{control}", "status": status, "suite": "mini-image-text",
+        "backbone": backbone, "method": method, "control": control, "seed": seed, "setup": setup or f"of {method}",
+        "folder": "results",
+    }  # fmt: skip
+
+
+def history(methods=2, seeds=(0, 1, 2), epochs=(1.0, 2.0, 3.0), **keys):
+    """Curves with the loss of two tasks, a score of each, and a score that is not the tasks' own."""
+    rng, rows = np.random.default_rng(0), []
+    for method in range(methods):
+        for seed in seeds:
+            for epoch in epochs:
+                for task in TASKS:
+                    where = key(f"m{method}", seed, **keys) | {"step": int(10 * epoch), "epoch": epoch, "task": task}
+                    score = 60 - 2 * method + 5 * epoch + rng.normal()
+                    for split, measure, value, primary in (
+                        ("train", "loss", 3 / (epoch + method) + rng.uniform(), False),
+                        ("valid", "accuracy", score, True),
+                        ("valid", "other", 1.0, False),
+                    ):
+                        rows.append(where | {"split": split, "measure": measure, "value": value, "primary": primary})
+    return pd.DataFrame(rows)
+
+
+def lines(axis):
+    """Label → (x, y) of the lines that are drawn."""
+    return {line.get_label(): line.get_xydata() for line in axis.lines if len(line.get_xdata())}
+
+
+def bands(axis):
+    """(lowest, highest) at each x of every band."""
+    found = []
+    for band in axis.collections:
+        xs, ys = band.get_paths()[0].vertices.T
+        found.append([(ys[xs == x].min(), ys[xs == x].max()) for x in np.unique(xs)])
+    return found
+
+
+def title(axis):
+    return axis.get_title(loc="left")
+
+
+def check_texts(figure):
+    """No text beside the panels on another."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    for axis in figure.axes:
+        boxes = [Text.get_window_extent(text, renderer).padded(-1) for text in axis.texts if text.get_text() != "†"]
+        assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+        assert all(figure.bbox.padded(1).containsx(x) for box in boxes for x in (box.x0, box.x1))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    yield
+    assert not plt.get_fignums()
+    assert not matplotlib.rcParams["axes.grid"]
+
+
+def test_learning_curves_are_means_with_a_band_of_one_standard_deviation():
+    frame = pd.concat([history(), history(control="text-only"), history(status="failed", seeds=(7,))])
+    figure = curves.learning_curves_figure(frame)
+    assert [title(axis).split("\n")[-1] for axis in figure.axes] == [
+        "training loss (mean over tasks)", "vqa, validation", "coco-caption, validation", "average, validation",
+    ]  # fmt: skip
+    own = frame[(frame.control == "none") & (frame.status == "done")]
+    scores = own[(own.measure == "accuracy") & (own.method == BEST)]
+    for axis, rows in (
+        (figure.axes[0], own[(own.measure == "loss") & (own.method == BEST)]),
+        (figure.axes[1], scores[scores.task == "vqa"]),
+        (figure.axes[3], scores),
+    ):
+        trials = rows.groupby(["seed", "epoch"]).value.mean().unstack("epoch")
+        assert lines(axis)[BEST] == pytest.approx(np.stack([trials.columns, trials.mean()], axis=1))
+        expected = [*zip(trials.mean() - trials.std(), trials.mean() + trials.std(), strict=True)]
+        assert any(np.allclose(band, expected) for band in bands(axis))
+    assert "n = 3 seeds" in figure._supxlabel.get_text() and "± 1 sample standard" in figure._supxlabel.get_text()
+    assert [text.get_text() for text in figure.axes[3].texts] == ["m1", "m0"]  # from below, as the lines end
+
+
+def test_one_seed_has_no_band_and_one_method_is_enough():
+    figure = curves.learning_curves_figure(history(methods=1, seeds=(0,)))
+    assert all(not bands(axis) and set(lines(axis)) == {"m0"} for axis in figure.axes)
+    assert "n = 1 seed" in figure._supxlabel.get_text()
+
+
+def test_seeds_with_their_points_elsewhere_are_set_side_by_side_at_the_same_epochs():
+    early, late = history(1, (0,), (1.0, 2.0, 4.0)), history(1, (1,), (2.0, 3.0, 5.0))
+    frame = pd.concat([early.assign(value=early.epoch), late.assign(value=late.epoch + 10)])
+    table = curves.averaged(frame).query("panel == 'vqa'")
+    assert table.epoch.tolist() == [2, 3, 4]  # what both have reached and neither has not yet
+    assert table["mean"].tolist() == [7, 8, 9]  # a straight line each: 5 more than the first
+    assert table["std"].tolist() == pytest.approx([np.std([0, 10], ddof=1)] * 3)
+
+
+def test_an_average_stands_only_where_all_tasks_have_been_measured():
+    frame = history(1, (0,))
+    frame = frame[~((frame.task == "vqa") & (frame.epoch == 2))]
+    table = curves.averaged(frame)
+    assert table[table.panel == "average"].epoch.tolist() == table[table.panel == "training loss"].epoch.tolist()
+    assert table[table.panel == "average"].epoch.tolist() == [1, 3]
+    assert table[table.panel == "coco-caption"].epoch.tolist() == [1, 2, 3]
+
+
+def test_one_name_with_two_recipes_is_two_lines():
+    frame = pd.concat([history(1, setup="aaaaaaaa"), history(1, setup="bbbbbbbb")])
+    assert set(curves.averaged(frame).method) == {"m0 (aaaaaa)", "m0 (bbbbbb)"}
+
+
+@pytest.mark.parametrize("chosen", [None, [f"m{i}" for i in range(21)]])
+def test_21_methods_are_told_apart_and_named(chosen):
+    figure = curves.learning_curves_figure(history(21), chosen)
+    last = figure.axes[-1]
+    names = [f"m{i}" for i in range(21)]
+    shown = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in last.lines}
+    colored = {name: stroke for name, stroke in shown.items() if stroke[0] != look.GREY}
+    assert set(shown) == set(names) == {text.get_text() for text in last.texts}
+    assert set(colored) == (set(chosen) if chosen else {f"m{i}" for i in range(6)})  # the six that end best
+    assert len(set(colored.values())) == len(colored) == len(last.collections)
+    ends = sorted(names, key=lambda name: lines(last)[name][-1, 1])
+    assert [text.get_text() for text in last.texts] == ends
+    heights = [text.xy[1] for text in last.texts]
+    assert heights == sorted(heights)
+    check_texts(figure)
+
+
+def test_a_backbone_has_a_block_of_panels_and_a_method_the_same_stroke_in_all():
+    frame = pd.concat([history(2), history(3, backbone="mini-t5")])
+    figure = curves.learning_curves_figure(frame)
+    rows = [title(axis) for axis in figure.axes if "\n" in title(axis)]
+    assert [row.split("\n")[0] for row in rows] == ["mini-image-text on mini-bart", "mini-image-text on mini-t5"]
+    colors = {(line.get_label(), line.get_color()) for axis in figure.axes for line in axis.lines}
+    assert len(colors) == 3
+
+
+@pytest.mark.parametrize("draw", [curves.learning_curves_figure, curves.question_types_figure])
+def test_nothing_to_draw_and_unknown_methods_are_one_line_each(draw):
+    frame = history() if draw is curves.learning_curves_figure else breakdowns()
+    for nothing in (frame[:0], frame.assign(control="text-only"), frame.assign(status="failed")):
+        with pytest.raises(UserError, match="of a finished trial") as caught:
+            draw(nothing)
+        assert len(caught.value.faults) == 1
+    with pytest.raises(UserError, match='unknown method "mo"') as caught:
+        draw(frame, methods=["mo", "m1", "nothing"])
+    assert len(caught.value.faults) == 2
+
+
+def resolved(grid):
+    """Settings of a shipped grid's trials, and made-up scores: (results, settings)."""
+    frame, settings = _resolved(grid)
+    return frame.copy(), settings
+
+
+@cache
+def _resolved(grid):
+    rng, trials = np.random.default_rng(0), load(grid).trials()
+    rows = [{"id": trial.id, "status": "done", "folder": "f", **store.base(trial.to_dict())} for trial in trials]
+    settings = pd.DataFrame([row | _flat(trial.to_dict()) for row, trial in zip(rows, trials, strict=True)])
+    base = {setup: rng.uniform(70, 80) for setup in settings.setup}
+    scores = []
+    for row in rows:
+        values = {task: base[row["setup"]] + rng.normal() for task in TASKS}
+        score = row | {"average": np.mean(list(values.values())), "percent": base[row["setup"]] / 20}
+        scores += [
+            score | {"task": task, "metric": "accuracy", "primary": True, "value": value}
+            for task, value in values.items()
+        ]
+    return pd.DataFrame(scores), settings
+
+
+def found(axes):
+    """(setting, label of a line) → its values as text."""
+    return {(short(axis.setting), line.label): [text(value) for value in line.values]
+            for axis in axes for line in axis.lines}  # fmt: skip
+
+
+def test_the_axes_of_an_ablation_of_granularity():
+    axes = axes_of(resolved("ablation-gate")[1])
+    gates = ["large", "large-full", "middle-x", "middle-y", "small", "none", "delta"]
+    assert found(axes) == {
+        ("gate", "vl-pet-large"): gates,
+        ("gate", "gating add"): ["large", "middle-x", "middle-y"],
+        ("gating", "vl-pet-large"): ["multiply", "add"],
+        ("gating", "gate middle-x"): ["multiply", "add"],
+        ("gating", "gate middle-y"): ["multiply", "add"],
+        ("gating", "encoder self_attn parallel, ffn parallel, gate delta"): ["base", "multiply"],
+        ("norm", "gate none"): ["none", "layer", "l2"],
+        ("decoder", "vl-pet-large"): ["cross_attn.value parallel", "cross_attn sequential"],
+        ("value_gate", "decoder cross_attn sequential"): ["none", "large"],
+        ("value_gate", "value_residual true"): ["none", "large"],
+        ("value_residual", "vl-pet-large"): ["false", "true"],
+    }
+    assert axes[0].lines[0].also == ("",) * 6 + ("encoder self_attn parallel, ffn parallel",)
+    assert not any(axis.numeric for axis in axes)
+
+
+def test_the_axes_of_an_ablation_of_widths_are_numbers_and_methods_share_them():
+    axes = axes_of(resolved("ablation-rank")[1])
+    assert [(short(axis.setting), axis.values) for axis in axes] == [
+        ("bottleneck", [24, 48, 96, 192]),
+        ("gate_width", [24, 48, 96, 192]),
+        ("value_bottleneck", [24, 48, 96, 192]),
+        ("rank", [8, 32, 128, 256]),
+    ]
+    assert [line.label for line in axes[0].lines] == ["vl-pet-large", "vl-adapter"]
+    assert all(axis.numeric for axis in axes)
+
+
+def test_what_changes_with_a_setting_is_said_and_placements_are_one_setting():
+    (train, *_) = axes_of(resolved("ablation-trains")[1])
+    assert dict(zip(train.lines[0].values, train.lines[0].also, strict=True))[("all",)] == "lr 0.0001"
+    (decoder,) = axes_of(resolved("ablation-decoder")[1])
+    assert len(decoder.lines[0].values) == 13 and "none" in decoder.lines[0].values
+    t5 = {axis.setting: axis.companions for axis in axes_of(resolved("ablation-t5")[1])}
+    assert t5["method.module_init"] == ("method.value_init",) and "method.value_init" not in t5
+
+
+@pytest.mark.parametrize("score", ["average", "vqa"])
+def test_ablation_points_are_means_with_bars_of_one_standard_deviation(score):
+    frame, settings = resolved("mini-ablation")
+    suspect = settings.id[(settings["method.scale"] == 3) & (settings.seed == 1)].item()
+    frame.loc[frame.id == suspect, "status"] = "suspect"
+    values = frame[frame.task == "vqa"].set_index("id")["value" if score == "vqa" else "average"]
+    trials = settings.assign(score=settings.id.map(values), percent=settings.id.map(frame.groupby("id").percent.max()))
+    usual = trials["method.bottleneck"].eq(8) & trials["method.scale"].eq(1) & trials["method.gate"].eq("large")
+    figure = curves.ablation_figure(frame, settings, score)
+    panels = {title(axis).split(":")[0]: axis for axis in figure.axes if title(axis)}
+    assert set(panels) == {"bottleneck", "gate", "scale", "train"}
+    scale, gate = panels["scale"], panels["gate"]
+
+    own = trials[trials["method.gate"].eq("large") & trials["method.bottleneck"].eq(8)]
+    own = own[own["method.train"] == ("encoder.norms",)].groupby("method.scale").score
+    assert lines(scale)["vl-pet-large"] == pytest.approx(np.stack([[0.3, 1, 3], own.mean()], axis=1))
+    assert np.allclose(bands(scale), [[*zip(own.mean() - own.std(), own.mean() + own.std(), strict=True)]])
+    assert scale.get_xscale() == "log" and panels["bottleneck"].get_xscale() == "linear"
+    assert [text.xy for text in scale.texts] == [(3, pytest.approx(own.mean()[3]))]  # †
+    (dashed,) = (line for line in scale.lines if line.get_linestyle() == "--")
+    assert dashed.get_ydata()[0] == pytest.approx(trials[usual & (trials.method == "vl-pet-large")].score.mean())
+
+    assert [label.get_text() for label in gate.get_yticklabels()] == ["large", "middle-x", "middle-y", "small", "none"]
+    by_gate = trials[trials["method.bottleneck"].eq(8) & trials["method.scale"].eq(1)]
+    by_gate = by_gate[by_gate["method.train"] == ("encoder.norms",)].groupby("method.gate", sort=False)
+    assert [one.lines[0].get_xdata()[0] for one in gate.containers] == pytest.approx(by_gate.score.mean().tolist())
+    ends = [one.lines[2][0].get_segments()[0][:, 0] for one in gate.containers]
+    expected = np.stack([by_gate.score.mean() - by_gate.score.std(), by_gate.score.mean() + by_gate.score.std()], 1)
+    assert np.allclose(ends, expected)
+    share = figure.axes[figure.axes.index(gate) + 1]
+    assert [one.lines[0].get_xdata()[0] for one in share.containers] == pytest.approx(by_gate.percent.mean().tolist())
+
+
+def test_one_seed_has_no_bars_and_a_setup_beside_the_axes_is_named():
+    frame, settings = resolved("ablation-module")
+    one = settings.id[settings.seed == settings.seed.min()]
+    figure = curves.ablation_figure(frame[frame.id.isin(one)], settings)
+    assert not any(bands(axis) for axis in figure.axes)
+    assert all(len(container.lines[2]) == 0 for axis in figure.axes for container in axis.containers)
+    assert figure._supxlabel.get_text() == "n = 1 seed; dashed: vl-pet-large, vl-adapter, lora, compacter; " + (
+        "alone, in no panel: compacter+large"
+    )
+
+
+def test_where_nothing_varies_alone_there_is_no_ablation():
+    frame, settings = resolved("mini-ablation")
+    for kept in (settings[:0], settings[settings.method == "vl-pet-large"]):
+        with pytest.raises(UserError, match="no setting varies alone"):
+            curves.ablation_figure(frame[frame.id.isin(kept.id)], settings)
+    with pytest.raises(UserError, match='unknown score "vga"'):
+        curves.ablation_figure(frame, settings, "vga")
+
+
+def test_trials_that_differ_in_no_setting_are_not_averaged():
+    _, settings = resolved("mini-ablation")
+    with pytest.raises(UserError, match="differ in something that is no setting"):
+        axes_of(pd.concat([settings, settings.assign(setup=settings.setup + "x")]))
+
+
+def test_the_axes_need_no_more_than_one_setting_apart():
+    """At random: each line holds all settings but one, which is different in each of its setups."""
+    rng = np.random.default_rng(0)
+    names = ["method.a", "method.b", "recipe.lr"]
+    rows = {tuple(row) for row in rng.integers(0, 3, (14, 3)).tolist()}
+    settings = pd.DataFrame([
+        key("m", 0, setup=f"s{i}") | {"method.name": "m", **dict(zip(names, row, strict=True))}
+        for i, row in enumerate(sorted(rows))
+    ])  # fmt: skip
+    table = settings.set_index("setup")[names]
+    groups = {
+        (name, frozenset(group.index))
+        for name in names
+        for _, group in table.groupby([other for other in names if other != name])
+        if len(group) > 1
+    }
+    assert groups == {(axis.setting, frozenset(line.setups)) for axis in axes_of(settings)
+                      for line in axis.lines}  # fmt: skip
+
+
+PARTS = {
+    ("vqa", "question type"): {"how many": 30, "is there a": 50, "what color": 20},
+    ("vqa", "length"): {"1-5": 60, "6-10": 40},
+    ("coco-caption", "length"): {"11-15": 30, "6-10": 20, "21+": 5},
+}
+
+
+def breakdowns(methods=2, seeds=(0, 1, 2)):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        key(f"m{method}", seed) | {"task": task, "group": group, "part": part, "n": n}
+        | {"metric": "accuracy", "value": 70 - method + rng.normal()}
+        for method in range(methods) for seed in seeds
+        for (task, group), sizes in PARTS.items() for part, n in sizes.items()
+    ])  # fmt: skip
+
+
+def test_parts_are_means_with_bars_in_the_order_of_their_size_or_length():
+    frame = breakdowns()
+    figure = curves.question_types_figure(pd.concat([frame, frame.assign(control="text-only", value=0.0)]))
+    vqa, captions = figure.axes
+    assert [title(axis) for axis in figure.axes] == ["vqa, by question type", "coco-caption, by length"]
+    assert [label.get_text() for label in vqa.get_yticklabels()] == [
+        "is there a  (n = 50)", "how many  (n = 30)", "what color  (n = 20)",
+    ]  # fmt: skip
+    assert [label.get_text().split()[0] for label in captions.get_yticklabels()] == ["6-10", "11-15", "21+"]
+    own = frame[frame.group == "question type"].groupby(["part", "method"]).value
+    expected = np.stack([own.mean(), own.mean() - own.std(), own.mean() + own.std()], axis=1)
+    drawn = [[one.lines[0].get_xdata()[0], *one.lines[2][0].get_segments()[0][:, 0]] for one in vqa.containers]
+    assert sorted(drawn) == pytest.approx(np.array(sorted(expected.tolist())))
+    assert "n = 3" in figure._supxlabel.get_text()
+
+
+def test_a_task_a_group_and_the_most_frequent_parts():
+    figure = curves.question_types_figure(breakdowns(), task="vqa", group="length")
+    assert [title(axis) for axis in figure.axes] == ["vqa, by length"]
+    (axis,) = curves.question_types_figure(breakdowns(), task="vqa", most=2).axes
+    assert title(axis) == "vqa, by question type (2 most frequent of 3)"
+    with pytest.raises(UserError, match='unknown group "lenght"'):
+        curves.question_types_figure(breakdowns(), group="lenght")
+    with pytest.raises(UserError, match='unknown task "gqa"'):
+        curves.question_types_figure(breakdowns(), task="gqa")
+
+
+def test_of_21_methods_some_are_coloured_and_the_others_ticks():
+    frame = breakdowns(21)
+    figure = curves.question_types_figure(frame, methods=["m3", "m20"])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["m3", "m20", "19 other methods"]
+    ticks = [line for line in figure.axes[0].lines if line.get_marker() == "|" and len(line.get_xdata())]
+    own = frame[(frame.part == "is there a") & ~frame.method.isin(["m3", "m20"])].groupby("method").value.mean()
+    assert sorted(ticks[0].get_xdata()) == pytest.approx(sorted(own))
+    (legend,) = curves.question_types_figure(frame).legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "15 other methods"
+    assert len(parts.parts(breakdowns(1, (0,)))["std"].dropna()) == 0
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: curves.learning_curves_figure(history()),
+        lambda: curves.ablation_figure(*resolved("mini-ablation")),
+        lambda: curves.question_types_figure(breakdowns()),
+    ],
+)
+def test_each_is_written_twice_alike(tmp_path, draw):
+    first, second = (look.write(draw(), tmp_path / name / "one.png") for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_are_spread_in_order_and_apart(seed):
+    rng = np.random.default_rng(seed)
+    heights = np.sort(rng.uniform(size=rng.integers(1, 21)) ** rng.integers(1, 4))
+    gap = 0.05
+    places = np.array(look.spread(heights, gap))
+    assert (np.diff(places) >= gap - 1e-9).all() and (places > -1e-9).all() and (places < 1 + 1e-9).all()
+    alone = np.array(
+        [all(abs(height - other) >= 20 * gap for other in heights if other != height) for height in heights]
+    )
+    assert places[alone] == pytest.approx(heights[alone])
