@@ -6,9 +6,9 @@ READY := .venv/.ready
 
 .PHONY: demo test test-features lint clean
 
-demo: $(READY)  ## the demonstration grid, then its table
+demo: $(READY)  ## the demonstration grid, then its table, figures and page
 	$(BIN)/pet-bench run demo --out $(OUT)
-	$(BIN)/pet-bench report demo --out $(OUT)
+	$(BIN)/pet-bench report demo --html --out $(OUT)
 
 test: lint  ## one torch thread per process: more are slower, not faster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup

@@ -140,7 +140,7 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     if scored(found.frame).empty:
         raise UserError(f'no trial of this grid is finished in "{", ".join(map(str, found.folders))}"')
     table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
-    beneath = [*notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
+    beneath = [*_drawn(found.frame), *notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
     views = to_rich(table, beneath, marks.best)
     # digits are never cut off: where the terminal is too narrow, its lines wrap instead
     console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
@@ -156,6 +156,17 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
         about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
         written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
     return written
+
+
+def _drawn(frame: pd.DataFrame) -> list[str]:
+    """A warning where data come with the package, so that nobody takes them for those they are named after."""
+    from pet_bench.results.exchange import is_drawn
+
+    return [
+        f"{suite} is a mini world, drawn by this program: its scores cannot be compared with the real data sets'"
+        for suite in frame.suite.unique()
+        if is_drawn(suite)
+    ]
 
 
 def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
