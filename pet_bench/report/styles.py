@@ -310,10 +310,14 @@ def _our_notes(frame: pd.DataFrame, ours: pd.DataFrame, style: Style, commit: st
                 lines.append(f"{backbone}: no relative gains without finished trials of one full fine-tuning")
     outside = frame[~frame.id.isin(ours.id)]
     if len(outside):
-        here = set(zip(ours.suite, ours.backbone, strict=True))
-        names = [
-            row.method + ("" if (row.suite, row.backbone) in here else f" ({row.suite} on {row.backbone})")
-            for row in outside[["suite", "backbone", "method"]].drop_duplicates().itertuples()
+        named: dict[str, list[str]] = {}  # by where, if that is not where ours are
+        for row in outside[["suite", "backbone", "method"]].drop_duplicates().itertuples():
+            here = ((ours.suite == row.suite) & (ours.backbone == row.backbone)).any()
+            methods = named.setdefault("" if here else f" ({row.suite} on {row.backbone})", [])
+            methods += [row.method] if row.method not in methods else []
+        said = [
+            (", ".join(methods) if not where or len(methods) < 4 else f"{len(methods)} methods") + where
+            for where, methods in named.items()
         ]
-        lines.append(f"of this grid, but not in this table: {', '.join(names)}")
+        lines.append(f"of this grid, but not in this table: {'; '.join(said)}")
     return lines

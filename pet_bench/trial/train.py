@@ -62,7 +62,7 @@ class Training:
         if recipe.max_steps is not None:
             self.total = min(self.total, recipe.max_steps)
         self.epochs = -(-self.total // len(self.joint))
-        self.part = -(-len(self.joint) * self.epochs // LOSSES)  # updates between points of the training loss
+        self.part = -(-len(self.joint) // -(-LOSSES // self.epochs))  # updates between points of the training loss
         self.trained = trained_parameters(trial.model)
         self.last: dict[str, float] = {}  # loss and throughput, to be reported
         self.reductions = {task.name: task.loss for task in trial.data.tasks}

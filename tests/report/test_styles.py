@@ -103,9 +103,7 @@ def test_other_suites_backbones_methods_and_controls_stay_out_and_are_named(resu
     table = filled([*results(), *more])
     assert row(table, "lora")["n"] == 3
     outside = [note for note in table.notes if "not in this table" in note]
-    assert outside == [
-        "of this grid, but not in this table: projector-only (image-text on my-bart), lora (image-text on my-bart)"
-    ]
+    assert outside == ["of this grid, but not in this table: projector-only, lora (image-text on my-bart)"]
 
 
 def test_a_label_is_the_method(results):

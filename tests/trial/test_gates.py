@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
 from pet_bench.pet import save_trained, trained_parameters
@@ -25,6 +24,7 @@ from pet_bench.trial.build import build_trial
 from pet_bench.trial.gates import gate_values
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.shared import Shared
+from tests.report.conftest import call  # noqa: F401
 
 GRANULARITIES = ("large", "middle-x", "middle-y", "small")
 
@@ -287,19 +287,7 @@ def test_faults_are_said_in_a_line(finish, world):
         gate_values(path, data=world)
 
 
-@pytest.fixture
-def call(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        return caught.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-def test_the_command_prints_means_and_writes_figure_and_values(call, finish, world, tmp_path):
+def test_the_command_prints_means_and_writes_figure_and_values(call, finish, world, tmp_path):  # noqa: F811
     path, _ = finish("vl-pet-middle-y", suite="mini-image-text/nlvr2")
     code, out, err = call("gates", path, "--index", 4, "--data", world)
     assert (code, err) == (0, "")
