@@ -58,7 +58,7 @@ def report(
     found = _read(grids, out)
     if without_suspect:
         found.frame = bare(found.frame)
-    page = Page(", ".join(grids), data, images, 100 if examples is None else examples) if html else None
+    page = Page(", ".join(found.names), data, images, 100 if examples is None else examples) if html else None
     written = report_style(found, style, format) if style else _comparison(found, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
@@ -69,6 +69,7 @@ class Found:
     """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath."""
 
     frame: pd.DataFrame
+    names: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
@@ -106,6 +107,7 @@ def _read(grids: list[str], out: Path | None) -> Found:
                 [trial for trial in trials if trial.id not in results],
             )
             frames.append(frame.assign(folder=str(folder)))
+            found.names.append(plan.name)
             found.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
             if left := len(results.keys() - ids):

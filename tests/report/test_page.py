@@ -235,7 +235,7 @@ def test_nothing_finished_makes_a_page_too(make_spec, tmp_path):
 def test_the_command_reads_all_that_belongs_to_the_trials(results, tmp_path):
     frame = load_results(results)
     frame = frame[frame.backbone == "bart-base"]
-    path = write_page(frame, [results, tmp_path / "absent"], tmp_path / "report", ["a note"], title="t", examples=20)
+    path = write_page(frame, [results], tmp_path / "report", ["a note"], title="t", examples=20)
     assert path == tmp_path / "report" / "index.html"
     data = content(path.read_text("utf-8"))
     assert data["notes"] == ["a note"]
