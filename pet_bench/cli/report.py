@@ -179,8 +179,9 @@ def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
     from pet_bench.report.plot import score_vs_parameters
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
+    order = {id: place for place, id in enumerate(found.frame.id.unique())}
     curves, breakdowns, settings = (
-        rows[rows.id.isin(found.frame.id)]
+        rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
         for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
     )
     figures = {

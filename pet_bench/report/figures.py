@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from pet_bench.report.look import COLORS, MUTED, Figure, log_axis, look, mark, place_labels, point
+from pet_bench.report.look import COLORS, MANY, MUTED, Figure, legend_beside, log_axis, look, mark, place_labels, point
 from pet_bench.report.published import BACKBONES
 from pet_bench.report.styles import Filled
 from pet_bench.report.table import scored
 
 Label = tuple[str, str, float, float, float]
 PUBLISHED, OURS = ("o", COLORS[0]), ("D", COLORS[1])
-MANY = 12  # methods that can be named beside their points
 COSTS = {
     "trainable": ("trainable parameters", 1),
     "peak_memory_bytes": ("peak memory in training (GiB)", 2**30),
@@ -118,12 +116,8 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
         for axis, cost in zip(row, COSTS, strict=True):
             labels[axis] = _pareto(axis, table, cost)
         if len(table) > MANY:
-            handles = [
-                Line2D([], [], linestyle="none", marker=marker, color=color, label=_named(method))
-                for method in table.sort_values("average", ascending=False).to_dict("records")
-                for marker, color in [mark(method["index"])]
-            ]
-            row[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0.0)
+            ranked = table.sort_values("average", ascending=False).to_dict("records")
+            legend_beside(row[-1], [(_named(method), *mark(method["index"])) for method in ranked])
     figure.settle()
     for axis, own in labels.items():
         place_labels(axis, own, size=8.5)

@@ -29,6 +29,7 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = "osD^vP"
 STROKES = ["-", "--", ":", "-."]
 DPI = 160
+MANY = 12  # points that can be named where they stand
 RC = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
@@ -119,6 +120,14 @@ def point(
 def mark(index: int) -> tuple[str, str]:
     """Marker and colour of one of many methods: no two of 36 are the same."""
     return MARKERS[(index + index // len(COLORS)) % len(MARKERS)], COLORS[index % len(COLORS)]
+
+
+def legend_beside(axis: Axes, named: Iterable[tuple[str, str, str]]) -> None:
+    """Label, marker and colour of many points, in their order, to the right of the axis."""
+    handles = [
+        Line2D([], [], linestyle="none", marker=marker, color=color, label=label) for label, marker, color in named
+    ]
+    axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0.0)
 
 
 def stroke(index: int) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pet_bench.report.look import COLORS, MARKERS, MUTED, Figure, look, place_labels, point
+from pet_bench.report.look import MANY, MUTED, Figure, legend_beside, look, mark, place_labels, point
 
 
 @look()
@@ -14,7 +14,7 @@ def score_vs_parameters(table: pd.DataFrame, score: str = "average") -> Figure:
     """Draw a comparison (`report.table.comparison`), one panel per suite and backbone.
 
     Points are methods with error bars of one standard deviation over seeds, with † where a trial is suspect; the best
-    control and the majority answer are lines.
+    control and the majority answer are lines. More than `MANY` methods are named in a legend, the best first.
     """
     panels = [(key, group) for key, group in table.groupby(["suite", "backbone"], sort=False)]
     columns = min(len(panels), 2) or 1
@@ -45,10 +45,14 @@ def _panel(axis: Axes, title: str, group: pd.DataFrame, score: str) -> list[tupl
     labels = []
     for index, row in enumerate(methods.itertuples()):
         mean, std = getattr(row, score), methods[f"{score} std"].iloc[index]
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
+        marker, color = mark(index)
         point(axis, row.trainable, mean, std, marker, color)
         name = f"{row.method} †" if row.suspect else row.method
         labels.append((name, color, row.trainable, mean, 0.0 if np.isnan(std) else std))
+    if len(labels) > MANY:
+        ranked = sorted(range(len(labels)), key=lambda index: -labels[index][3])
+        legend_beside(axis, [(labels[index][0], *mark(index)) for index in ranked])
+        labels = []
     controls = group[group.kind == "control"]
     for control, rows in controls.groupby("control", sort=False):
         best = rows.loc[rows[score].idxmax()]

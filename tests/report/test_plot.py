@@ -62,3 +62,11 @@ def test_a_panel_per_backbone(make_result):
         "image-text on mini-t5",
         "image-text on t5-base",
     ]
+
+
+def test_many_methods_stand_in_a_legend(make_result):
+    results = [make_result(method=f"m{i}", vqa=60.0 + i, trainable=100 + i) for i in range(plot.MANY + 1)]
+    (axis,) = plot.score_vs_parameters(comparison(store.to_frame(results))).axes
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == [f"m{i}" for i in reversed(range(plot.MANY + 1))]
+    assert {text.get_text() for text in axis.texts} == {"majority answer"}
