@@ -78,16 +78,9 @@ def _results(out: list[str] | None, names: tuple[str, str]) -> tuple[pd.DataFram
     """All results of the folders and of trials given by path, with the columns name (of the method) and folder."""
     from pet_bench.results import store
 
-    if out:
-        folders = [Path(source) if Path(source).is_dir() else _folder(source) for source in out]
-    else:
-        folders = sorted(path for path in Path("results").glob("*") if path.is_dir())
+    folders = [Path(one) if Path(one).is_dir() else _folder(one) for one in out or ()] or store.known_folders()
     paths = [store.find(name, []) for name in names if "/" in name or name.endswith(".json")]
-    found: dict[str, tuple] = {}
-    for folder in folders:
-        for id, result in store.load_all(folder).items():
-            if id not in found or store.rank(result) > store.rank(found[id][0]):
-                found[id] = result, folder
+    found = store.collect(folders)
     for path in filter(None, paths):
         found[path.stem] = store.load(path), path.parent
     if not found:

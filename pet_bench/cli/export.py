@@ -85,7 +85,7 @@ def _find(source: str) -> tuple[dict[str, TrialResult], Path]:
         trials, folder = trials_of(source, None)
         ids = {trial.id for trial in trials}
         return {id: result for id, result in store.load_all(folder).items() if id in ids}, folder
-    if path := store.find(source, sorted(path for path in Path("results").glob("*") if path.is_dir())):
+    if path := store.find(source, store.known_folders()):
         return {path.stem: store.load(path)}, path.parent
     for folder in (Path(source), Path("results") / source):
         if folder.is_dir():

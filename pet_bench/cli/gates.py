@@ -56,8 +56,9 @@ def gates(
     from pet_bench.report.look import write
     from pet_bench.results import store
     from pet_bench.trial.gates import gate_values
+    from pet_bench.trial.run import ADAPTER
 
-    if (path := store.find(trial, sorted(path for path in Path("results").glob("*") if path.is_dir()))) is None:
+    if (path := store.find(trial, store.known_folders(), beside=ADAPTER)) is None:
         raise UserError(
             f'"{trial}" is no trial (a result\'s path, or the first 4 digits or more of an id in results/*/)'
         )

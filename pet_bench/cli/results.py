@@ -90,7 +90,7 @@ def show_trial(name: str, out: Path | None) -> None:
     from pet_bench.results import store
     from pet_bench.results.provenance import commit
 
-    folders = [out] if out else sorted(path for path in Path("results").glob("*") if path.is_dir())
+    folders = [out] if out else store.known_folders()
     if (path := store.find(name, folders)) is None:
         close = get_close_matches(name, METHODS.names(), n=1)
         hint = f'did you mean "{close[0]}"?' if close else "`pet-bench list methods` names them"

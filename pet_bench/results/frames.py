@@ -77,18 +77,16 @@ def load_predictions(*sources: str | Path) -> pd.DataFrame:
 
 def _results(sources: tuple[str | Path, ...]) -> dict[str, tuple[TrialResult, Path]]:
     faults, found = Faults(), {}
-    for folder in _folders(sources, faults):
-        with faults:
-            for id, result in store.load_all(folder).items():
-                if id not in found or store.rank(result) > store.rank(found[id][0]):
-                    found[id] = result, folder
+    folders = list(_folders(sources, faults))
+    with faults:
+        found = store.collect(folders)
     faults.check()
     return dict(sorted(found.items(), key=lambda item: item[1][0].provenance.started))
 
 
 def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
     if not sources:
-        yield from sorted(path for path in Path("results").glob("*") if path.is_dir())
+        yield from store.known_folders()
     for source in sources:
         folder = Path(source)
         if not folder.is_dir() and folder.parts == (folder.name,):

@@ -1,6 +1,6 @@
 """A trial's predictions, `<id>/predictions.<task>.jsonl.gz`: a line per example, with what it scored.
 
-Zipped they are a fifteenth of the size on the mini world, and `zcat`, `zgrep` and `pandas.read_json(lines=True)` read
+Zipped those in `results/` are a twelfth of the size, and `zcat`, `zgrep` and `pandas.read_json(lines=True)` read
 them. Plain `predictions.<task>.jsonl`, as earlier versions wrote them, are read all the same.
 """
 

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from pet_bench.errors import UserError
+from pet_bench.errors import Faults, UserError
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -164,10 +164,32 @@ def save_failure(
     return result
 
 
-def find(name: str, folders: Iterable[Path]) -> Path | None:
+def known_folders() -> list[Path]:
+    """The folders in `results/`: where trials are looked for when nobody says where."""
+    return sorted(path for path in Path("results").glob("*") if path.is_dir())
+
+
+def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
+    """The results of several folders by id, each with the folder that it is from.
+
+    A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. Raises
+    UserError naming every unreadable file.
+    """
+    found, faults = {}, Faults()
+    for folder in folders:
+        with faults:
+            for id, result in load_all(folder).items():
+                if id not in found or rank(result) > rank(found[id][0]):
+                    found[id] = result, folder
+    faults.check()
+    return found
+
+
+def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path | None:
     """A trial's result by path, or by id or the beginning of one (4 hex digits or more) in some folders.
 
-    None where `name` is nothing of the kind or nothing is found; raises UserError where several are.
+    None where `name` is nothing of the kind or nothing is found; raises UserError where several are. But grids share
+    trials: of several results of one, the first that has a file called `beside` in its own folder will do.
     """
     if Path(name).suffix == ".json" or "/" in name:
         path = Path(name).with_suffix(".json")  # or its folder, as a shell completes it
@@ -175,6 +197,8 @@ def find(name: str, folders: Iterable[Path]) -> Path | None:
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
     found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
+    if beside and len({path.name for path in found}) == 1:
+        found = [path for path in found if (path.with_suffix("") / beside).is_file()][:1] or found
     if len(found) > 1:
         raise UserError(f'"{name}" may be {", ".join(map(str, found))}: give one of these paths')
     return found[0] if found else None

@@ -95,18 +95,19 @@ def clean_up(text: str) -> str:
 
 
 def _choose(model: VisionLanguageModel, tokenizer, batch: Batch, decoding: Choose) -> list[str]:
-    """The choice whose first sub-token has the largest logit after one decoder pass; the last of them wins a tie.
-
-    BART's decoder is fed its start and `<s>`, T5's its start alone, as each was trained.
-    """
+    """The choice whose first sub-token has the largest logit after one decoder pass; the last of them wins a tie."""
     encoded = model.encode(batch.input_ids, batch.visual, task=batch.task)
-    start = [model.lm.config.decoder_start_token_id]
-    if model.shape.family == "bart":
-        start.append(model.lm.config.bos_token_id)
-    decoder_ids = torch.tensor([start] * len(batch), device=batch.input_ids.device)
+    decoder_ids = torch.tensor([start_ids(model)] * len(batch), device=batch.input_ids.device)
     logits = model.decode(encoded, decoder_ids)[:, -1]  # (B, V)
     firsts = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in decoding.choices]
     return [decoding.choices[i] for i in _last_argmax(logits[:, firsts])]
+
+
+def start_ids(model: VisionLanguageModel) -> list[int]:
+    """What the decoder is fed before it chooses, as it was trained: BART's start and `<s>`, T5's start alone."""
+    config = model.lm.config
+    start = [config.decoder_start_token_id]
+    return [*start, config.bos_token_id] if model.shape.family == "bart" else start
 
 
 def _last_argmax(values: Tensor) -> list[int]:

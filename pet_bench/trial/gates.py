@@ -32,7 +32,7 @@ from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
 from pet_bench.trial.data import build_tasks, data_root, read_data
-from pet_bench.trial.evaluate import evaluating, predict
+from pet_bench.trial.evaluate import evaluating, predict, start_ids
 from pet_bench.trial.run import ADAPTER
 
 MEMORY = tuple(f"decoder.cross_attn.{name}" for name in ("key", "value", "memory"))  # the decoder's, of encoder states
@@ -279,12 +279,9 @@ def _keep(found: dict[str, tuple[Tensor, torch.Size]], path: str):
 
 def _decoder_ids(model: VisionLanguageModel, task: Task, batch: Batch, *, plain: bool) -> Tensor:
     """What the decoder reads while it makes its prediction, (1, T): the start first, the last token no more."""
-    decoding, config = task.decoding, model.lm.config
+    decoding = task.decoding
     if not isinstance(decoding, Generate):
-        start = [config.decoder_start_token_id]
-        if model.shape.family == "bart":
-            start.append(config.bos_token_id)
-        return torch.tensor([start])
+        return torch.tensor([start_ids(model)])
     options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length, "plain": plain}
     return model.generate(batch.input_ids, batch.visual, task=batch.task, **options)[:, :-1]
 

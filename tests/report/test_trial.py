@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from pet_bench.errors import UserError
 from pet_bench.report.trial import size
 from pet_bench.results import provenance, store
 from pet_bench.results.schema import Point, Run, Selected
@@ -79,6 +80,23 @@ def test_a_finished_trial_shows_no_earlier_traceback_and_no_commit_that_is_ours(
     assert "suspect: collapsed" in out
     assert "Traceback" not in out
     assert "another commit" not in out
+
+
+def test_of_a_trial_that_grids_share_the_one_with_the_file_is_found(make_result, tmp_path):
+    one, other = (store.save(make_result(), tmp_path / name) for name in "ab")
+    assert one.name == other.name
+    folders, beside = [tmp_path / "a", tmp_path / "b"], "adapter.safetensors"
+    with pytest.raises(UserError, match="give one of these paths"):
+        store.find(one.stem, folders, beside)
+    store.write_text(other.with_suffix("") / beside, "")
+    assert store.find(one.stem[:4], folders, beside) == other
+    with pytest.raises(UserError, match="give one of these paths"):
+        store.find(one.stem, folders)
+    store.write_text(one.with_suffix("") / beside, "")
+    assert store.find(one.stem, folders, beside) == one
+    (tmp_path / "b" / f"{one.stem[:4]}{'0' * 8}.json").write_text("{}")
+    with pytest.raises(UserError, match="give one of these paths"):  # another trial
+        store.find(one.stem[:4], folders, beside)
 
 
 @pytest.mark.parametrize("old", sorted(OLD.glob("*.json")), ids=lambda path: path.stem)
