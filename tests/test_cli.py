@@ -11,6 +11,7 @@ import yaml
 
 from pet_bench.backbone import find_backbone
 from pet_bench.cli import main
+from pet_bench.files import write_text
 from pet_bench.grid.spec import load, shipped
 from pet_bench.pet import build_method, default_spec
 from pet_bench.registry import METHODS
@@ -95,7 +96,7 @@ FAULTY = [
 @pytest.mark.parametrize("command", ["run", "status", "report"])
 def test_a_bad_grid_is_a_line_per_fault_and_leaves_the_results_alone(call, grid_file, tmp_path, command, change, parts):
     kept = tmp_path / "out" / "kept.txt"
-    store.write_text(kept, "mine")
+    write_text(kept, "mine")
     code, out, err = call(command, grid_file(**change), "--out", tmp_path / "out")
     lines = err.splitlines()
     assert code == 2

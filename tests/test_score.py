@@ -193,7 +193,8 @@ def test_text_that_is_not_utf8(refused, write, tmp_path):
 def test_a_result_takes_no_annotations_and_has_to_be_one(refused, write):
     assert "are for scoring with --metric" in refused(write("x.json", {}), "--set", "version=2021")[0]
     assert "is not a trial's" in refused(write("0123456789ab.json", {}))[0]
-    assert "cannot be read" in refused(write("y.json", "{").with_name("absent.json"))[0]
+    assert "cannot be read" in refused(write("y.json", "{"))[0]
+    assert "is missing" in refused(write("y.json", "{").with_name("absent.json"))[0]
 
 
 def test_a_metric_that_is_not_installed_is_refused_before_anything_is_read(refused, tmp_path, monkeypatch):

@@ -56,8 +56,8 @@ def export(
 
     import yaml
 
+    from pet_bench.files import write_text
     from pet_bench.results.exchange import to_model_index
-    from pet_bench.results.store import write_text
 
     scored = [result for result, _ in found.values() if result.metrics]
     if not scored:
@@ -99,8 +99,8 @@ def _find(source: str) -> tuple[dict[str, TrialResult], Path]:
 def _write_peft(found: dict[str, tuple[TrialResult, Path]], out: Path | None) -> None:
     from collections import Counter
 
+    from pet_bench.files import write_text
     from pet_bench.results.exchange import experiment, to_peft
-    from pet_bench.results.store import write_text
 
     written = Counter()
     for result, folder in found.values():

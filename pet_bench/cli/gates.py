@@ -52,6 +52,7 @@ def gates(
     from rich.console import Console
     from rich.markup import escape
 
+    from pet_bench.files import write_text
     from pet_bench.report.gates import gates_figure, mean_gates
     from pet_bench.report.look import write
     from pet_bench.results import store
@@ -80,7 +81,7 @@ def gates(
     if len(dimensions):
         tables[target.with_name(f"{target.stem}-dimensions.csv")] = dimensions
     for file, table in tables.items():
-        store.write_text(file, table.to_csv(index=False, lineterminator="\n"))
+        write_text(file, table.to_csv(index=False, lineterminator="\n"))
     for file in [*written, *tables]:
         console.print(f"wrote {escape(str(file))}", soft_wrap=True)
 

@@ -30,8 +30,8 @@ def write_page(
     `report.examples.examples`); of a suite that has no embedded data, examples are without text and pictures where
     `data` is not given, which the page says. examples: how many of each task.
     """
+    from pet_bench.files import write_text
     from pet_bench.report.page import page
-    from pet_bench.results import store
     from pet_bench.results.frames import load_breakdowns, load_curves, load_predictions
 
     loaded = [load(*folders) for load in (load_curves, load_breakdowns, load_predictions)]
@@ -48,7 +48,7 @@ def write_page(
         title=title,
         count=examples,
     )
-    store.write_text(path, text)
+    write_text(path, text)
     return path
 
 

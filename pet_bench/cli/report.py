@@ -134,9 +134,9 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     """Print the comparison table; write it as Markdown and CSV, the figures and, if one is asked for, the page."""
     from rich.console import Console
 
+    from pet_bench.files import write_text
     from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
-    from pet_bench.results import store
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
@@ -149,8 +149,8 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     for view in views:
         console.print(view)
     written = [found.report / name for name in ("table.md", "table.csv")]
-    store.write_text(written[0], to_markdown(table, beneath, marks.best))
-    store.write_text(written[1], to_csv(table))
+    write_text(written[0], to_markdown(table, beneath, marks.best))
+    write_text(written[1], to_csv(table))
     written += _figures(found, table)
     if page:
         from pet_bench.cli.page import write_page

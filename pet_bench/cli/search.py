@@ -25,6 +25,7 @@ def best(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
 
     from rich.console import Console
 
+    from pet_bench.files import write_text
     from pet_bench.grid.search import best_grid, ranking
     from pet_bench.grid.spec import load
     from pet_bench.results import store
@@ -48,7 +49,7 @@ def best(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     path = folder / "best.yaml"
     found = best_grid(plan, folder, ranked)
     about = f"# What {plan.name} found best by validation, with the seeds of the final runs: pet-bench run {path}\n"
-    store.write_text(path, about + found.dump())
+    write_text(path, about + found.dump())
     console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 

@@ -55,12 +55,12 @@ def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    from pet_bench.grid.spec import read_yaml
+    from pet_bench.files import parse_yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f'--set takes KEY=VALUE, found "{text}"')
-    return key, read_yaml(value)
+    return key, parse_yaml(value, f"--set {key}")
 
 
 @contextmanager

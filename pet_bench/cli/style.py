@@ -21,9 +21,9 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
 
     from rich.console import Console
 
+    from pet_bench.files import write_text
     from pet_bench.report.formats import FORMATS, to_rich
     from pet_bench.report.styles import fill, find
-    from pet_bench.results import store
     from pet_bench.results.provenance import commit
 
     filled = fill(found.frame, find(name), commit()[0], found.folders)
@@ -32,7 +32,7 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
     written = []
     for kind, (suffix, _) in FORMATS.items():
         written.append(found.report / f"{name}.{suffix}")
-        store.write_text(written[-1], texts[kind])
+        write_text(written[-1], texts[kind])
     if any(column.relative for column in filled.style.columns):
         from pet_bench.report.figures import relative_gain_figure
         from pet_bench.report.look import write

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pet_bench.errors import Stop, UserError
+from pet_bench.files import write_text
 from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault
 from pet_bench.results import store
 from pet_bench.results.provenance import now
@@ -163,7 +164,7 @@ def _record(job: Job, runtime: Runtime, error: Exception, started: str) -> str:
 
     from pet_bench.trial.memory import is_out_of_memory, peak_memory
 
-    store.write_text(runtime.out / job.id / "traceback.txt", traceback.format_exc())
+    write_text(runtime.out / job.id / "traceback.txt", traceback.format_exc())
     status: Status = "oom" if is_out_of_memory(error) else "failed"
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     name = ("cuda" if torch.cuda.is_available() else "cpu") if runtime.device == "auto" else runtime.device

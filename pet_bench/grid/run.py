@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, is_finished
 from pet_bench.grid.claim import StopFlag, Taken, claim, taken
 from pet_bench.grid.estimate import costs
@@ -295,7 +296,7 @@ class _Course:
         with _writing(out), suppress(Taken), claim(out, name):
             for torn in out.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 torn.unlink()
-            store.write_text(out / name, self.grid.dump())
+            write_text(out / name, self.grid.dump())
 
     def _end(self, ended: Ended) -> None:
         spec, out, run = self.specs[ended.id], self.runtime.out, Run(accumulation=self._job(ended.id).accumulation)

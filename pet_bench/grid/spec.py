@@ -24,7 +24,6 @@ final runs of what it finds best.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, fields, replace
 from itertools import product
@@ -38,6 +37,7 @@ from pydantic.dataclasses import dataclass
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.files import read_yaml
 from pet_bench.grid.space import Search, Seed, Values, options_of, recipe_of
 from pet_bench.registry import METHODS
 from pet_bench.spec import STRICT, Control, MethodSpec, Recipe, TrialSpec, plain, validate
@@ -340,11 +340,7 @@ def load(source: str | Path) -> Grid:
         if path.suffix in (".yaml", ".yml"):
             raise UserError(f'grid file "{source}" does not exist')
         raise unknown("grid", str(source), shipped())
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f'grid file "{path}" cannot be read: {error}') from None
-    return parse(data, str(source))
+    return parse(read_yaml(path, f'grid file "{path}"'), str(source))
 
 
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
@@ -368,23 +364,3 @@ def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
     return [
         trial for trial in trials if all(not wanted or keys[kind](trial) in wanted for kind, wanted in names.items())
     ]
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.1: a string) and refuses a key given twice."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (place, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f'key "{key}" is given twice', place.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)

@@ -13,7 +13,7 @@ from pathlib import Path
 from zlib import error as ZlibError
 
 from pet_bench.errors import UserError
-from pet_bench.results import store
+from pet_bench.files import replacing
 
 
 def name(id: str, task: str) -> str:
@@ -31,7 +31,7 @@ def write(file: Path, predictions: Mapping[str, str], scores: Mapping[str, float
     """Write id → prediction with the score of the primary metric, null where it is not known yet."""
     rows = ({"id": id, "prediction": text, "score": scores.get(id)} for id, text in predictions.items())
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with store.replacing(file) as temporary:
+    with replacing(file) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # equal predictions are equal files
 
 

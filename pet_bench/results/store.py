@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
+from pet_bench.files import read_json, replacing, write_text
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -32,35 +31,6 @@ CHECKPOINT = "checkpoint.safetensors"
 FINISHED = ("done", "suspect")
 # no `and/or`, no `https://…`: a slash (or a drive) that begins a word, and another after it
 ABSOLUTE = re.compile(r"(?<![\w./\\…])(?:~?/(?:[\w.+@-]+/)+|[A-Za-z]:\\(?:[\w.+@ -]+\\)*)(?=[\w.+@-])")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a whole file or nothing: what goes to the temporary file given, beside it, is flushed to disk and renamed.
-
-    A process that is killed may leave `.<name>.<letters>` behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp is private to its user; a result is as readable as any other file
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def check_writable(out: Path) -> None:
@@ -89,11 +59,8 @@ def parse(data: Any, where: str) -> TrialResult:
 
 def load(path: Path) -> TrialResult:
     """Read one result; raises UserError naming a file that is not a whole and valid one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f'result "{path}" cannot be read (half-written?): {error}') from error
-    result = parse(data, f'result "{path}"')
+    what = f'result "{path}"'
+    result = parse(read_json(path, what), what)
     if result.id != path.stem:
         raise UserError(f'result "{path}" says it is trial {result.id}')
     return result

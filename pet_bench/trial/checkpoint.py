@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pet_bench.files import replacing
 from pet_bench.results import store
 from pet_bench.results.provenance import commit, packages
 from pet_bench.results.schema import OTHER_SOFTWARE
@@ -105,7 +106,7 @@ def write(path: Path, about: dict[str, Any], state: State) -> None:
     """Write a whole checkpoint or leave the one that is there. A digest of all content is part of it."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"about": about, "state": _without_tensors(state, tensors)})
-    with store.replacing(path) as temporary:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, {"pet-bench": text, "sha256": _digest(text, tensors)})
 
 

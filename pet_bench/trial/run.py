@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import build_method, count, save_trained
 from pet_bench.results import predictions as saved
@@ -79,7 +80,7 @@ def run_trial(
         **found,
     )
     if adapter.exists():
-        store.write_text(folder / CARD, card(result))
+        write_text(folder / CARD, card(result))
     store.save(result, runtime.out)
     trial.checkpoints.remove()
     return result
@@ -90,7 +91,7 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
     spec, data, model = trial.spec, trial.data, trial.model
     (folder / CARD).unlink(missing_ok=True)  # it is of tensors that are about to be replaced
     about = json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})
-    with store.replacing(folder / ADAPTER) as temporary:
+    with replacing(folder / ADAPTER) as temporary:
         save_trained(model, temporary, {"pet-bench": about})
     for door in trial.doors:
         door.export(model, folder)

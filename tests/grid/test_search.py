@@ -10,6 +10,7 @@ import pytest
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.grid.search import asha, best_grid, check_executor, ranking, stopped, validation, validations
 from pet_bench.grid.spec import load, parse
 from pet_bench.registry import TASKS
@@ -343,7 +344,7 @@ def best(capsys, searching, tmp_path):
 
     def call(grid, results):
         out = tmp_path / "out"
-        store.write_text(out / "grid.yaml", grid.dump())
+        write_text(out / "grid.yaml", grid.dump())
         for result in results:
             store.save(result, out)
         code = 0

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
 from pet_bench.errors import UserError
+from pet_bench.files import parse_yaml
 from pet_bench.grid import spec as grid_spec
-from pet_bench.grid.spec import load, parse, read_yaml, select
+from pet_bench.grid.spec import load, parse, select
 
 
 def names(trials):
@@ -141,14 +141,14 @@ def test_dump_reads_back_to_the_same_trials(plain, tmp_path):
 
 @pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("-2E5", -2e5), ("1.e+2", 100.0), ("1", 1), ("e3", "e3")])
 def test_numbers_in_yaml(text, value):
-    assert read_yaml(text) == value
-    assert type(read_yaml(text)) is type(value)
+    assert parse_yaml(text, "grid") == value
+    assert type(parse_yaml(text, "grid")) is type(value)
 
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2", "a: {b: 1, b: 2}", "a: [", "a: !!python/object:os.system {}"])
 def test_yaml_that_is_refused(text, tmp_path):
-    with pytest.raises(yaml.YAMLError):
-        read_yaml(text)
+    with pytest.raises(UserError):
+        parse_yaml(text, "grid")
     (tmp_path / "g.yaml").write_text(text)
     with pytest.raises(UserError, match=r"g\.yaml"):
         load(tmp_path / "g.yaml")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pet_bench.files import write_text
 from pet_bench.results import store
 
 
@@ -24,7 +25,7 @@ def folder(make_result, tmp_path, monkeypatch):
 def write(result, out, right):
     for task in result.metrics:
         rows = [{"id": f"q{i}", "prediction": f"[{i}]", "score": 100.0 * (i < right)} for i in range(40)]
-        store.write_text(out / result.id / f"predictions.{task}.jsonl", "\n".join(map(json.dumps, rows)))
+        write_text(out / result.id / f"predictions.{task}.jsonl", "\n".join(map(json.dumps, rows)))
     return store.save(result, out)
 
 

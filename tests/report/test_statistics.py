@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.report.statistics import (
     both,
     compare,
@@ -186,7 +187,7 @@ def saved(make_result, tmp_path, generator):
                         json.dumps({"id": f"{index}", "prediction": "yes" if score else "no", "score": score})
                         for index, score in enumerate(row)
                     ]
-                    store.write_text(tmp_path / result.id / f"predictions.{task}.jsonl", "\n".join(lines) + "\n")
+                    write_text(tmp_path / result.id / f"predictions.{task}.jsonl", "\n".join(lines) + "\n")
                 results.append(result)
         return results
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.report.trial import size
 from pet_bench.results import provenance, store
 from pet_bench.results.schema import Point, Run, Selected
@@ -23,7 +24,7 @@ def shown(call, make_result, tmp_path, monkeypatch):
         result = result or make_result(**keys)
         path = store.save(result, tmp_path)
         for name, text in dict(files).items():
-            store.write_text(tmp_path / result.id / name, text)
+            write_text(tmp_path / result.id / name, text)
         code, out, err = call("show", path)
         assert (code, err) == (0, "")
         assert max(map(len, out.splitlines())) <= max(100, len(str(tmp_path)) + 60)
@@ -88,11 +89,11 @@ def test_of_a_trial_that_grids_share_the_one_with_the_file_is_found(make_result,
     folders, beside = [tmp_path / "a", tmp_path / "b"], "adapter.safetensors"
     with pytest.raises(UserError, match="give one of these paths"):
         store.find(one.stem, folders, beside)
-    store.write_text(other.with_suffix("") / beside, "")
+    write_text(other.with_suffix("") / beside, "")
     assert store.find(one.stem[:4], folders, beside) == other
     with pytest.raises(UserError, match="give one of these paths"):
         store.find(one.stem, folders)
-    store.write_text(one.with_suffix("") / beside, "")
+    write_text(one.with_suffix("") / beside, "")
     assert store.find(one.stem, folders, beside) == one
     (tmp_path / "b" / f"{one.stem[:4]}{'0' * 8}.json").write_text("{}")
     with pytest.raises(UserError, match="give one of these paths"):  # another trial
@@ -113,7 +114,7 @@ def test_a_trial_by_path_by_folder_and_by_id(call, make_result, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     result = make_result()
     path = store.save(result, tmp_path / "results" / "demo")
-    store.write_text(path.with_suffix("") / "adapter.safetensors", "")
+    write_text(path.with_suffix("") / "adapter.safetensors", "")
     elsewhere = store.save(make_result(seed=1), tmp_path / "elsewhere")
     for name in (path, path.with_suffix(""), f"{path.with_suffix('')}/", result.id, result.id[:4]):
         code, out, _ = call("show", name)
@@ -136,7 +137,7 @@ def test_a_trial_by_path_by_folder_and_by_id(call, make_result, tmp_path, monkey
 
 def test_a_method_of_the_name_wins(call, make_result, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store.write_text(tmp_path / "lora.json", "{}")
+    write_text(tmp_path / "lora.json", "{}")
     code, out, _ = call("show", "lora")
     assert code == 0
     assert "rank = " in out

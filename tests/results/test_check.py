@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pet_bench.cli import main
+from pet_bench.files import write_text
 from pet_bench.results import store
 from pet_bench.results.check import check, folders
 from pet_bench.results.schema import Part
@@ -23,7 +24,7 @@ def valid(make_result, tmp_path):
     for task, name in result.predictions.items():
         mean = result.metrics[task]["accuracy"].value
         rows = ({"id": str(i), "prediction": "yes", "score": mean} for i in range(7))
-        store.write_text(tmp_path / name, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(tmp_path / name, "".join(json.dumps(row) + "\n" for row in rows))
     store.save(result, tmp_path)
     return tmp_path, result.id
 
@@ -152,15 +153,15 @@ def test_what_is_left_behind_is_named(valid):
         f".{id}.json.x1y2", f"{id}/.checkpoint.safetensors.x", f"{id}/{store.CHECKPOINT}", "0123456789ab/a.txt",
         "0123456789ac.json.unreadable",
     ):  # fmt: skip
-        store.write_text(folder / name, "")
+        write_text(folder / name, "")
     for name in (f".locks/{id}", "report/table.json", "published/numbers.json", "grid.yaml", "README.md"):
-        store.write_text(folder / name, "")
+        write_text(folder / name, "")
     assert len(check(folder)) == 5
 
 
 def test_an_unfinished_trial_may_have_a_checkpoint(make_spec, tmp_path):
     failed = store.save_failure(make_spec(), tmp_path, "no", status="oom", started="2026-01-01T00:00:00+00:00")
-    store.write_text(tmp_path / failed.id / store.CHECKPOINT, "")
+    write_text(tmp_path / failed.id / store.CHECKPOINT, "")
     assert check(tmp_path) == []
 
 

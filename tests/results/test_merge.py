@@ -8,6 +8,7 @@ import pytest
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.results import store
 
 STARTED = "2026-01-01T00:00:00+00:00"
@@ -27,7 +28,7 @@ def put(make_result):
             result = result.model_copy(update={"metrics": {}, "average": None})
         store.save(result, folder)
         for name in files:
-            store.write_text(folder / result.id / name, text)
+            write_text(folder / result.id / name, text)
         return result
 
     return put
@@ -54,7 +55,7 @@ def test_results_of_several_folders_with_what_belongs_to_them(put, make_spec, tm
 def test_what_only_a_running_trial_needs_stays(put, tmp_path):
     files = [store.CHECKPOINT, f".{store.CHECKPOINT}.abc", "x.lock", "traceback.txt", f"{store.CHECKPOINT}.unreadable"]
     failed = put(tmp_path / "a", files=files, status="failed", error="no")
-    store.write_text(tmp_path / "a" / ".locks" / failed.id, "")
+    write_text(tmp_path / "a" / ".locks" / failed.id, "")
     store.merge([tmp_path / "a"], tmp_path / "out")
     assert contents(tmp_path / "out").keys() == {f"{failed.id}.json", f"{failed.id}/traceback.txt"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
 from pet_bench.results import store
 from pet_bench.results.schema import SCHEMA_VERSION, Record, Run, TrialResult
 
@@ -30,7 +31,7 @@ def test_values_that_json_has_no_word_for(make_result, tmp_path, value):
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "a.json"
-    store.write_text(path, "old")
+    write_text(path, "old")
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -39,7 +40,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
         Path, "replace", interrupt
     )
     with pytest.raises(KeyboardInterrupt):
-        store.write_text(path, "new")
+        write_text(path, "new")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "old"}
 
 
