@@ -273,29 +273,31 @@ def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
     )
 
 
+def _cluster(*, log, address, dashboard, **rest):
+    from pet_bench.grid.supervise import Cluster
+
+    return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
+
+
 def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, **common: Any) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time
+    from pet_bench.grid.run import at_a_time, check_place
 
-    runtime = _runtime(**common)
-    count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
+    runtime, executor = _runtime(**common), common["executor"]
+    resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
+    count = 1 if executor == Executor.INLINE else at_a_time(resources)
     dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count)
 
 
 def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
     """Run, and end with the exit status that says what became of it."""
     from pet_bench.grid.run import run_grid
-    from pet_bench.grid.supervise import Cluster
 
-    log = tuple(tracker.value for tracker in common["log"] or ())
-    if common["executor"] == Executor.INLINE and (log or common["address"] or common["dashboard"]):
-        raise UserError("--log, --ray-address and --dashboard are for --executor ray")
-    cluster = Cluster(common["address"], common["dashboard"], log)
     try:
         outcome = run_grid(
-            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=cluster
+            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=_cluster(**common)
         )
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
