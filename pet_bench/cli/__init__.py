@@ -15,6 +15,7 @@ from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.output import guarded, say
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
@@ -392,9 +393,10 @@ def pretrain(
 
 def main(arguments: list[str] | None = None) -> None:
     """A user's fault is one line on stderr and exit code 2; anything else keeps its traceback."""
-    try:
-        app(arguments)
-    except UserError as error:
-        for fault in error.faults:
-            print(f"pet-bench: error: {fault}", file=sys.stderr)
-        sys.exit(2)
+    with guarded():
+        try:
+            app(arguments)
+        except UserError as error:
+            for fault in error.faults:
+                say(fault)
+            sys.exit(2)
