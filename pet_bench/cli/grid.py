@@ -120,7 +120,7 @@ def run(
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
     load_plugins(plugin)
-    from pet_bench.grid.spec import load, parse, select
+    from pet_bench.grid.spec import ADHOC, load, parse, select
 
     choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
     choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
@@ -128,7 +128,7 @@ def run(
         plan = load(grid)
     elif method:
         plan = parse({
-            "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
+            "name": ADHOC, "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
             "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
         })  # fmt: skip
         choice = {}
@@ -229,9 +229,8 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
     from pet_bench.registry import TASKS
 
     data = plan.to_dict()
-    methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
-    every = {"when": {}}
-    overrides = data["overrides"]
+    parts = [(part, _method_names(part)) for part in (data, *data["also"])]
+    methods = set().union(*(names for _, names in parts))
     faults = Faults()
     for change in changes:
         with faults:
@@ -240,16 +239,23 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
             if not dot or not option:
                 raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
             if target == "recipe":
-                overrides.append(every | {"recipe": {option: value}})
+                override = {"when": {}, "recipe": {option: value}}
             elif target in methods:
-                overrides.append({"when": {"method": target}, "options": {option: value}})
+                override = {"when": {"method": target}, "options": {option: value}}
             elif target in TASKS:
-                overrides.append(every | {"protocol": {target: {option: value}}})
+                override = {"when": {}, "protocol": {target: {option: value}}}
             else:
                 raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
+            for part, names in parts:
+                if target in names or target not in methods:
+                    part["overrides"] = [*part.get("overrides", []), override]
     faults.check()
     data["resources"] |= {key: value for key, value in resources.items() if value is not None}
     return parse(data, plan.name)
+
+
+def _method_names(part: dict[str, Any]) -> set[str]:
+    return {str(entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in part.get("methods", [])}
 
 
 def interval(text: str) -> dict[str, Any]:
