@@ -76,6 +76,12 @@ Retries = Annotated[
 Accumulation = Annotated[
     int, _option(min=1, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL)
 ]
+DryRun = Annotated[
+    bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
+]
+Estimated = Annotated[
+    Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
+]
 Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
 
 
@@ -99,12 +105,8 @@ def run(
     out: Out = None,
     device: Device = "auto",
     plugin: Plugins = None,
-    dry_run: Annotated[
-        bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
-    ] = False,
-    estimate: Annotated[
-        Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
-    ] = Estimate.MEASURE,
+    dry_run: DryRun = False,
+    estimate: Estimated = Estimate.MEASURE,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -164,6 +166,8 @@ def rerun(
     out: Out = None,
     device: Device = "auto",
     plugin: Plugins = None,
+    dry_run: DryRun = False,
+    estimate: Estimated = Estimate.MEASURE,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -202,10 +206,14 @@ def rerun(
         plan, [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
-    _execute(
-        plan, again, again=True, out=folder, data=data, device=device, plugin=plugin, log=log, executor=executor,
-        address=ray_address, dashboard=dashboard, every=checkpoint_every, accumulation=accumulation,
-    )  # fmt: skip
+    common = {
+        "out": folder, "data": data, "device": device, "plugin": plugin, "log": log, "executor": executor,
+        "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
+    }  # fmt: skip
+    if dry_run:
+        _dry_run(plan, again, estimate == Estimate.MEASURE, again=True, **common)
+    else:
+        _execute(plan, again, again=True, **common)
 
 
 def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
@@ -279,15 +287,16 @@ def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
     )
 
 
-def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, **common: Any) -> None:
+def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time
+    from pet_bench.grid.run import at_a_time, whole
 
     runtime = _runtime(**common)
+    whole(plan, runtime.out)
     count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
-    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count)
+    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
 
 
 def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:

@@ -84,7 +84,7 @@ def run_grid(
     runtime = _absolute(runtime, grid.resources)
     store.check_writable(runtime.out)
     results = store.load_all(runtime.out)
-    _whole(grid, runtime.out)
+    whole(grid, runtime.out)
     finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
@@ -123,7 +123,7 @@ def run_grid(
     return course.outcome(skipped, interrupted)
 
 
-def _whole(grid: Grid, out: Path) -> Grid:
+def whole(grid: Grid, out: Path) -> Grid:
     """The grid of all that was ever run into the folder; raises UserError where it cannot take this one too."""
     return load(out).joined(grid) if (out / "grid.yaml").is_file() else grid
 
@@ -302,7 +302,7 @@ class _Course:
         with _writing(out), suppress(Taken), claim(out, name):
             for torn in out.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 torn.unlink()
-            write_text(out / name, _whole(self.grid, out).dump())
+            write_text(out / name, whole(self.grid, out).dump())
 
     def _end(self, ended: Ended) -> None:
         spec, out, run = self.specs[ended.id], self.runtime.out, Run(accumulation=self._job(ended.id).accumulation)
