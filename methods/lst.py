@@ -223,8 +223,7 @@ class SideNetwork(nn.Module):
         importance: of every entry of a weight matrix of the backbone, in the shape of that matrix.
         """
         lm = model.lm
-        words = lm.get_input_embeddings().weight
-        kept = _largest(importance(words).abs().sum(0), self.up.in_features)
+        kept = _largest(importance(model.words).abs().sum(0), self.up.in_features)
         for stack, side in (("encoder", self.encoder), ("decoder", self.decoder)):
             columns = kept
             for layer, block in zip(_layers(lm, stack), side.blocks, strict=True):
