@@ -18,6 +18,12 @@ def ties(lm: nn.Module) -> dict[str, str]:
     return found
 
 
+def shared(lm: nn.Module) -> set[nn.Module]:
+    """The modules that hold a parameter which another module holds too."""
+    found = {name for pair in ties(lm).items() for name in pair}
+    return {lm.get_submodule(name.rpartition(".")[0]) for name in found}
+
+
 def put(lm: nn.Module, name: str, parameter: nn.Parameter) -> None:
     """Make that the parameter of that name, and of no other."""
     module, _, leaf = name.rpartition(".")
@@ -27,8 +33,8 @@ def put(lm: nn.Module, name: str, parameter: nn.Parameter) -> None:
 def untie(lm: PreTrainedModel, names: Iterable[str]) -> None:
     """Give each of these names a tensor of its own, random with the mean and spread of the one it had a part in."""
     for name in names:
-        shared = lm.get_parameter(name).detach()
-        put(lm, name, nn.Parameter(shared.mean() + shared.std() * torch.randn_like(shared)))
+        tensor = lm.get_parameter(name).detach()
+        put(lm, name, nn.Parameter(tensor.mean() + tensor.std() * torch.randn_like(tensor)))
 
 
 def hold(lm: PreTrainedModel) -> PreTrainedModel:
