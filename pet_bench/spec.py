@@ -35,7 +35,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # true is
 LARGEST = 2**32 - 1  # of any number of a spec
 Control = Literal["none", "text-only", "noise"]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]  # torch's generator keeps 32 bits: beyond, two seeds were one trial
-Size = Annotated[int, Field(ge=1, le=1_000_000)]  # a width, rank or length; the product of two has 64 bits
+Size = Annotated[int, Field(gt=0, le=1_000_000)]  # a width, rank or length; the product of two has 64 bits
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of epochs, updates or examples
 Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
@@ -111,7 +111,7 @@ class MethodSpec:
             return cls(value)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return cls(value["name"], {key: option for key, option in value.items() if key != "name"})
-        raise UserError(f"a method is a name or a mapping with a name, found {value!r}")
+        raise UserError(f"a method is a name or a mapping with a name, found {shortened(repr(value))}")
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={plain(value)}" for key, value in sorted(self.options.items()))
