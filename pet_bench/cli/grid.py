@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_bench.cli.shared import GridName, Out, Plugins, folder_of, key_value, load_plugins, trials_of
-from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with, trials_of
+from pet_bench.errors import Faults, UserError, shortened, unknown
 
 if TYPE_CHECKING:
     from pet_bench.grid.run import Outcome
@@ -49,9 +49,15 @@ def _option(*names: str, panel: str | None = None, **more: Any):
 Data = Annotated[Path | None, _option(help="Root folder of the datasets; mini suites need none.")]
 Device = Annotated[str, _option(help="cpu, cuda, cuda:1, … or auto.")]
 Executed = Annotated[Executor, _option(help="Ray Tune, or one after another in this process.", panel=SCHEDULING)]
-Cpus = Annotated[float | None, _option(help="CPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
-Gpus = Annotated[float | None, _option(help="GPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
-MaxConcurrent = Annotated[int | None, _option(min=1, help="Trials at a time; default: all that fit.", panel=SCHEDULING)]
+Cpus = Annotated[
+    float | None, _option(min=0.01, max=10_000, help="CPUs of one trial, or a fraction of one.", panel=SCHEDULING)
+]
+Gpus = Annotated[
+    float | None, _option(min=0, max=1_000, help="GPUs of one trial, or a fraction of one.", panel=SCHEDULING)
+]
+MaxConcurrent = Annotated[
+    int | None, _option(min=1, max=10_000, help="Trials at a time; default: all that fit.", panel=SCHEDULING)
+]
 Ordered = Annotated[
     Order | None, _option(help="Which trials start first; default: those of the first seed.", panel=SCHEDULING)
 ]
@@ -71,16 +77,19 @@ Every = Annotated[
                  panel=SURVIVAL),
 ]  # fmt: skip
 Retries = Annotated[
-    int | None, _option(min=0, help="How often a trial whose process died starts again.", panel=SURVIVAL)
+    int | None, _option(min=0, max=1_000, help="How often a trial whose process died starts again.", panel=SURVIVAL)
 ]
 Accumulation = Annotated[
-    int, _option(min=1, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL)
+    int,
+    _option(
+        min=1, max=1_000_000, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL
+    ),
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
 ]
 Estimated = Annotated[
-    Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
+    Estimate | None, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
 ]
 Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
 
@@ -93,7 +102,7 @@ def run(
     suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. With GRID: only these.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(**SEEDS, help="Seed; likewise.")] = None,
     control: Annotated[
         list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
     ] = None,
@@ -106,7 +115,7 @@ def run(
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
-    estimate: Estimated = Estimate.MEASURE,
+    estimate: Estimated = None,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -121,6 +130,11 @@ def run(
     accumulation: Accumulation = 1,
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
+    only_with("--dry-run", dry_run, estimate=estimate)
+    only_with(
+        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
+        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
     load_plugins(plugin)
     from pet_bench.grid.spec import ADHOC, load, parse, select
 
@@ -137,7 +151,7 @@ def run(
     else:
         raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
     plan = configure(
-        plan, set_ or [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        plan, changes(set_), cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     common = {
@@ -147,7 +161,7 @@ def run(
     }  # fmt: skip
     trials = select(plan.trials(), **choice)
     if dry_run:
-        _dry_run(plan, trials, estimate == Estimate.MEASURE, **common)
+        _dry_run(plan, trials, estimate != Estimate.EARLIER, **common)
     else:
         _execute(plan, trials, again=False, **common)
 
@@ -167,7 +181,7 @@ def rerun(
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
-    estimate: Estimated = Estimate.MEASURE,
+    estimate: Estimated = None,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -182,6 +196,11 @@ def rerun(
     accumulation: Accumulation = 1,
 ) -> None:
     """Run trials of a grid again, whatever their results; a result is only ever replaced by one that is no worse."""
+    only_with("--dry-run", dry_run, estimate=estimate)
+    only_with(
+        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
+        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
     load_plugins(plugin)
     from pet_bench.grid.spec import load
     from pet_bench.results import store
@@ -203,7 +222,7 @@ def rerun(
         print(f"no trial of {plan.name} in {folder} is " + ", ".join(key for key, wanted in chosen.items() if wanted))
         return
     plan = configure(
-        plan, [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        plan, {}, cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     common = {
@@ -211,7 +230,7 @@ def rerun(
         "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
     }  # fmt: skip
     if dry_run:
-        _dry_run(plan, again, estimate == Estimate.MEASURE, again=True, **common)
+        _dry_run(plan, again, estimate != Estimate.EARLIER, again=True, **common)
     else:
         _execute(plan, again, again=True, **common)
 
@@ -221,17 +240,18 @@ def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
     faults, found = Faults(), set()
     for name in names:
         ids = [trial.id for trial in trials if trial.id.startswith(name)]
-        if len(ids) == 1:
+        if len(ids) == 1 and ids[0] in found:
+            faults.add(f"--trial {name}: trial {ids[0]} is named twice")
+        elif len(ids) == 1:
             found.add(ids[0])
         else:
-            faults.add(
-                f'{len(ids) or "no"} trials of this grid have an id that begins with "{name}"; see pet-bench status'
-            )
+            count, name = len(ids) or "no", shortened(name)
+            faults.add(f'{count} trials of this grid have an id that begins with "{name}"; see pet-bench status')
     faults.check()
     return found
 
 
-def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
+def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
     from pet_bench.grid.spec import parse
     from pet_bench.registry import TASKS
@@ -240,12 +260,11 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
     parts = [(part, _method_names(part)) for part in (data, *data["also"])]
     methods = set().union(*(names for _, names in parts))
     faults = Faults()
-    for change in changes:
+    for key, value in changed.items():
         with faults:
-            key, value = key_value(change)
             target, dot, option = key.partition(".")
             if not dot or not option:
-                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
+                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{shortened(key)}"')
             if target == "recipe":
                 override = {"when": {}, "recipe": {option: value}}
             elif target in methods:
@@ -270,9 +289,9 @@ def interval(text: str) -> dict[str, Any]:
     """`10min`, `90s`, `2h`, `200steps` or `never` as fields of the runtime."""
     if text == "never":
         return {"checkpoint_seconds": None}
-    found = re.fullmatch(r"([1-9]\d*) ?(s|min|h|steps?)", text)
+    found = re.fullmatch(r"([1-9]\d{0,5}) ?(s|min|h|steps?)", text, re.ASCII)
     if not found:
-        raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{text}"')
+        raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{shortened(text)}"')
     number, unit = int(found[1]), found[2]
     if unit.startswith("step"):
         return {"checkpoint_seconds": None, "checkpoint_steps": number}
@@ -305,8 +324,6 @@ def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any)
     from pet_bench.grid.supervise import Cluster
 
     log = tuple(tracker.value for tracker in common["log"] or ())
-    if common["executor"] == Executor.INLINE and (log or common["address"] or common["dashboard"]):
-        raise UserError("--log, --ray-address and --dashboard are for --executor ray")
     cluster = Cluster(common["address"], common["dashboard"], log)
     try:
         outcome = run_grid(
