@@ -306,28 +306,32 @@ def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
     )
 
 
+def _cluster(*, log, address, dashboard, **rest):
+    from pet_bench.grid.supervise import Cluster
+
+    return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
+
+
 def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time, whole
+    from pet_bench.grid.run import at_a_time, check_place, whole
 
-    runtime = _runtime(**common)
+    runtime, executor = _runtime(**common), common["executor"]
     whole(plan, runtime.out)
-    count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
+    resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
+    count = 1 if executor == Executor.INLINE else at_a_time(resources)
     dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
 
 
 def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
     """Run, and end with the exit status that says what became of it."""
     from pet_bench.grid.run import run_grid
-    from pet_bench.grid.supervise import Cluster
 
-    log = tuple(tracker.value for tracker in common["log"] or ())
-    cluster = Cluster(common["address"], common["dashboard"], log)
     try:
         outcome = run_grid(
-            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=cluster
+            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=_cluster(**common)
         )
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
