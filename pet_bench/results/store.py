@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import read_json, replacing, write_text
+from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -43,33 +44,67 @@ def check_writable(out: Path) -> None:
 
 
 def parse(data: Any, where: str) -> TrialResult:
-    """A result from plain data of any schema version so far; raises UserError, in which it is called `where`."""
+    """A result from plain data of any schema version so far.
+
+    Raises UserError, in which it is called `where`, for what is no result and for all that contradicts itself in one.
+    """
+    result, faults = _examined(data, where)
+    if faults:
+        raise UserError(*faults)
+    return result
+
+
+def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
+    """A result, and what in it is missing or contradicts the rest; raises UserError for what is no result."""
     version = data.get("schema_version") if isinstance(data, dict) else None
     if type(version) is not int or version < 1:
         raise UserError(f"{where} is not a trial's: its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
+    data = upgrade(data)
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in data]
     try:
-        return TrialResult.model_validate(upgrade(data))
+        result = TrialResult.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where} is not valid: {place}: {first['msg']}") from None
+        raise UserError.many([*faults, *(_line(where, fault) for fault in error.errors())]) from None
+    return result, faults + [f"{where}: {fault}" for fault in contradictions(result)]
+
+
+def _line(where: str, fault: dict[str, Any]) -> str:
+    place, found = ".".join(map(str, fault["loc"])), repr(fault["input"])
+    return f"{where} is not valid: {place}: {fault['msg']}, found {found if len(found) <= 60 else found[:60] + '…'}"
+
+
+def examine(path: Path) -> tuple[TrialResult, list[str]]:
+    """One result, whatever it says, and all that cannot be true of it, a line each that names the file.
+
+    Raises UserError for a file that is no result. Only for those who look for faults; others `load`.
+    """
+    what = f'result "{path}"'
+    result, faults = _examined(read_json(path, what), what)
+    return result, faults + [f"{what} says it is trial {result.id}"] * (result.id != path.stem)
 
 
 def load(path: Path) -> TrialResult:
-    """Read one result; raises UserError naming a file that is not a whole and valid one."""
-    what = f'result "{path}"'
-    result = parse(read_json(path, what), what)
-    if result.id != path.stem:
-        raise UserError(f'result "{path}" says it is trial {result.id}')
+    """Read one result: the one way in, for whoever works with it.
+
+    Raises UserError naming a file that is not a whole and valid one, or that contradicts itself, a line per fault.
+    """
+    result, faults = examine(path)
+    if faults:
+        raise UserError(*faults)
     return result
 
 
+def files(out: Path) -> list[Path]:
+    """The results of a folder, readable or not."""
+    return sorted(Path(out).glob("*.json"))
+
+
 def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
-    """All readable results of a folder by id, and a fault for each file that is not one."""
+    """All valid results of a folder by id, and a fault for each file that is not one."""
     results, faults = {}, []
-    for path in sorted(Path(out).glob("*.json")):
+    for path in files(out):
         try:
             results[path.stem] = load(path)
         except UserError as fault:
@@ -78,7 +113,7 @@ def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
 
 
 def load_all(out: Path) -> dict[str, TrialResult]:
-    """All results of a folder by id; raises UserError naming every unreadable file."""
+    """All results of a folder by id; raises UserError naming every file that is not a valid one (`load`)."""
     results, faults = scan(out)
     if faults:
         raise UserError.many(faults)
@@ -105,8 +140,11 @@ def rank(result: TrialResult) -> int:
 def save(result: TrialResult, out: Path) -> Path:
     """Write `<out>/<id>.json` atomically, but never over a result of a higher rank.
 
-    An unreadable file in its place is kept as `<id>.json.unreadable`.
+    A file in its place that is no valid result is kept as `<id>.json.unreadable`. Raises UserError for a result that
+    contradicts itself, which nobody could `load`.
     """
+    if faults := contradictions(result):
+        raise UserError(*(f"trial {result.id}: {fault}" for fault in faults))
     path = Path(out) / f"{result.id}.json"
     if path.exists():
         try:

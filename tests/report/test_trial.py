@@ -36,9 +36,9 @@ def shown(call, make_result, tmp_path, monkeypatch):
 def test_all_there_is_to_a_trial(shown, make_result):
     result = make_result(
         vqa=61.5, commit="a" * 40, control="noise", label="lora(rank=[8])", epochs=3, selection="best",
-        run=Run(accumulation=2, resumed=[120, 1300], notes=["taken up [at] step 120"]),
+        run=Run(accumulation=2, resumed=[120, 1300], notes=["taken up [at] step 120"]), steps=20,
+        protocol={"vqa": {"test": "other"}},
     )  # fmt: skip
-    result.spec["protocol"] = {"vqa": {"test": "other"}}
     result.behaviour = {"gate": "published"}
     result.selected = Selected(step=10, epoch=1, score=55.0)
     result.curve = [
@@ -54,7 +54,7 @@ def test_all_there_is_to_a_trial(shown, make_result):
     for part in (
         "lora(rank=[8]) on bart-base, for image-text, seed 0, noise control", result.id, "done",
         "lr = 0.001, epochs = 3, batch_size = 500, selection = best; else as published", "vqa: test = other",
-        "gate: published", "4 updates in 3 s", "cpu, 1 thread, peak memory 5 B", "each batch in 2 parts",
+        "gate: published", "20 updates in 3 s", "cpu, 1 thread, peak memory 5 B", "each batch in 2 parts",
         "resumed at update 120, 1,300", "taken up [at] step 120", "at commit aaaaaaa",
         "made with another commit (aaaaaaa) than this code (bbbbbbb)", "data d0", "encoder.delta 10",
         "trainable 10 of 1,000 (1.00 %)", "update 10 (epoch 1), the best by validation: 55.00",
