@@ -27,7 +27,7 @@ def same(a: float | None, b: float | None) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
 
 
-def primary(result: TrialResult, task: str) -> tuple[str, Score] | tuple[None, None]:
+def primary(result: TrialResult, task: str | None) -> tuple[str, Score] | tuple[None, None]:
     """Name and score of a task's primary metric, where it was scored."""
     return next(iter(result.metrics.get(task, {}).items()), (None, None))
 

@@ -26,7 +26,7 @@ def folder(make_result, tmp_path):
             result.curve, result.cost.steps = CURVE, 10
             result.breakdowns = {"vqa": {"question type": {"how many": Part(value=40.0, n=3)}}}
             result.predictions = {"vqa": predictions.name(result.id, "vqa")}
-            predictions.write(tmp_path / "a" / result.predictions["vqa"], {"1": "yes", "2": "no"}, {"1": 100.0})
+            predictions.write(tmp_path / "a" / result.predictions["vqa"], {"1": "yes", "2": "no"}, {"1": 100.0, "2": 0})
             store.save(result, tmp_path / "a")
     return tmp_path / "a"
 
@@ -60,7 +60,7 @@ def test_breakdowns_and_predictions(folder):
     found = pet_bench.load_predictions(folder)
     one = found[found.id == found.id[0]]
     assert one[["task", "example", "prediction"]].to_numpy().tolist() == [["vqa", "1", "yes"], ["vqa", "2", "no"]]
-    np.testing.assert_array_equal(one.score, [100.0, np.nan])
+    np.testing.assert_array_equal(one.score, [100.0, 0.0])
     for file in folder.glob("*/predictions*"):
         file.unlink()
     assert pet_bench.load_predictions(folder).empty  # not kept
