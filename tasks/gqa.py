@@ -14,7 +14,7 @@ from typing import ClassVar, NotRequired
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import SoftLabel, read_json, starts_with
+from pet_bench.data.rows import Id, SoftLabel, Text, read_json, starts_with
 from pet_bench.data.submissions import GQATypes
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
 from pet_bench.metrics.scores import length_group
@@ -22,17 +22,18 @@ from pet_bench.spec import STRICT
 
 
 class Row(TypedDict):
-    question_id: str | int
-    img_id: str
-    sent: str
+    question_id: Id
+    img_id: Text
+    sent: Text
     label: SoftLabel
     types: NotRequired[GQATypes]
 
 
 class OfficialRow(TypedDict):
-    imageId: str
-    question: str
-    answer: str
+    imageId: Text
+    question: Text
+    answer: Text
+    isBalanced: NotRequired[bool]
     types: NotRequired[GQATypes]
 
 

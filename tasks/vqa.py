@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NotRequired
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import SoftLabel, read_json, shown
+from pet_bench.data.rows import Id, SoftLabel, Text, read_json, shown
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import length_group
@@ -21,12 +21,13 @@ from pet_bench.spec import STRICT
 
 
 class Row(TypedDict):
-    question_id: int | str
-    img_id: str
+    question_id: Id
+    img_id: NotRequired[Text]
     label: SoftLabel
-    sent: NotRequired[str]
-    question: NotRequired[str]
+    sent: NotRequired[Text]
+    question: NotRequired[Text]
     question_type: NotRequired[str]
+    answer_type: NotRequired[str]
 
 
 class Answer(TypedDict):
@@ -34,7 +35,8 @@ class Answer(TypedDict):
 
 
 class Annotation(TypedDict):
-    question_id: int | str
+    question_id: Id
+    image_id: NotRequired[Id]
     question_type: str
     answer_type: str
     answers: list[Answer]

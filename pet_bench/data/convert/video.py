@@ -105,7 +105,7 @@ def converter(
 def _said(job: Job, name: str) -> set[str]:
     """The clips that have subtitles."""
     found: dict[str, int] = {}
-    for place, row in job.read(name, Subtitles, lines=True):
+    for place, row in job.read(name, Subtitles, form="lines"):
         if found.setdefault(row["vid_name"], said := hash(str(row["sub"]))) != said:
             job.fault(name, f"{place}: clip {row['vid_name']!r} occurs twice, with different subtitles")
     return set(found)
@@ -114,7 +114,7 @@ def _said(job: Job, name: str) -> set[str]:
 def _check(job: Job, name: str, schema: Any, clips: set[str] | None) -> None:
     """Nothing may have an id twice, and every clip must have subtitles, where those are there."""
     seen: set[tuple[str, int]] = set()
-    for place, row in job.read(name, schema, lines=True):
+    for place, row in job.read(name, schema, form="lines"):
         ids = [(key, row[key]) for key in ("qid", "clip_id") if key in row]
         for key, value in ids + [("desc_id", description["desc_id"]) for description in row.get("descs", ())]:
             if (key, value) in seen:
