@@ -212,7 +212,8 @@ def _place_of_fault(data: Any) -> str:
     while left:
         place, value = left.pop()
         if isinstance(value, dict):
-            left += [(f"{place}{key}.", item) for key, item in reversed(value.items())] + [(place, key) for key in value]
+            left += [(f"{place}{key}.", item) for key, item in reversed(value.items())]
+            left += [(place, key) for key in value]
         elif isinstance(value, list):
             left += [(f"{place}row {number}.", item) for number, item in reversed([*enumerate(value)])]
         elif _fault(value):

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from pydantic import BeforeValidator
 
+from pet_bench.data.rows import shown
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import Metric, Scores
 from pet_bench.registry import METRICS
@@ -91,6 +92,19 @@ class Example:
     spare: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What stands in the place of an example that is not used, and why.
+
+    missing: whether something that it needs is not there, which is a fault unless such examples are to be dropped; else
+    it does not belong to what the official protocol counts.
+    """
+
+    id: str
+    why: str
+    missing: bool = False
+
+
 @dataclass(frozen=True)
 class Generate:
     """The answer is what the decoder writes. max_length counts special tokens, as in `transformers`."""
@@ -144,7 +158,7 @@ class Task(ABC):
         SplitPart.parse(self.valid or self.test)
 
     @abstractmethod
-    def read(self, root: Path, name: str, split: Split) -> Iterable[Example]:
+    def read(self, root: Path, name: str, split: Split) -> Iterable[Example | LeftOut]:
         """The examples of the split called `name` on disk, to be used as `split`; validates what it reads."""
 
     @abstractmethod
@@ -155,27 +169,35 @@ class Task(ABC):
         """Names on disk of what a split is read from."""
         return [part.name for part in SplitPart.parse(getattr(self, split))]
 
-    def examples(self, root: Path | str, split: Split) -> list[Example]:
-        """All examples of a split.
+    def examples(self, root: Path | str, split: Split, left_out: list[LeftOut] | None = None) -> list[Example]:
+        """All examples of a split. left_out: gets what is not used, also where something is missing.
 
         Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
-        has a value of the wrong type, where an id occurs twice and where the split is empty.
+        has a value of the wrong type, where an id occurs twice and where the split is empty; without `left_out` also
+        where something that an example needs is missing.
         """
         names = getattr(self, split)
         if not names:
             raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
-        faults, found = [], []
+        faults, found, unused = [], [], []
         for part in SplitPart.parse(names):
             try:
-                found += part.of(self.read(Path(root), part.name, split))
+                read = list(self.read(Path(root), part.name, split))
+                unused += [item for item in read if isinstance(item, LeftOut)]
+                found += part.of(item for item in read if isinstance(item, Example))
             except UserError as error:
                 faults.append(error)
+        if left_out is not None:
+            left_out += unused
+        elif missing := [f"{self.name}: {item.why}" for item in unused if item.missing]:
+            faults.append(shown(missing, self.name))
         if faults:
             raise UserError.many(faults)
         files = self.sources(Path(root), split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
-            raise UserError(f"{where} holds no examples")
+            why = f"; {len(unused)} are left out, the first since {unused[0].why}" if unused else ""
+            raise UserError(f"{where} holds no examples{why}")
         repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
         if repeated:
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
@@ -205,7 +227,7 @@ class Task(ABC):
 
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """The feature of one image as stored, (tokens, width). Raises OSError or KeyError where it cannot be read."""
-        with h5py.File(self.feature_path(root, key)) as file:
+        with open_hdf5(self.feature_path(root, key)) as file:
             return self.dataset(file, key)[:]
 
     def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
@@ -255,6 +277,11 @@ class Task(ABC):
         overall = self.constant_answer(train)
         answers = {kind: self.constant_answer(group) for kind, group in by_kind.items()} if len(by_kind) > 1 else {}
         return self.metrics()[0]({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """An HDF5 file to read, without a lock: not every file system has them, and a writer may hold one."""
+    return h5py.File(path, "r", locking=False)
 
 
 def _same(one: Example, other: Example) -> bool:

@@ -8,7 +8,6 @@ file's name, and what is of val2014 among the training images is Karpathy's `res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, NotRequired
 
@@ -89,8 +88,8 @@ def images(job: Job) -> dict[int, Image]:
 def _image(row: Row, split: str) -> Image | None:
     path = next((row[key] for key in ("image", "file_name", "filename") if key in row), "")
     name = PurePosixPath(path).name
-    return named({"filename": name, "split": split if "val2014" not in name or split != "train" else "restval",
-                  "sentences": []})  # fmt: skip
+    split = "restval" if split == "train" and "val2014" in name else split
+    return named({"filename": name, "split": split, "sentences": []})
 
 
 def run(job: Job) -> None:
@@ -101,7 +100,8 @@ def run(job: Job) -> None:
             if job.has(name):
                 job.note(f"{job.files[name]} is not used: {job.files[KARPATHY]} has all splits")
     elif found:
-        job.whole(f"COCO/{KARPATHY}", {"images": list(found.values()), "dataset": "coco"}, *sources(job), rows=len(found))
+        content = {"images": list(found.values()), "dataset": "coco"}
+        job.whole(f"COCO/{KARPATHY}", content, *sources(job), pretty=False, rows=len(found))
 
 
 def downloads(*, shared: bool = False) -> tuple[Download, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz")
 HEAD = 1 << 16
+UNREADABLE = (OSError, BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged file or archive raises
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,8 @@ class Converter:
         for download in self.downloads:
             if download.needed and download.name not in found:
                 parts = [part for part in self.downloads if part.name in download.instead]
-                yield from [part for part in parts if part.name not in found] if any(
-                    part.name in found for part in parts
-                ) else [download]
+                absent = [part for part in parts if part.name not in found]
+                yield from absent if len(absent) < len(parts) else [download]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class File:
         try:
             with self.open() as stream:
                 return stream.read(HEAD).removeprefix(BOM)
-        except (OSError, BadZipFile):
+        except UNREADABLE:
             return b""
 
     def impostor(self) -> str | None:

@@ -7,14 +7,14 @@ predictions.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from pet_bench.data.convert.coco import Text
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
+from pet_bench.data.rows import Text
 
 HOW2QA_CSV = (
     "the authors' CSV is of other questions and another split, on videos by their YouTube names, for which the clips' "
@@ -48,7 +48,7 @@ class Answered4(Asked4):
 
 class Asked5(Asked4):
     a4: str
-    show_name: str
+    show_name: NotRequired[str]
 
 
 class Answered5(Asked5):

@@ -26,8 +26,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from pet_bench.data.convert.answers import ANSWERS, LABELS, given
 from pet_bench.data.convert import coco
+from pet_bench.data.convert.answers import ANSWERS, LABELS, given
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
 from pet_bench.metrics.vqa_accuracy import normalise

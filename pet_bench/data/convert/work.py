@@ -6,18 +6,16 @@ import filecmp
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any, BinaryIO, Literal
-from zipfile import BadZipFile
 
 from pydantic import TypeAdapter
 
-from pet_bench.data.convert.downloads import Converter, File
+from pet_bench.data.convert.downloads import UNREADABLE, Converter, File
 from pet_bench.data.convert.stream import elements, members
 from pet_bench.data.rows import conforming, shown, validated
 from pet_bench.errors import UserError
@@ -168,7 +166,7 @@ class Job:
                         self.work.faults.setdefault(where, []).extend(faults)
                     else:
                         yield place, valid
-        except (OSError, BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except UNREADABLE as error:
             self.torn.add(name)
             self.fault(name, f"cannot be read: {getattr(error, 'strerror', None) or error}")
         except ValueError as error:
