@@ -14,6 +14,8 @@ from pet_bench.errors import UserError
 from pet_bench.files import BOM, HEAD, decode_json, read_bytes
 
 SHOWN = 20
+LINE = 1 << 20  # bytes of a line at most
+KEYS = {"clip_id", "qid", "vid_name", "video_id", "videoID", "identifier"}  # of rows, where a file has only one
 
 
 def _said(text: str) -> str:
@@ -93,6 +95,19 @@ def starts_with(path: Path, mark: bytes) -> bool:
             return file.read(HEAD).removeprefix(BOM).lstrip().startswith(mark)
     except OSError:
         return False  # said better by the reader
+
+
+def has_lines(path: Path) -> bool:
+    """Whether a file has an object a line: it is called so, or its first line is a whole one, and not all of it."""
+    if path.suffix == ".jsonl":
+        return True
+    try:
+        with path.open("rb") as file:
+            first, more = file.readline(LINE).removeprefix(BOM), file.read(HEAD)
+        row = decode_json(first.decode("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(row, dict) and (bool(more.strip()) or not row.keys().isdisjoint(KEYS))
 
 
 def fault_line(where: str, fault: Mapping[str, Any]) -> str:

@@ -252,6 +252,18 @@ class Task(ABC):
                 getattr(metric, "check", lambda: None)()
         faults.check()
 
+    def check_scorable(self, split: Split, examples: Sequence[Example]) -> None:
+        """Raises UserError where these examples of a split leave one of the metrics without a meaning."""
+        faults = Faults()
+        for metric in self.metrics():
+            try:
+                getattr(metric, "check_examples", lambda examples: None)(examples)
+            except UserError as error:
+                faults.add(
+                    UserError(*(f'{self.name}: split "{getattr(self, split)}": {fault}' for fault in error.faults))
+                )
+        faults.check()
+
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
         """Values of all metrics; those per example are the primary one's."""
         first, *others = (metric(predictions, examples) for metric in self.metrics())

@@ -19,13 +19,14 @@ from pet_bench.trial.data import build_tasks, data_root
 
 @dataclass(frozen=True)
 class Scored:
-    """One scoring. old: the values recorded in the result, where there are any. n: examples."""
+    """One scoring. old: the values recorded in the result, if there is one. n: examples. notes: what was left out."""
 
     what: str
     scores: Scores
     n: int
     breakdowns: dict[str, dict[str, tuple[float, int]]]
     old: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         parts = {
@@ -34,7 +35,10 @@ class Scored:
         }
         old = {} if self.old is None else {"old": self.old}
         values, each = self.scores.values, self.scores.per_example
-        return {"name": self.what, "n": self.n, "values": values, **old, "breakdowns": parts, "per_example": each}
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {
+            "name": self.what, "n": self.n, "values": values, **old, **notes, "breakdowns": parts, "per_example": each
+        }  # fmt: skip
 
 
 def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
@@ -69,6 +73,6 @@ def score_file(name: str, file: Path, annotations: Path | None = None, options: 
         raise unknown(f"option of {name}", option, possible)
     metric = kind(**options or {})
     getattr(metric, "check", lambda: None)()
-    predictions, items = read_submission(name, file, annotations)
+    predictions, items, notes = read_submission(name, file, annotations)
     scores = metric(predictions, items)
-    return Scored(name, scores, len(items), breakdowns(scores, items))
+    return Scored(name, scores, len(items), breakdowns(scores, items), notes=notes)
