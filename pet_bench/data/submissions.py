@@ -133,10 +133,10 @@ def captions(metric: str, file: Path, annotations: Path | None = None) -> Submis
     """[{"id", "prediction", "references": [str, …]}]; or predictions and, in a file of their own, all references.
 
     With COCO's annotations, {"images": [{"id"}], "annotations": [{"image_id", "caption"}]}, go its results,
-    [{"image_id", "caption"}]. With lines as VALUE has them for TVC, YC2C and VATEX, {"clip_id", "descs": [{"desc"}, …]},
-    go lines with one of the `descs`: of the clip of the same `clip_id`, if all have one, else of the same `vid_name`,
-    also called `video_id` or `videoID`. VATEX's own list, [{"videoID", "enCap": [str, …]}], is read as such lines.
-    {id: caption} goes with all. Of clips, characters beyond ASCII become spaces, as in the official scorer.
+    [{"image_id", "caption"}]. With lines as VALUE has them for TVC, YC2C and VATEX, {"clip_id", "descs": [{"desc"},
+    …]}, go lines with one of the `descs`: of the clip of the same `clip_id`, if all have one, else of the same
+    `vid_name`, also called `video_id` or `videoID`. VATEX's own list, [{"videoID", "enCap": [str, …]}], is read as such
+    lines. {id: caption} goes with all. Of clips, characters beyond ASCII become spaces, as in the official scorer.
     """
     if annotations is None:
         rows = unique(metric, file, ((row["id"], row) for row in read_json(metric, file, list[CaptionRow])))

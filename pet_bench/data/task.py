@@ -254,14 +254,12 @@ class Task(ABC):
 
     def check_scorable(self, split: Split, examples: Sequence[Example]) -> None:
         """Raises UserError where these examples of a split leave one of the metrics without a meaning."""
-        faults = Faults()
+        faults, where = Faults(), f'{self.name}: split "{getattr(self, split)}"'
         for metric in self.metrics():
             try:
                 getattr(metric, "check_examples", lambda examples: None)(examples)
             except UserError as error:
-                faults.add(
-                    UserError(*(f'{self.name}: split "{getattr(self, split)}": {fault}' for fault in error.faults))
-                )
+                faults.add(UserError(*(f"{where}: {fault}" for fault in error.faults)))
         faults.check()
 
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
