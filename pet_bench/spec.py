@@ -19,6 +19,7 @@ from pet_bench.errors import UserError, unknown
 
 STRICT = ConfigDict(extra="forbid")
 Control = Literal["none", "text-only", "noise"]
+MissingFeatures = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -154,7 +155,8 @@ class Runtime:
     device: "cpu", "cuda", … or "auto". threads: torch threads (None: all cores). plugins: loose plug-ins to load.
     accumulation: parts that each batch is split into, their gradients added up. checkpoint_seconds, checkpoint_steps:
     a checkpoint is written when so much time has passed or so many updates have been made since the last (None: never
-    for this reason).
+    for this reason). missing_features: "drop" leaves out the examples, in every split, of which a feature is not there.
+    What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`.
     """
 
     out: Path
@@ -165,6 +167,7 @@ class Runtime:
     accumulation: int = Field(default=1, ge=1)
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
     checkpoint_steps: int | None = Field(default=None, ge=1)
+    missing_features: MissingFeatures = "refuse"
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:

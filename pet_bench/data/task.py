@@ -21,6 +21,7 @@ from pet_bench.data.rows import shown
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import Metric, Scores
 from pet_bench.registry import METRICS
+from pet_bench.spec import MissingFeatures
 
 Split = Literal["train", "valid", "test"]
 # A split that may be absent; "none" is how the command line says so.
@@ -169,13 +170,32 @@ class Task(ABC):
         """Names on disk of what a split is read from."""
         return [part.name for part in SplitPart.parse(getattr(self, split))]
 
-    def examples(self, root: Path | str, split: Split, left_out: list[LeftOut] | None = None) -> list[Example]:
-        """All examples of a split. left_out: gets what is not used, also where something is missing.
+    def examples(self, root: Path | str, split: Split) -> list[Example]:
+        """All examples of a split; raises UserError as `used` does."""
+        return self.used(root, split)[0]
+
+    def used(
+        self, root: Path | str, split: Split, missing: MissingFeatures = "refuse"
+    ) -> tuple[list[Example], list[LeftOut]]:
+        """The examples of a split and what is left out of it, with "drop" also examples of which a feature is missing.
 
         Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
-        has a value of the wrong type, where an id occurs twice and where the split is empty; without `left_out` also
-        where something that an example needs is missing.
+        has a value of the wrong type, where an id occurs twice, where the split is empty or nothing of it is left.
         """
+        found, unused = self.read_split(root, split)
+        if missing == "refuse":
+            if without := [f"{self.name}: {item.why}" for item in unused if item.missing]:
+                raise shown(without, self.name)
+            return found, unused
+        gone = {key for key in {key for e in found for key in e.images} if absent(self.feature_path(root, key))}
+        kept = [example for example in found if gone.isdisjoint(example.images)]
+        if not kept:
+            raise UserError(f'{self.name}: split "{getattr(self, split)}": each of its examples lacks a feature')
+        lacking = [example.id for example in found if not gone.isdisjoint(example.images)]
+        return kept, unused + [LeftOut(id, "a feature is missing", missing=True) for id in lacking]
+
+    def read_split(self, root: Path | str, split: Split) -> tuple[list[Example], list[LeftOut]]:
+        """All that a split's readers give; raises UserError as `used` does, but for what is missing."""
         names = getattr(self, split)
         if not names:
             raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
@@ -183,26 +203,23 @@ class Task(ABC):
         for part in SplitPart.parse(names):
             try:
                 read = list(self.read(Path(root), part.name, split))
-                unused += [item for item in read if isinstance(item, LeftOut)]
-                found += part.of(item for item in read if isinstance(item, Example))
             except UserError as error:
                 faults.append(error)
-        if left_out is not None:
-            left_out += unused
-        elif missing := [f"{self.name}: {item.why}" for item in unused if item.missing]:
-            faults.append(shown(missing, self.name))
+            else:
+                unused += [item for item in read if isinstance(item, LeftOut)]
+                found += part.of(item for item in read if isinstance(item, Example))
         if faults:
             raise UserError.many(faults)
         files = self.sources(Path(root), split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
-            why = f"; {len(unused)} are left out, the first since {unused[0].why}" if unused else ""
+            why = f"; {len(unused)} are left out, the first because {unused[0].why}" if unused else ""
             raise UserError(f"{where} holds no examples{why}")
         repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
         if repeated:
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
             raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
-        return found
+        return found, unused
 
     def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:
         """Raises UserError where examples that are trained on are tested on, as when a file lies in another's place."""
@@ -292,6 +309,17 @@ class Task(ABC):
 def open_hdf5(path: Path) -> h5py.File:
     """An HDF5 file to read, without a lock: not every file system has them, and a writer may hold one."""
     return h5py.File(path, "r", locking=False)
+
+
+def absent(path: Path) -> bool:
+    """Whether there is no such file; one that cannot be looked at is for its reader to complain of."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _same(one: Example, other: Example) -> bool:

@@ -11,8 +11,8 @@ from pet_bench.data.submissions import read_submission
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.registry import METRICS
+from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
-from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import build_tasks, data_root
 
@@ -49,6 +49,7 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
     """
     result = store.load(path)
     spec = TrialSpec.from_dict(result.spec)
+    left_out = dropped.read(dropped.place(path.parent, spec.id)) if result.dropped else {}
     tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, Runtime(path.parent, data))
     faults, found = Faults(), []
     for task in tasks:
@@ -57,7 +58,8 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
             if not (file := saved.find(spec.id, task.name, [path.parent])):
                 raise UserError(f"{task.name}: predictions {path.parent / saved.name(spec.id, task.name)} are missing")
             predictions = {id: text for id, (text, _) in saved.read(file).items()}
-            examples = task.examples(root, "test")
+            gone = set(left_out.get(task.name, {}).get("test", ()))
+            examples = [example for example in task.read_split(root, "test")[0] if example.id not in gone]
             scores = task.score(predictions, examples)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
             found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
