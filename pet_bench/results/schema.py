@@ -151,3 +151,8 @@ class TrialResult(Record):
     curve: list[Point] = Field([], description="the learning curve")
     selected: Selected | None = Field(None, description="what was tested; null: the model after the last update")
     predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")
+    dropped: dict[str, dict[str, Annotated[int, Field(gt=0, strict=True)]]] = Field(
+        {},
+        description="task → split → examples left out of it because a feature was missing (--missing-features drop); "
+        "which, is in <id>/dropped.json",
+    )
