@@ -183,11 +183,11 @@ def _method(fixture: Fixture, args: dict[str, Any], on: Switches) -> MethodSpec:
         options = {"length": args["encoder_prompt_len"], "hidden": args["mid_dim"]}
         return MethodSpec("prompt-tuning", options | {"per_task": "use_single_prompt" not in on})
     if "use_hyperformer" in on:
+        if "unique_hyper_net" not in on:
+            raise KeyError("flags without a translation: ['use_hyperformer' without 'unique_hyper_net']")
         sizes = fixture.section("param")
         layers = next(t for name, t in sizes.items() if "hyper_net.layer_id_embeddings" in name)
         hidden = next(t for name, t in sizes.items() if "task_embeding_generator.0.weight" in name)
-        if "unique_hyper_net" not in on:
-            raise KeyError("flags without a translation: ['use_hyperformer' without 'unique_hyper_net']")
         options = {"bottleneck": width, "projected": args["projected_task_embedding_dim"]}
         options |= {"norms": "unfreeze_layer_norms" in on}
         return MethodSpec("hyperformer", options | {"embedding": layers.shape[1], "hidden": hidden.shape[0]})
@@ -501,16 +501,20 @@ def _adapter(place: str, match: re.Match) -> str:
 
 def rename(name: str, layout: Layout = Layout()) -> str:
     """Our name of a reference parameter; raises KeyError for one that has no translation."""
-    for pattern, ours in NAMES:
-        if match := re.fullmatch(pattern, name):
-            return _placed(ours(match), name, layout)
-    if layer := LAYER.fullmatch(name):
-        for pattern, ours in TAILS:
-            if match := re.fullmatch(pattern, layer[3]):
-                return _placed(f"pet.{layer[1]}.{layer[2]}.{ours(match)}", name, layout)
-    if not STOCK.fullmatch(name):
-        raise KeyError(f"a parameter without a translation: {name}")
-    return f"lm.{name}"
+    try:
+        for pattern, ours in NAMES:
+            if match := re.fullmatch(pattern, name):
+                return _placed(ours(match), name, layout)
+        if layer := LAYER.fullmatch(name):
+            for pattern, ours in TAILS:
+                if match := re.fullmatch(pattern, layer[3]):
+                    return _placed(f"pet.{layer[1]}.{layer[2]}.{ours(match)}", name, layout)
+    except KeyError:  # a part of the pattern
+        pass
+    else:
+        if STOCK.fullmatch(name):
+            return f"lm.{name}"
+    raise KeyError(f"a parameter without a translation: {name}")
 
 
 def _placed(ours: str, name: str, layout: Layout) -> str:
