@@ -69,6 +69,8 @@ GATE = f"{ENCODER}encoder_{{part}}_adapter_gating_"
 PLACES = [f"{ENCODER}{part}_adapter" for part in SUB] + [
     f"{DECODER}{part}_adapter" for part in ("self_attn", "enc_attn", "ff")
 ]
+ADAPTERS = [n for p in PLACES for n in adapter(p)]
+ENCODER_ADAPTERS = ADAPTERS[: 2 * 4]
 
 
 def of_encoder(pattern: str, *leaves: str, make=linear) -> list[str]:
@@ -99,14 +101,14 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "no_encoder_adapter": (EVERYWHERE, [n for p in PLACES[2:] for n in adapter(p)], {"encoder": {}}),
     "no_encoder_attn_adapter": ((*EVERYWHERE, "no_decoder_adapter"), adapter(PLACES[1]),
                                 {"encoder": {"ffn": "sequential"}}),
-    "use_adapter": (EVERYWHERE, [n for p in PLACES for n in adapter(p)], {"bottleneck": 4}),
+    "use_adapter": (EVERYWHERE, ADAPTERS, {"bottleneck": 4}),
     "use_compacter": (EVERYWHERE, [n for p in PLACES for n in adapter(p, "W", "b", "phm_rule")], {"n": 4}),
     "use_lradapter": (EVERYWHERE, [n for p in PLACES for n in adapter(p, "W_left", "W_right", "b")], {}),
     "use_encoder_attn_value_parallel_adapter_down_dim": (BARE, [], {"encoder": {}}),
     "use_encoder_attn_value_ia3": (BARE, [], {"encoder": {}}),
     # where, decoder
-    "no_decoder_adapter": (EVERYWHERE, [n for p in PLACES[:2] for n in adapter(p)], {"decoder": {}}),
-    "add_adapter_cross_attn": (EVERYWHERE, [n for p in PLACES for n in adapter(p)], {}),
+    "no_decoder_adapter": (EVERYWHERE, ENCODER_ADAPTERS, {"decoder": {}}),
+    "add_adapter_cross_attn": (EVERYWHERE, ADAPTERS, {}),
     "use_decoder_self_attn_adapter_down_dim": (BARE, adapter(f"{DECODER}decoder_self_attn_adapter"),
                                                {"decoder": {"self_attn": "sequential"}}),
     "use_decoder_enc_attn_adapter_down_dim": (BARE, adapter(f"{DECODER}decoder_enc_attn_adapter"),
@@ -114,20 +116,21 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "use_decoder_ff_adapter_down_dim": (BARE, adapter(f"{DECODER}decoder_ff_adapter"),
                                         {"decoder": {"ffn": "sequential"}}),
     "use_decoder_enc_attn_key_value_adapter_down_dim": (
-        BARE, adapter(f"{DECODER}decoder_enc_attn_key_value_adapter"), {"decoder": {"cross_attn.memory": "sequential"}}),
+        BARE, adapter(f"{DECODER}decoder_enc_attn_key_value_adapter"),
+        {"decoder": {"cross_attn.memory": "sequential"}}),
     VALUE_PARALLEL: (BARE, PARALLEL, {"decoder": {"cross_attn.value": "parallel"}, "value_bottleneck": 10}),
     VALUE_SEQUENTIAL: (BARE, SEQUENTIAL, {"decoder": {"cross_attn.value": "replace"}, "value_bottleneck": 10}),
     "use_decoder_enc_attn_key_parallel_adapter_down_dim": (
         BARE, adapter(f"{CROSS}attn_key_parallel_adapter"), {"decoder": {"cross_attn.key": "parallel"}}),
     "use_decoder_self_attn_value_parallel_adapter_down_dim": (BARE, [], {"decoder": {}}),
     # what
-    "use_adapter_down_dim": (BARE[:1], [n for p in PLACES for n in adapter(p)], {"bottleneck": 4}),
+    "use_adapter_down_dim": (BARE[:1], ADAPTERS, {"bottleneck": 4}),
     "shared_phm_rule": ((*EVERYWHERE, "use_compacter"), [n for p in PLACES for n in adapter(p, "W", "b")]
                         + ["model.encoder.layers.0.attn_adapter.adapters.vqa.down_sampler.phm_rule"],
                         {"shared_rule": True}),
     "factorized_phm": ((*EVERYWHERE, "use_compacter"),
                        [n for p in PLACES for n in adapter(p, "W_left", "W_right", "b", "phm_rule")], {"rank": 1}),
-    "use_single_adapter": ((*EVERYWHERE,), [n for p in PLACES for n in adapter(p)], {"per_task": "none"}),
+    "use_single_adapter": ((*EVERYWHERE,), ADAPTERS, {"per_task": "none"}),
     "use_single_lora": (("use_lora",), LORA, {"rank": 5, "alpha": 16, "per_task": False}),
     "use_single_prompt": (("encoder_prompt_len",), [f"{PROMPT}0.weight", *linear(f"{PROMPT}1"), *linear(f"{PROMPT}3")],
                           {"length": 3, "hidden": 7, "per_task": False}),
@@ -137,9 +140,9 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "share_down_sampler": (("use_adapter_down_dim",), [
         n for p in PLACES for t in ("vqa", "gqa", "nlvr", "caption") for n in adapter(p, task=t)
         if t == "vqa" or ".up_" in n], {"per_task": "up"}),
-    "add_layer_norm_before_adapter": (EVERYWHERE, [n for p in PLACES for n in adapter(p) + linear(f"{p}.pre_layer_norm")],
+    "add_layer_norm_before_adapter": (EVERYWHERE, ADAPTERS + [n for p in PLACES for n in linear(f"{p}.pre_layer_norm")],
                                       {"norm_before": True, "norm_after": False}),
-    "add_layer_norm_after_adapter": (EVERYWHERE, [n for p in PLACES for n in adapter(p) + linear(f"{p}.post_layer_norm")],
+    "add_layer_norm_after_adapter": (EVERYWHERE, ADAPTERS + [n for p in PLACES for n in linear(f"{p}.post_layer_norm")],
                                      {"norm_before": False, "norm_after": True}),
     "use_decoder_enc_attn_value_ia3": (BARE, [f"{CROSS}attn_value_ia3"], {"decoder": {"cross_attn.value": "ia3"}}),
     "use_decoder_enc_attn_value_ia3_add": ((*BARE, "use_decoder_enc_attn_value_ia3"), [f"{CROSS}attn_value_ia3"],
@@ -147,8 +150,8 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "use_decoder_ff_ia3": (BARE, [f"{DECODER}decoder_ff_ia3"], {"decoder": {"ffn.hidden": "ia3"}}),
     "use_decoder_ff_ia3_add": ((*BARE, "use_decoder_ff_ia3"), [f"{DECODER}decoder_ff_ia3"],
                                {"decoder": {"ffn.hidden": "ia3-add"}}),
-    "use_lm_head_adapter": (BARE, [n for half in ("down", "up") for n in linear(f"output_adapter.adapter.{half}_sampler")],
-                            {}),
+    "use_lm_head_adapter": (
+        BARE, [n for half in ("down", "up") for n in linear(f"output_adapter.adapter.{half}_sampler")], {}),
     # gate
     "use_encoder_adapter_gating_large_x": (HEADS, ENCODER_HEADS + of_encoder(f"{GATE}large_x"), {"gate": "large-full"}),
     "use_encoder_adapter_gating_large_x_lowrank": (HEADS, ENCODER_HEADS + of_encoder(f"{GATE}large_x", make=both),
@@ -212,13 +215,13 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "use_encoder_gating_scaling": (HEADS, ENCODER_HEADS, {"scale": 0.3}),
     "use_encoder_adapter_scaling": (HEADS, ENCODER_HEADS, {"delta_scale": 0.5}),
     "use_encoder_x2_scaling": (HEADS, ENCODER_HEADS, {"base_scale": 0.7}),
-    "use_encoder_attn_adapter_scaling": ((*EVERYWHERE, "no_decoder_adapter"), [n for p in PLACES[:2] for n in adapter(p)],
+    "use_encoder_attn_adapter_scaling": ((*EVERYWHERE, "no_decoder_adapter"), ENCODER_ADAPTERS,
                                          {}),
-    "use_encoder_ff_adapter_scaling": ((*EVERYWHERE, "no_decoder_adapter"), [n for p in PLACES[:2] for n in adapter(p)],
+    "use_encoder_ff_adapter_scaling": ((*EVERYWHERE, "no_decoder_adapter"), ENCODER_ADAPTERS,
                                        {}),
     "use_decoder_enc_attn_value_parallel_adapter_scaling": ((*BARE, VALUE_PARALLEL), PARALLEL, {"value_scale": 2.0}),
     # unfreeze
-    "unfreeze_layer_norms": (EVERYWHERE, [n for p in PLACES for n in adapter(p)], {"norms": True}),
+    "unfreeze_layer_norms": (EVERYWHERE, ADAPTERS, {"norms": True}),
     **{f"unfreeze_{what}": (BARE, [], {"train": [selector]}) for what, selector in (
         ("encoder_layer_norms", "encoder.norms"), ("decoder_layer_norms", "decoder.norms"),
         ("decoder_input_layer_norms", "lm.model.decoder.layernorm_embedding.*"),
@@ -229,7 +232,8 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[str], dict]] = {
     "unfreeze_bias": ((), [], {"added": False}),
     "unfreeze_language_model": ((), [], {}),
     # visual projector
-    "use_lowrank_visual_projector": (BARE, PROJECTOR, {"visual": "low-rank", "projector_width": 8, "projector_heads": 2}),
+    "use_lowrank_visual_projector": (
+        BARE, PROJECTOR, {"visual": "low-rank", "projector_width": 8, "projector_heads": 2}),
     "use_visual_projector_gating_large_x_lowrank": (
         (*BARE, "use_lowrank_visual_projector"), PROJECTOR + both(f"{VISUAL}gating_large_x"),
         {"projector_gate_width": 9, "projector_residual": False}),
@@ -278,26 +282,21 @@ def test_a_switch_is_translated_and_so_are_its_parameters(switch):
     }
 
 
-@pytest.mark.parametrize(
-    "switch", [s for s in SWITCHES if "scaling" in s or s in ("use_lradapter", "use_lm_head_adapter")]
-)
-def test_what_has_no_option_is_spelled_out(switch):
-    others, brings, _ = SWITCHES[switch]
-    spec = method_of(fixture(switch, *others))
-    inserts = spec.options.get("inserts", [])
-    by_site = {insert["sites"][0]: insert for insert in inserts}
-    if switch == "use_encoder_attn_adapter_scaling":
-        assert [by_site[s]["delta_scale"] for s in ("encoder.self_attn", "encoder.ffn")] == [0.25, 1.0]
-    elif switch == "use_encoder_ff_adapter_scaling":
-        assert [by_site[s]["delta_scale"] for s in ("encoder.self_attn", "encoder.ffn")] == [1.0, 4.0]
-    elif switch == "use_lradapter":
-        assert {(i["delta"]["kind"], i["delta"]["width"], i["delta"]["rank"]) for i in inserts} == {("factor", 8, 2)}
-        assert len(inserts) == 5
-    elif switch == "use_lm_head_adapter":
-        assert by_site["decoder.head"]["delta"]["width"] == 2
-        assert by_site["decoder.head"]["reads"] == "input"
-    else:
-        assert spec.name == "vl-pet-large"
+def test_what_vl_pet_has_no_option_for_is_spelled_out():
+    def inserts(switch):
+        found = method_of(fixture(switch, *SWITCHES[switch][0])).options["inserts"]
+        return {insert["sites"][0]: insert for insert in found}
+
+    for switch, scales in (
+        ("use_encoder_attn_adapter_scaling", {"encoder.self_attn": 0.25, "encoder.ffn": 1.0}),
+        ("use_encoder_ff_adapter_scaling", {"encoder.self_attn": 1.0, "encoder.ffn": 4.0}),
+    ):
+        assert {site: insert["delta_scale"] for site, insert in inserts(switch).items()} == scales
+    low_rank = [insert["delta"] for insert in inserts("use_lradapter").values()]
+    assert {(delta["kind"], delta["width"], delta["rank"]) for delta in low_rank} == {("factor", 8, 2)}
+    assert len(low_rank) == 5
+    (head,) = inserts("use_lm_head_adapter").values()
+    assert (head["sites"], head["reads"], head["delta"]["width"]) == (["decoder.head"], "input", 2)
 
 
 @pytest.mark.parametrize("switch", [*WITHOUT, "use_something_new", "use_hyperformer"])
@@ -326,7 +325,8 @@ def test_what_the_t5_reference_does_not_read_is_left_out():
 @pytest.mark.parametrize(
     "name",
     ["model.encoder.layers.0.attn_adapter_new.weight", "model.decoder.layers.1.encoder_attn.attn_query_ia3",
-     "model.encoder.visual_embedding.layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.w.weight", "lm_head.scale"],
+     "model.encoder.visual_embedding.layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.w.weight",
+     "lm_head.scale"],
 )  # fmt: skip
 def test_a_parameter_without_a_translation_is_named(name):
     with pytest.raises(KeyError) as error:
