@@ -25,7 +25,7 @@ from pet_bench.files import read_json, replacing, write_text
 from pet_bench.results import dropped
 from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
+from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
 from pet_bench.spec import TrialSpec
 
@@ -63,7 +63,7 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
     data = upgrade(data)
-    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in data]
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields.keys() - LATER if key not in data]
     try:
         result = TrialResult.model_validate(data)
     except ValidationError as error:
