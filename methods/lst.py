@@ -18,7 +18,7 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from pet_bench.errors import UserError
 from pet_bench.pet import Builder, Design, Door, Encoded, Method, VisionLanguageModel
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 NARROWED = {
     "bart": ("d_model", "encoder_ffn_dim", "decoder_ffn_dim"),
@@ -54,9 +54,9 @@ class Side(Door):
     """The side network of `LST`, whose docstring has the formulas and the options."""
 
     kind: ClassVar = "side"
-    reduction: int = Field(gt=1)
+    reduction: Size = Field(gt=1)
     init: Literal["fisher", "magnitude", "random"]
-    samples: int = Field(gt=0)
+    samples: Size
 
     @property
     def formula(self) -> str:
@@ -378,9 +378,9 @@ class LST(Method):
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.03}
 
-    reduction: int = Field(default=4, gt=1)
+    reduction: Size = Field(default=4, gt=1)
     init: Literal["fisher", "magnitude", "random"] = "fisher"
-    samples: int = Field(default=1024, gt=0)
+    samples: Size = 1024
 
     def design(self, shape):
         return Design(doors=(Side(reduction=self.reduction, init=self.init, samples=self.samples),))
