@@ -15,6 +15,7 @@ from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.output import guarded, say
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
@@ -411,16 +412,17 @@ def pretrain(
 
 def main(arguments: list[str] | None = None) -> None:
     """A user's fault is one line on stderr and exit code 2; anything else keeps its traceback."""
-    try:
-        app(arguments)
-    except UserError as error:
-        fault = error
-    except OSError as error:
-        if not error.filename:
-            raise
-        fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
-    else:
-        return
-    for line in fault.faults:
-        print(f"pet-bench: error: {line}", file=sys.stderr)
-    sys.exit(2)
+    with guarded():
+        try:
+            app(arguments)
+        except UserError as error:
+            fault = error
+        except OSError as error:
+            if not error.filename:
+                raise
+            fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
+        else:
+            return
+        for line in fault.faults:
+            say(line)
+        sys.exit(2)
