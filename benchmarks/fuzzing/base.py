@@ -21,6 +21,7 @@ def apart(make: Callable[[], None]) -> None:
     if (pid := os.fork()) == 0:
         status = 1
         try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             make()
             status = 0
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def cases(base: Path) -> Iterator[Case]:
         root = ("--data", f"WORK/{folder}")
         backbone = ("--backbone", "mini-bart" if folder == "data" else "mini-bart-clips")
         readers = [
-            Reader(f"check-{folder}", ("data", "check", f"WORK/{folder}", *suite, "--all"), codes=CHECKED, understood=nothing_said),
+            Reader(f"check-{folder}", ("data", "check", f"WORK/{folder}", *suite, "--all"), codes=CHECKED, said=("✗",), understood=nothing_said),
             Reader(f"pack-{folder}", ("data", "pack", f"WORK/{folder}", *suite, "--out", "WORK/packed"), writes=("packed",), understood=nothing_said),
             Reader(f"dry-run-{folder}", (*dry, *suite, *backbone, *root)),
             Reader(f"run-{folder}", (*run, *suite, *backbone, *root), writes=("out",), cost=5, understood=metrics),
@@ -70,7 +71,7 @@ def cases(base: Path) -> Iterator[Case]:
         for name, changes in files:
             yield from product(KIND, [folder], f"{folder}/{name}", changes, readers)
     yield from _packed()
-    convert = Reader("convert", ("data", "convert", "WORK/downloads", "WORK/root"), codes=CHECKED, writes=("root",), understood=_converted)
+    convert = Reader("convert", ("data", "convert", "WORK/downloads", "WORK/root"), codes=CHECKED, said=("✗",), writes=("root",), understood=_converted)
     yield from sound(DOWNLOADS, ["downloads"], [convert])
     for path in sorted((base / "downloads").rglob("*.json*")):
         name = path.relative_to(base / "downloads")
@@ -108,9 +109,9 @@ def _changes(path: Path) -> Iterator[Mutation]:
 
 def _first_of(rows: list, around: Callable[[Any], Any]) -> Iterator[Mutation]:
     for name, changed, expect in mutations.tree_changes(rows[0], RULES):
-        yield Mutation(name, mutations.written(mutations.emit(around(changed))), expect)
+        yield Mutation(name, mutations.written(lambda changed=changed: mutations.emit(around(changed()))), expect)
     for name, row in {"null": None, "number": 5, "list": [], "text": "x"}.items():
-        yield Mutation(f"row={name}", mutations.written(mutations.emit(around(row))))
+        yield Mutation(f"row={name}", mutations.written(partial(mutations.emit, around(row))))
 
 
 def _features(read: Callable, write: Callable) -> list[Mutation]:
@@ -203,7 +204,7 @@ def _packed() -> Iterator[Case]:
     env = {"PET_BENCH_CACHE": "WORK/store"}
     readers = [
         Reader("run", run, writes=("out", "store"), cost=4, understood=metrics, env=env),
-        Reader("check", ("data", "check", "WORK/data", "--suite", "mini-image-text/nlvr2", "--packed"), codes=CHECKED, understood=nothing_said, env=env),
+        Reader("check", ("data", "check", "WORK/data", "--suite", "mini-image-text/nlvr2", "--packed"), codes=CHECKED, said=("✗",), understood=nothing_said, env=env),
     ]  # fmt: skip
     yield from sound(PACKED, ["data", "store"], readers)
 

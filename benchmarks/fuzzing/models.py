@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def _backbone(base: Path, name: str) -> Iterator[Case]:
     if ids:
         beyond = {word: id + 10**6 for word, id in ids.items()}
         shifted = vocabulary | {"model": vocabulary["model"] | {"vocab": beyond}}
-        tokens.append(Mutation("ids beyond the model", mutations.written(json.dumps(shifted))))
+        tokens.append(Mutation("ids beyond the model", mutations.written(partial(json.dumps, shifted))))
         none = vocabulary | {"model": vocabulary["model"] | {"vocab": {}}}
         tokens.append(Mutation("no words", mutations.written(json.dumps(none))))
     yield from product(KIND, bases, f"{name}/tokenizer.json", tokens, [*idle, run])

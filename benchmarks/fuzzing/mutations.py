@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +105,10 @@ def _again(parent: Any, key: Any) -> None:
     parent[key] = [*parent[key], parent[key][-1]]
 
 
-def tree_changes(tree: Any, rules: Iterable[Rule], values: dict[str, dict] | None = None) -> Iterator[tuple[str, Any, Expect]]:
-    """(name, changed tree, what to expect of it) of every change of one value or key.
+def tree_changes(
+    tree: Any, rules: Iterable[Rule], values: dict[str, dict] | None = None
+) -> Iterator[tuple[str, Callable[[], Any], Expect]]:
+    """(name, what makes the changed tree, what to expect of it) of every change of one value or key.
 
     values: more to put in place of what is there, by the pattern of its place.
     """
@@ -128,14 +130,14 @@ def tree_changes(tree: Any, rules: Iterable[Rule], values: dict[str, dict] | Non
             found["again"] = _again
             found["odd"] = lambda parent, key: parent[key].append({"x": None})
         for name, change in found.items():
-            yield f"{place}={name}", replaced(tree, path, change), expected(rules, place, name)
+            yield f"{place}={name}", partial(replaced, tree, path, change), expected(rules, place, name)
 
 
-def written(text: str) -> Callable[[Path], None]:
+def written(text: str | Callable[[], str]) -> Callable[[Path], None]:
     """The change that makes a file this text (zipped where its name says so)."""
 
     def change(path: Path) -> None:
-        content = text.encode("utf-8", "surrogatepass")
+        content = (text if isinstance(text, str) else text()).encode("utf-8", "surrogatepass")
         path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
     return change
@@ -144,20 +146,21 @@ def written(text: str) -> Callable[[Path], None]:
 def tree(content: Any, rules: Iterable[Rule] = (), values: dict[str, dict] | None = None) -> Iterator[Mutation]:
     """Mutations of a file that holds one document."""
     for name, changed, expect in tree_changes(content, rules, values):
-        yield Mutation(name, written(emit(changed)), expect)
+        yield Mutation(name, written(lambda changed=changed: emit(changed())), expect)
 
 
 def rows(content: list, index: int, rules: Iterable[Rule] = ()) -> Iterator[Mutation]:
     """Mutations of one row of a file that holds a document a line, and of the rows as such."""
 
-    def joined(them: list) -> str:
-        return "".join(emit(row) + "\n" for row in them)
+    def around(row: Any) -> str:
+        return "".join(emit(row) + "\n" for row in (*content[:index], row, *content[index + 1 :]))
 
     for name, changed, expect in tree_changes(content[index], rules):
-        yield Mutation(name, written(joined([*content[:index], changed, *content[index + 1 :]])), expect)
+        yield Mutation(name, written(lambda changed=changed: around(changed())), expect)
     for name, row in {"null": None, "number": 5, "list": [], "text": "x", "half": Raw('{"a": ')}.items():
-        yield Mutation(f"row={name}", written(joined([*content[:index], row, *content[index + 1 :]])))
-    yield Mutation("row=again", written(joined([*content, content[index]])), expected(rules, "row", "again"))
+        yield Mutation(f"row={name}", written(partial(around, row)))
+    again = Raw(f"{emit(content[index])}\n{emit(content[index])}")
+    yield Mutation("row=again", written(partial(around, again)), expected(rules, "row", "again"))
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -247,7 +250,3 @@ def flipped(expect: Expect = "either", at: Iterable[float] = (0.02, 0.3, 0.5, 0.
         return flip
 
     return [Mutation(f"flip {fraction}", _on_bytes(change(fraction)), expect) for fraction in at]
-
-
-def read_only(path: Path) -> None:
-    os.chmod(path, 0o555)  # noqa: PTH101

@@ -3,8 +3,11 @@ each other."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from fuzzing.case import Case, Reader, sound
 
@@ -125,15 +128,12 @@ def cases(base: Path) -> Iterator[Case]:
 
 
 def _file(base: Path) -> str:
-    import json
-
     found = sorted((base / "results").glob("*.json"))
     return f"results/{next(path.name for path in found if json.loads(path.read_text())['spec']['method']['name'] == 'vl-pet-large')}"
 
 
 def _options(command: str) -> Iterator[tuple[str, str, bool]]:
     """(option, kind of its values, whether it is repeatable) of a command, as the command itself declares them."""
-    import click
     import typer
 
     from pet_bench.cli import app
@@ -141,20 +141,28 @@ def _options(command: str) -> Iterator[tuple[str, str, bool]]:
     found = typer.main.get_command(app)
     for word in command.split():
         found = found.commands[word]
+    hints = get_type_hints(found.callback)
     for option in found.params:
         name = next((name for name in option.opts if name.startswith("--")), None)
-        if name is None or getattr(option, "is_flag", False):
+        if name is None or option.name not in hints or getattr(option, "is_flag", False):
             continue
-        type_ = option.type
-        if name in ("--set", "--plugin"):
-            kind = "set" if name == "--set" and command in ("run", "show") else "name"
-        elif type_.name in ("integer", "float", "integer range", "float range"):
+        types = set(_types(hints[option.name]))
+        if name == "--set":
+            kind = "set"
+        elif types & {int, float}:
             kind = "number"
-        elif isinstance(type_, click.Choice) or type_.name == "choice":
+        elif any(isinstance(one, type) and issubclass(one, Enum) for one in types):
             kind = "choice"
         else:
-            kind = "file" if type_.name in ("path", "file", "directory") else "name"
+            kind = "file" if Path in types else "name"
         yield name, kind, option.multiple
+
+
+def _types(hint: Any) -> Iterator[Any]:
+    """The types in `list[int] | None`."""
+    for part in get_args(hint):
+        yield from _types(part)
+    yield hint
 
 
 def _without(args: tuple[str, ...], option: str, many: bool) -> tuple[str, ...]:
