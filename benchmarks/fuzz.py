@@ -160,10 +160,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--kind", action="append", choices=SHARES, help="only this kind of input; repeatable")
     parser.add_argument("--only", action="append", metavar="NAME", help="only the case of this name; repeatable")
+    parser.add_argument("--quick", action="store_true", help="only with commands that take a moment: no figures")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="the failures of an earlier run")
     parser.add_argument("--out", type=Path, metavar="FILE", help="failures, a line of JSON each")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time for a case")
-    parser.add_argument("--list", action="store_true", help="count all cases there are, and name them if one kind is chosen")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of processor time for a case")
+    parser.add_argument(
+        "--list", action="store_true", help="count all cases there are, and name them if one kind is chosen"
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         return run(options, Path(folder))
@@ -178,6 +181,8 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     found = catalogue(scratch / "base")
     if options.kind:
         found = {kind: cases if kind in options.kind else [] for kind, cases in found.items()}
+    if options.quick:
+        found = {kind: [case for case in cases if case.reader.cost <= 5] for kind, cases in found.items()}
     if options.list:
         for kind, cases in found.items():
             print(f"{kind:14}{len(cases):8,}")

@@ -164,7 +164,9 @@ def _downloads(base: Path) -> None:
                            "sentids": [image], "sentences": said})  # fmt: skip
             for key, given in ((10 * image, MINE), (10 * image + 1, ("yes",) * 10)):
                 asked.append({"image_id": image, "question": f"what is this {key}?", "question_id": key})
-                answers = [{"answer": text, "answer_confidence": "yes", "answer_id": i} for i, text in enumerate(given, 1)]
+                answers = [
+                    {"answer": text, "answer_confidence": "yes", "answer_id": i} for i, text in enumerate(given, 1)
+                ]
                 answered.append({"question_id": key, "image_id": image, "answers": answers, "question_type": "what is",
                                  "answer_type": "other", "multiple_choice_answer": given[0]})  # fmt: skip
         head = {"info": {"description": "x"}, "data_type": "mscoco", "license": {}, "data_subtype": part}

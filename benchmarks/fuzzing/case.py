@@ -73,7 +73,12 @@ class Case:
 
 
 def product(
-    kind: str, base: Iterable[str], target: str, mutations: Iterable[Mutation], readers: Iterable[Reader], place: str = ""
+    kind: str,
+    base: Iterable[str],
+    target: str,
+    mutations: Iterable[Mutation],
+    readers: Iterable[Reader],
+    place: str = "",
 ) -> Iterator[Case]:
     """A case for each mutation of a target and each reader."""
     place = place or target

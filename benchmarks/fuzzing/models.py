@@ -121,7 +121,19 @@ def cases(base: Path) -> Iterator[Case]:
 
 def _backbone(base: Path, name: str) -> Iterator[Case]:
     backbone, suite = ("--backbone", f"WORK/{name}"), ("--suite", "mini-image-text/nlvr2")
-    trial = ("run", "--method", "lora", *backbone, *suite, "--data", "WORK/data", "--set", "recipe.lr=1e-3", "--out", "WORK/out")
+    trial = (
+        "run",
+        "--method",
+        "lora",
+        *backbone,
+        *suite,
+        "--data",
+        "WORK/data",
+        "--set",
+        "recipe.lr=1e-3",
+        "--out",
+        "WORK/out",
+    )
     steps = ("--set", "recipe.max_steps=2", "--set", "recipe.batch_size=8", "--executor", "inline", "--device", "cpu")
     show = Reader(f"show-{name}", ("show", "lora", *backbone, *suite))
     params = Reader(f"params-{name}", ("params", "--method", "lora", *backbone, *suite))
@@ -153,7 +165,9 @@ def _backbone(base: Path, name: str) -> Iterator[Case]:
 
 def _adapter(base: Path) -> Iterator[Case]:
     found = {path.stem: json.loads(path.read_text()) for path in sorted((base / "results").glob("*.json"))}
-    id = next(key for key, one in found.items() if one["spec"]["method"]["name"] == "vl-pet-large" and not one["spec"]["seed"])
+    id = next(
+        key for key, one in found.items() if one["spec"]["method"]["name"] == "vl-pet-large" and not one["spec"]["seed"]
+    )
     gates = Reader("gates", ("gates", f"WORK/results/{id}.json", "--task", "vqa", "--data", "WORK/data"),
                    writes=("results/report",), cost=5)  # fmt: skip
     bases = ("results", "data")
@@ -173,7 +187,9 @@ def _adapter(base: Path) -> Iterator[Case]:
         Mutation("metadata of another", _tensors(lambda tensors: None, lambda about: {"pet-bench": '{"trial": "0123456789ab"}'})),
         Mutation("metadata no JSON", _tensors(lambda tensors: None, lambda about: {"pet-bench": "{"})),
     ]  # fmt: skip
-    yield from product(ADAPTER, bases, f"results/{id}/adapter.safetensors", [*_safetensors(), *more], [gates], place="adapter")
+    yield from product(
+        ADAPTER, bases, f"results/{id}/adapter.safetensors", [*_safetensors(), *more], [gates], place="adapter"
+    )
 
 
 def _checkpoint(base: Path) -> Iterator[Case]:
@@ -183,8 +199,16 @@ def _checkpoint(base: Path) -> Iterator[Case]:
                  writes=("cut",), cost=3, understood=metrics)  # fmt: skip
     bases = ("cut", "data")
     yield from sound(CHECKPOINT, bases, [run])
-    again = [Mutation(one.name, one.change, "accept") for one in [*_safetensors(), *mutations.flipped()] if one.name != "folder"]
+    again = [
+        Mutation(one.name, one.change, "accept")
+        for one in [*_safetensors(), *mutations.flipped()]
+        if one.name != "folder"
+    ]
     again.append(Mutation("no metadata", _tensors(lambda tensors: None, lambda about: {}), "accept"))
-    again.append(Mutation("nonsense", _tensors(lambda tensors: None, lambda about: about | {"pet-bench": '{"about": 1}'}), "accept"))
+    again.append(
+        Mutation(
+            "nonsense", _tensors(lambda tensors: None, lambda about: about | {"pet-bench": '{"about": 1}'}), "accept"
+        )
+    )
     again.append(Mutation("folder", next(one.change for one in mutations.whole() if one.name == "folder"), "either"))
     yield from product(CHECKPOINT, bases, f"cut/{folder.name}/checkpoint.safetensors", again, [run], place="checkpoint")

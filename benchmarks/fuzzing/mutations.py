@@ -118,7 +118,9 @@ def tree_changes(
             continue
         place = ".".join(map(str, path))
         found: dict[str, Callable[[Any, Any], None]] = {}
-        bad = values_for(value) | {k: v for pattern, them in more.items() if fnmatchcase(place, pattern) for k, v in them.items()}
+        bad = values_for(value) | {
+            k: v for pattern, them in more.items() if fnmatchcase(place, pattern) for k, v in them.items()
+        }
         for name, new in bad.items():
             if isinstance(new, Raw) or new != value or type(new) is not type(value):
                 found[name] = lambda parent, key, new=new: parent.__setitem__(key, new)

@@ -30,7 +30,7 @@ RUN = ("run", "--method", "lora", "--backbone", "mini-bart", "--dry-run", "--est
 GRID = ("run", "WORK/grid.yaml", "--dry-run", "--estimate", "earlier", "--out", "WORK/out")
 FREE = {  # (command, option, value) that is well enough, or that only the machine can tell
     ("run", "--out"), ("score", "--set"), ("export", "--out"), ("gates", "--out"), ("merge", "--out"), ("report", "--out"),
-    ("data pack", "--out"), ("compare", "--out"), ("run", "--checkpoint-every"), ("report", "--to"),
+    ("data pack", "--out"), ("compare", "--out"), ("run", "--checkpoint-every"), ("report", "--to"), ("show", "--out"),
 }  # fmt: skip
 LINES = {  # contradictions, slips, and what is not there
     "nothing": (), "unknown command": ("rum",), "run nothing": ("run",), "run nothing there": ("run", "nowhere.yaml"),
@@ -86,7 +86,6 @@ LINES = {  # contradictions, slips, and what is not there
     "params of a method with a colon": ("params", "--method", "peft:nope", "--backbone", "mini-bart"),
     "params of no backbone": ("params", "--method", "lora", "--backbone", ""), "params of a folder": ("params", "--method", "lora", "--backbone", "WORK/empty"),
     "params of a long backbone": ("params", "--method", "lora", "--backbone", LONG), "params of a slash": ("params", "--method", "lora", "--backbone", "/"),
-    "params twice": ("params", "--method", "lora", "--method", "lora", "--backbone", "mini-bart"),
 }  # fmt: skip
 BASES = {  # a sound command line of each command, whose options are then changed
     "run": RUN,
@@ -101,8 +100,14 @@ BASES = {  # a sound command line of each command, whose options are then change
     "data check": ("data", "check", "WORK/data", "--suite", "mini-image-text"),
     "data pack": ("data", "pack", "WORK/data", "--suite", "mini-image-text", "--out", "WORK/packed"),
 }
-WRITES = {"report": ("results/report",), "gates": ("results/report",), "data pack": ("packed",), "export": ("results/report",)}
+WRITES = {
+    "report": ("results/report",),
+    "gates": ("results/report",),
+    "data pack": ("packed",),
+    "export": ("results/report",),
+}
 COSTS = {"report": 20.0, "gates": 5.0, "run": 2.0}
+
 
 def cases(base: Path) -> Iterator[Case]:
     file = _file(base)
@@ -111,7 +116,9 @@ def cases(base: Path) -> Iterator[Case]:
     for name, args in BASES.items():
         codes = frozenset({1, 2}) if name.startswith("data") else frozenset({2})
         arguments = tuple(one.replace("FILE", file) for one in args)
-        reader = Reader(name.replace(" ", "-"), arguments, codes, writes=WRITES.get(name, ()), cost=COSTS.get(name, 1.0))
+        reader = Reader(
+            name.replace(" ", "-"), arguments, codes, writes=WRITES.get(name, ()), cost=COSTS.get(name, 1.0)
+        )
         readers.append((name, reader))
     yield from sound(KIND, bases, [reader for _, reader in readers])
     for name, reader in readers:
@@ -119,7 +126,13 @@ def cases(base: Path) -> Iterator[Case]:
             for number, value in enumerate(BAD[kind]):
                 expect = "either" if _free(name, option, kind, value) else "refuse"
                 args = (*_without(reader.args, option, many), option, value)
-                changed = Reader(reader.name, args, reader.codes, writes=("",) if expect == "either" else reader.writes, cost=reader.cost)
+                changed = Reader(
+                    reader.name,
+                    args,
+                    reader.codes,
+                    writes=("",) if expect == "either" else reader.writes,
+                    cost=reader.cost,
+                )
                 yield Case(KIND, f"{KIND}/{reader.name}/{option}={number}", changed, bases, expect=expect)
     for name, args in LINES.items():
         codes = frozenset({1, 2}) if args[:1] == ("data",) else frozenset({2})

@@ -150,6 +150,7 @@ class Sandbox:
             for descriptor, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(box / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            sys.stdout, sys.stderr = (open(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))  # noqa: SIM115
             self._confine(box, case)
             status = called(self.command, [argument.replace(WORK, str(work)) for argument in case.reader.args])
             sys.stdout.flush()

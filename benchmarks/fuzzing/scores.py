@@ -65,7 +65,9 @@ def _changes(path: Path) -> Iterator[Mutation]:
     elif path.suffix == ".jsonl" or path.name.startswith("nlvr"):
         yield from mutations.rows([json.loads(line) for line in text.splitlines()], 0, RULES)
     else:
-        yield from mutations.tree({"": json.loads(text)}[""], RULES) if isinstance(json.loads(text), dict) else _listed(text)
+        yield from (
+            mutations.tree({"": json.loads(text)}[""], RULES) if isinstance(json.loads(text), dict) else _listed(text)
+        )
 
 
 def _listed(text: str) -> Iterator[Mutation]:
