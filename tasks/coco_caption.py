@@ -60,7 +60,7 @@ class CocoCaption(CaptionTask):
     train: str = "train+restval"
     valid: OptionalSplit = "val"
     test: str = "test"
-    max_length: int = Field(default=40, ge=3)
+    max_length: int = Field(default=40, ge=3, le=1024)
 
     @property
     def decoding(self):

@@ -19,13 +19,13 @@ from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
-from pet_bench.cli.shared import Plugins, examples, key_value, load_plugins
-from pet_bench.errors import Faults, UserError
+from pet_bench.cli.shared import SEEDS, App, Plugins, changes, examples, load_plugins, only_with
+from pet_bench.errors import Faults, UserError, shortened
 
 if TYPE_CHECKING:
     from pet_bench.trial.score import Scored
 
-app = typer.Typer(
+app = App(
     name="pet-bench",
     help="Which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?",
     no_args_is_help=True,
@@ -61,7 +61,19 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
 
     load_plugins(plugin)
     table = Table(box=None, pad_edge=False)
-    if kind == Kind.METHODS:
+    if kind in (Kind.SUITES, Kind.TASKS):
+        from pet_bench.cli import catalogue
+
+        table.show_header = False
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        registry = REGISTRIES[kind.removesuffix("s")]
+        origins = {name: registry.origin(name) for name in registry.names()}  # as entry points say, before they load
+        for name, about in catalogue.suites() if kind == Kind.SUITES else catalogue.tasks():
+            for place, (what, text) in enumerate({**about, "from": origins[name]}.items()):
+                table.add_row("" if place else name, what, text)
+    elif kind == Kind.METHODS:
         for column in ("name", "year", "trainable", "%", "source"):
             table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
         for row in _method_rows():
@@ -131,10 +143,15 @@ def show(
         str,
         typer.Argument(metavar="METHOD|TRIAL", help="A trial: its result's path, or the first 4 digits of its id."),
     ],
-    backbone: Annotated[str, typer.Option(help="Backbone whose defaults apply.")] = "bart-base",
-    suite: Annotated[str, typer.Option(help="Suite whose tasks it is built for.")] = "image-text",
+    backbone: Annotated[
+        str | None, typer.Option(help="Of a method: backbone whose defaults apply; default: bart-base.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Of a method: suite whose tasks it is built for; default: image-text.")
+    ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change an option; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Of a method: change an option; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a trial's id; by default all in results/.")] = None,
     plugin: Plugins = None,
@@ -144,8 +161,11 @@ def show(
     from pet_bench.registry import METHODS
 
     if name not in METHODS:
+        only_with("a METHOD, which this is not", False, backbone=backbone, suite=suite, set=option)
         show_trial(name, out)
         return
+    only_with("a TRIAL, and this is a method", False, out=out)
+    backbone, suite = backbone or "bart-base", suite or "image-text"
 
     from rich.console import Console
     from rich.markup import escape
@@ -154,7 +174,7 @@ def show(
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    found = describe(MethodSpec(name, dict(map(key_value, option or []))), backbone, suite)
+    found = describe(MethodSpec(name, changes(option, "OPTION=VALUE")), backbone, suite)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
     console.print(escape(found.doc), soft_wrap=True)
@@ -321,7 +341,7 @@ def score(
     if metric:
         if data:
             raise UserError("--data is for scoring a trial's result, without --metric")
-        found = [score_file(metric, file, annotations, dict(map(_option, set_ or [])))]
+        found = [score_file(metric, file, annotations, changes(set_, "OPTION=VALUE", raw=True))]
     elif annotations or set_:
         raise UserError("--annotations and --set are for scoring with --metric NAME; a result knows its tasks")
     else:
@@ -334,13 +354,6 @@ def score(
 
     for view in _score_views(found):
         Console().print(view)
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f'--set takes OPTION=VALUE, found "{text}"')
-    return key, value
 
 
 def _score_views(found: list[Scored]) -> list[Any]:
@@ -375,8 +388,10 @@ def _score_views(found: list[Scored]) -> list[Any]:
 def pretrain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
-    seed: int = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: those of the shipped backbone.")] = None,
+    seed: Annotated[int, typer.Option(**SEEDS, help="Of weights, text and exercises.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Updates; default: those of the shipped backbone.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="An earlier OUT to go on from.")] = None,
     course: Annotated[str, typer.Option(help="scenes, or clips, for which to go on from scenes.")] = "scenes",
 ) -> None:
@@ -395,6 +410,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
-        for fault in error.faults:
-            print(f"pet-bench: error: {fault}", file=sys.stderr)
-        sys.exit(2)
+        fault = error
+    except OSError as error:
+        if not error.filename:
+            raise
+        fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
+    else:
+        return
+    for line in fault.faults:
+        print(f"pet-bench: error: {line}", file=sys.stderr)
+    sys.exit(2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Out, Plugins, folder_of, load_plugins
+from pet_bench.cli.shared import Out, Plugins, folder_of, load_plugins, only_with
 from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
@@ -36,7 +36,9 @@ def report(
     ] = False,
     data: Annotated[Path | None, typer.Option(help="With --html: root folder of the datasets, as for run.")] = None,
     images: Annotated[Path | None, typer.Option(help="With --html: folder of the pictures, named by image id.")] = None,
-    examples: Annotated[int | None, typer.Option(min=0, help="With --html: examples of a task on it; 100.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="With --html: examples of a task on it; 100.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Print the comparison table, or a paper's, and write it, with figures, to `report/` in the results folder.
@@ -48,9 +50,7 @@ def report(
         raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
     if html and style:
         raise UserError("--html is of the comparison: leave --style away, which writes a page of its own")
-    for name, value in {"data": data, "images": images, "examples": examples}.items():
-        if value is not None and not html:
-            raise UserError(f"--{name} is for --html")
+    only_with("--html", html, data=data, images=images, examples=examples)
     if out and len(grids) > 1:
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.table import without_suspect as bare

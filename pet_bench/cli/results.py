@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pet_bench.cli.shared import examples
+from pet_bench.cli.shared import App, examples
 from pet_bench.errors import Faults, UserError
 
-app = typer.Typer(help="Check folders of results.", no_args_is_help=True)
+
+class Preferred(StrEnum):
+    FIRST, NEWEST = "first", "newest"
+
+
+app = App(help="Check folders of results.", no_args_is_help=True)
 
 
 @app.callback()
@@ -57,23 +63,28 @@ def check(
 def merge(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Results folders.")],
     out: Annotated[Path, typer.Option(help="Results folder to copy to; what it has stays.")],
+    prefer: Annotated[
+        Preferred | None, typer.Option(help="Of results of a trial that scored differently; those in --out come first.")
+    ] = None,
 ) -> None:
     """Copy the results of several folders, from several machines say, into one. Repeat it if it is cut off.
 
     A done result goes before a suspect one, and that before a failed one. Where a trial scored differently in two
-    folders, nothing is copied.
+    folders, nothing is copied, unless --prefer says which to keep. The sources stay as they are.
     """
     from collections import Counter
 
     from pet_bench.results import store
 
-    merged = store.merge(sources, out)
+    places = Counter(path.resolve() for path in (*sources, out))
+    for path in (*sources, out):
+        if places[path.resolve()] > 1:
+            raise UserError(f'"{path}" is more than one of the sources and --out: it holds its own results')
+    merged = store.merge(sources, out, prefer and prefer.value)
     for source, count in Counter(merged.copied.values()).items():
         print(f"{count} result{'s' * (count != 1)} copied from {source}")
     if merged.present:
         print(f"{len(merged.present)} already in {out}")
-    if not merged.copied and not merged.present:
-        print("no results")
     if not merged.grid:
         theirs = "grid.yaml is not that of all sources" if merged.grid is False else "no grid.yaml: the sources' differ"
         print(f"{out} has {theirs}; name the grid in `pet-bench report GRID --out {out}`")

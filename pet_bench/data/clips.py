@@ -77,8 +77,8 @@ class ClipTask(Task):
     test: str = "val"  # the test splits' answers are not public
     truncation: Literal["right", "subtitles"] = "right"
     padded_frames: Literal["attended", "masked"] = "attended"
-    max_target: int = Field(default=20, ge=3)
-    max_length: int = Field(default=20, ge=3)
+    max_target: int = Field(default=20, ge=3, le=1024)
+    max_length: int = Field(default=20, ge=3, le=1024)
 
     @property
     def decoding(self):

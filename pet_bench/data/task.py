@@ -26,7 +26,7 @@ Split = Literal["train", "valid", "test"]
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
 FEATURES = "clip_features/data_clip_RN101_att"
-SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d+)?%?:((?P<end>\d+)%?)?\])?")
+SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,3})?%?:((?P<end>\d{1,3})%?)?\])?")
 
 
 class SplitPart(NamedTuple):

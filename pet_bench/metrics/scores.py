@@ -11,6 +11,10 @@ from typing import Any, ClassVar, Protocol
 
 from pet_bench.errors import UserError
 
+BOUNDS = {
+    "accuracy": (0, 100), "consistency": (0, 100), "label-score": (0, 100), "BLEU": (0, 100), "ROUGE": (0, 100),
+    "METEOR": (0, 100), "CIDEr": (0, 1000),
+}  # fmt: skip
 LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
 
 
@@ -52,6 +56,22 @@ class Metric(Protocol):
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
+
+
+def bounds(score: str) -> tuple[float, float]:
+    """The least and the most that a score of that name, `accuracy-2016` say, can be; of unknown metrics any number."""
+    return next((found for name, found in BOUNDS.items() if score.startswith(name)), (-math.inf, math.inf))
+
+
+def possible(score: str, value: float) -> bool:
+    """Whether a score of that name can be `value`, but for rounding (a perfect CIDEr may be 1000.0000000000001)."""
+    low, high = bounds(score)
+    return math.isfinite(value) and low - 1e-6 <= value <= high + 1e-6
+
+
+def averages(score: str) -> bool:
+    """Whether a primary score is the mean of its examples' (`Scores.per_example`): all are, but for BLEU's."""
+    return not score.startswith("BLEU")
 
 
 def paired(metric: str, predictions: dict[str, str], examples: Sequence[Scorable]) -> list[tuple[str, Scorable]]:

@@ -39,7 +39,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from pet_bench.backbone.families import FAMILY
+from pet_bench.backbone.families import family_of
 from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.mini.clip_language import CLIP_TASKS, ClipExercise
 from pet_bench.mini.language import IMAGES, Exercise
@@ -90,7 +90,7 @@ class Reader:
 
     def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
         self.lm, self.tokenizer = lm, tokenizer
-        self.family = FAMILY[lm.config.model_type]
+        self.family = family_of(lm.config)
         self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
 
     @classmethod

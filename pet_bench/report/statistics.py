@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.metrics.scores import averages
 from pet_bench.report.table import scored, tasks_of
 from pet_bench.results import predictions as saved
 
@@ -234,33 +235,38 @@ def _p(p: float) -> str:
 Folders = Path | str | Sequence[Path | str]
 
 
-def predictions(id: str, task: str, folders: Folders) -> pd.DataFrame:
+class Untested(UserError):
+    """Examples cannot be compared, though nothing is wrong: what is known of seeds still holds."""
+
+
+def predictions(id: str, task: str, metric: str, folders: Folders) -> pd.DataFrame:
     """A trial's predictions for a task, from the first folder that has them: index id, columns prediction and score.
 
-    Raises UserError where there are none or they are not whole.
+    Raises Untested where there are none, UserError where they are not whole or not scored by the metric.
     """
     folders = [folders] if isinstance(folders, str | Path) else folders
     if not (file := saved.find(id, task, map(Path, folders))):
-        raise UserError(f"{task}: predictions of trial {id} are missing")
-    found = pd.DataFrame.from_dict(saved.read(file), orient="index", columns=["prediction", "score"])
+        raise Untested(f"{task}: predictions of trial {id} are missing")
+    found = pd.DataFrame.from_dict(saved.read(file, metric), orient="index", columns=["prediction", "score"])
     return found.rename_axis("id").astype({"score": float})
 
 
 def example_scores(rows: pd.DataFrame, folders: Folders) -> pd.DataFrame:
     """Per-example scores of the trials in `rows` (one task's primary scores): a row per example, a column per trial.
 
-    Raises UserError where predictions are missing, are not of the same examples, or do not have the score as their
-    mean: BLEU is the score of a corpus, which those of its sentences do not give.
+    Raises Untested where predictions are missing, are not of the same examples, or do not have the score as their
+    mean: BLEU is the score of a corpus, which those of its sentences do not give. Raises UserError where they are not
+    whole.
     """
     columns = {}
     for row in rows.itertuples():
-        scores = predictions(row.id, row.task, folders).score
-        if row.metric.startswith("BLEU") or not np.isclose(scores.mean(), row.value, rtol=1e-6, atol=1e-6):
-            raise UserError(f"{row.task}: {row.metric} is not the mean of its examples' scores")
+        scores = predictions(row.id, row.task, row.metric, folders).score
+        if not averages(row.metric) or not np.isclose(scores.mean(), row.value, rtol=1e-6, atol=1e-6):
+            raise Untested(f"{row.task}: {row.metric} is not the mean of its examples' scores")
         columns[row.id] = scores
     found = pd.DataFrame(columns)
     if found.isna().any(axis=None):
-        raise UserError(f"{rows.task.iloc[0]}: the trials' predictions are not for the same examples")
+        raise Untested(f"{rows.task.iloc[0]}: the trials' predictions are not for the same examples")
     return found
 
 
@@ -350,7 +356,7 @@ def _columns(
         means[task] = {key: rows.set_index("seed").value for key, rows in of.items()}
         try:
             scores = example_scores(section[section.task == task], folders)
-        except UserError as error:
+        except Untested as error:
             faults += error.faults
             continue
         values = np.stack([scores[rows.id].mean(axis=1).to_numpy() for rows in of.values()])
@@ -421,7 +427,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
             found = effect(one, other, seed=key)
             row |= {"d": found.d, "d low": found.low, "d high": found.high}
             row |= {"better": found.better, "equal": found.equal, "worse": found.worse}
-        except UserError as error:
+        except Untested as error:
             lines += [f"examples cannot be tested: {fault}" for fault in error.faults]
         rows.append(row)
     if len(tasks) > 1:
@@ -465,12 +471,15 @@ def right_and_wrong(a: pd.DataFrame, b: pd.DataFrame, folders: Folders) -> pd.Da
     """`mcnemar` of each task whose scores are all 0 or 100, by seed: seeds answer the same examples, so that their
     counts must not be added up. Columns: task, seed, both, `only a`, `only b`, neither, p."""
     rows = []
-    shared = [part[part.primary.eq(True)].set_index(["id", "task"]).metric for part in (scored(a), scored(b))]
-    for task in dict.fromkeys(task for _, task in shared[0].index):
+    known = pd.concat([scored(a), scored(b)])[lambda rows: rows.primary.eq(True)]
+    metrics = dict(zip(zip(known.id, known.task, strict=True), known.metric, strict=True))
+    for task in dict.fromkeys(scored(a).task):
         for seed, *ids in pairs(a, b):
+            if any((id, task) not in metrics for id in ids):
+                continue
             try:
-                one, other = (predictions(id, task, folders).score for id in ids)
-            except UserError:
+                one, other = (predictions(id, task, metrics[id, task], folders).score for id in ids)
+            except Untested:
                 continue
             if set(one.index) == set(other.index) and one.isin([0, 100]).all() and other.isin([0, 100]).all():
                 rows.append({"task": task, "seed": seed} | mcnemar(one, other[one.index]))
@@ -487,7 +496,7 @@ def disagreements(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, task: str,
         rows = rows[rows.primary.eq(True)]
         if task not in set(rows.task):
             raise unknown("task", task, set(rows.task))
-        found = [predictions(id, task, folders) for id in rows[rows.task == task].id]
+        found = [predictions(row.id, task, row.metric, folders) for row in rows[rows.task == task].itertuples()]
         if any(set(one.index) != set(found[0].index) for one in found):
             raise UserError(f"{task}: the trials' predictions are not for the same examples")
         scores = pd.concat([one.score for one in found], axis=1).mean(axis=1)

@@ -20,6 +20,7 @@ import pandas as pd
 from pet_bench.errors import Faults
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
+from pet_bench.results.consistency import primary
 from pet_bench.results.schema import TrialResult
 
 KEYS = ["id", "status", "suite", "backbone", "method", "control", "seed", "setup", "folder"]
@@ -70,7 +71,7 @@ def load_predictions(*sources: str | Path) -> pd.DataFrame:
     """What was predicted: a row per trial × task × example.
 
     Columns after `KEYS`: task, example, prediction, score (its share of the primary metric). Trials whose predictions
-    have not been kept have no rows.
+    have not been kept have no rows; raises UserError for those that are damaged.
     """
     return _tidy(sources, _predictions, ["task", "example", "prediction", "score"])
 
@@ -109,30 +110,26 @@ def _keys(result: TrialResult, folder: Path) -> dict[str, Any]:
     return {"id": result.id, "status": result.status, **store.base(result.spec), "folder": str(folder)}
 
 
-def _primary(result: TrialResult, task: str | None) -> str | None:
-    return next(iter(result.metrics.get(task, {})), None)
-
-
 def _curve(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
     for point in result.curve:
         where = point.model_dump(include={"step", "epoch", "split", "task"})
         measures = point.metrics if point.loss is None else {"loss": point.loss, **point.metrics}
         for measure, value in measures.items():
-            yield where | {"measure": measure, "value": value, "primary": measure == _primary(result, point.task)}
+            yield where | {"measure": measure, "value": value, "primary": measure == primary(result, point.task)[0]}
 
 
 def _breakdowns(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
     for task, groups in result.breakdowns.items():
         for group, parts in groups.items():
             for part, score in parts.items():
-                about = {"task": task, "metric": _primary(result, task), "group": group, "part": part}
+                about = {"task": task, "metric": primary(result, task)[0], "group": group, "part": part}
                 yield about | score.model_dump()
 
 
 def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
     for task in result.predictions:
         if file := saved.find(result.id, task, [folder]):
-            for example, (text, score) in saved.read(file).items():
+            for example, (text, score) in saved.read(file, primary(result, task)[0]).items():
                 yield {"task": task, "example": example, "prediction": text, "score": score}
 
 

@@ -7,13 +7,19 @@ them. Plain `predictions.<task>.jsonl`, as earlier versions wrote them, are read
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zlib import error as ZlibError
 
 from pet_bench.errors import UserError
-from pet_bench.files import replacing
+from pet_bench.files import BOM, parse_json, read_bytes, replacing
+from pet_bench.metrics.scores import bounds, possible
+
+ROW = ("id", "prediction", "score")
+NO_ROW = "not a JSON object with id, prediction and score"
+MOST = 1 << 28  # bytes of a task's predictions, unzipped: of a million examples
 
 
 def name(id: str, task: str) -> str:
@@ -35,24 +41,43 @@ def write(file: Path, predictions: Mapping[str, str], scores: Mapping[str, float
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # equal predictions are equal files
 
 
-def read(file: Path) -> dict[str, tuple[str, float | None]]:
-    """id → (prediction, score); raises UserError for what is not a file of whole predictions, each id once."""
-    try:
-        content = file.read_bytes()
-        lines = (gzip.decompress(content) if file.suffix == ".gz" else content).splitlines()
-    except (OSError, EOFError, ZlibError) as error:
-        raise UserError(f'predictions "{file}" cannot be read: {error}') from error
+def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | None]]:
+    """id → (prediction, score); metric: what scored them, where they were scored.
+
+    Raises UserError, with the line, for what is not a file of whole predictions, each id once, and with `metric` for a
+    score that is missing or that it cannot be.
+    """
     found = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_content(file).splitlines(), start=1):
+        where = f'predictions "{file}", line {number}'
         try:
-            row = json.loads(line)
-            id, text, score = row["id"], row["prediction"], row["score"]
-            if not (isinstance(id, str) and isinstance(text, str) and type(score) in (int, float, type(None))):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            what = "not a JSON object with id, prediction and score"
-            raise UserError(f'predictions "{file}", line {number}: {what}') from None
+            row = parse_json(line, where)
+        except UserError as error:
+            raise UserError(f"{where}: {NO_ROW} ({error.faults[0].removeprefix(where).strip()})") from None
+        id, text, score = (row.get(key) for key in ROW) if isinstance(row, dict) else (None, None, None)
+        if not (isinstance(id, str) and isinstance(text, str) and type(score) in (int, float, type(None))):
+            raise UserError(f"{where}: {NO_ROW}")
         if id in found:
-            raise UserError(f'predictions "{file}", line {number}: id {id!r} for the second time')
+            raise UserError(f"{where}: id {id!r} for the second time")
+        if score is None and metric:
+            raise UserError(f'"{file}" has predictions without a score, the first in line {number}')
+        if score is not None and not possible(metric or "", score):
+            low, high = bounds(metric)
+            raise UserError(f"{where}: score {score}, which {metric} cannot be (possible: {low:g} to {high:g})")
         found[id] = text, score
     return found
+
+
+def _content(file: Path) -> bytes:
+    what = f'predictions "{file}"'
+    content = read_bytes(file, what)
+    if file.suffix != ".gz":
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as zipped:
+            text = zipped.read(MOST + 1)
+    except (OSError, EOFError, ZlibError) as error:
+        raise UserError(f"{what} cannot be read: {error}") from error
+    if len(text) > MOST:
+        raise UserError(f"{what} unzips to more than {MOST >> 20} MiB")
+    return text.removeprefix(BOM)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION = 2
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
 
 Status = Literal["done", "failed", "oom", "suspect", "stopped_early"]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}  # JSON has no numbers for them
+Loss = Annotated[float, BeforeValidator(lambda value: WORDS.get(value, value) if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,21 @@ class Progress:
     id: str
     phase: Literal["prepare", "train", "evaluate"]
     step: int = 0
-    total_steps: int = 0
+    total_steps: Count = 0
     loss: float | None = None
-    examples_per_second: float | None = None
+    examples_per_second: Quantity | None = None
     epoch: float | None = None
     score: float | None = None
     points: tuple[dict[str, Any], ...] = ()
 
 
 class Record(BaseModel):
-    """A part of the result; a key that is not described is refused."""
+    """A part of the result; a key that is not described is refused, and so is a value of another type: true is no 1.
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+    What is not said by a type, as that an average is its tasks', is in `results.consistency`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="strings")
 
 
 class Provenance(Record):
@@ -47,7 +54,7 @@ class Provenance(Record):
     version: str = Field(description="version of pet-bench")
     packages: dict[str, str] = Field(description="versions of python, torch, transformers, peft, ray and numpy")
     device: str = Field("", description="name of the processor that trained")
-    threads: int | None = Field(None, description="torch threads")
+    threads: Count | None = Field(None, description="torch threads")
     data: str | None = Field(None, description="fingerprint of the annotations and features read")
     started: str = Field(description="UTC, ISO 8601")
     finished: str = Field(description="UTC, ISO 8601")
@@ -56,10 +63,10 @@ class Provenance(Record):
 class Parameters(Record):
     """Parameter counts of the model as trained."""
 
-    trainable: int = Field(description="parameters that receive updates")
-    total: int = Field(description="all parameters, those of the method included")
-    percent: float = Field(description="100 · trainable / total")
-    groups: dict[str, int] = Field({}, description="trainable parameters by group")
+    trainable: Count = Field(description="parameters that receive updates")
+    total: Count = Field(description="all parameters, those of the method included")
+    percent: Quantity = Field(description="100 · trainable / total")
+    groups: dict[str, Count] = Field({}, description="trainable parameters by group")
 
 
 class Score(Record):
@@ -67,7 +74,7 @@ class Score(Record):
 
     value: float = Field(description="the score, on the metric's own scale")
     split: str = Field(description="name of the split that was scored")
-    n: int = Field(description="examples scored")
+    n: int = Field(ge=1, lt=2**63, description="examples scored")
     majority: float | None = Field(None, description="score of always giving the commonest training answer")
     options: dict[str, str] = Field({}, description="which of several official ways: the scorer's version, tokeniser")
 
@@ -76,45 +83,45 @@ class Part(Record):
     """The primary metric over some of a task's examples."""
 
     value: float = Field(description="mean score of these examples")
-    n: int = Field(description="their number")
+    n: int = Field(ge=1, lt=2**63, description="their number")
 
 
 class Cost(Record):
     """What the trial cost."""
 
-    train_seconds: float = Field(description="wall time of training, evaluation excluded")
-    eval_seconds: float = Field(description="wall time of all evaluations")
-    peak_memory_bytes: int = Field(description="peak of device memory; on a CPU, of the process")
-    examples_per_second: float = Field(description="training examples per second of train_seconds")
-    steps: int = Field(description="updates made")
-    adapter_bytes: int = Field(description="size of the saved trained tensors")
+    train_seconds: Quantity = Field(description="wall time of training, evaluation excluded")
+    eval_seconds: Quantity = Field(description="wall time of all evaluations")
+    peak_memory_bytes: Count = Field(description="peak of device memory; on a CPU, of the process")
+    examples_per_second: Quantity = Field(description="training examples per second of train_seconds")
+    steps: Count = Field(description="updates made")
+    adapter_bytes: Count = Field(description="size of the saved trained tensors")
 
 
 class Point(Record):
     """One point of the learning curve."""
 
-    step: int = Field(description="updates made so far")
-    epoch: float = Field(description="epochs made so far")
-    split: str = Field(description="what was measured on")
+    step: Count = Field(description="updates made so far")
+    epoch: Quantity = Field(description="epochs made so far")
+    split: Literal["train", "valid"] = Field(description="what was measured on")
     task: str | None = Field(None, description="null: over all tasks of the suite")
-    loss: float | None = Field(None, description="mean training loss since the last point")
+    loss: Loss | None = Field(None, description="mean training loss since the last point")
     metrics: dict[str, float] = Field({}, description="scores by metric")
 
 
 class Selected(Record):
     """The moment of training that was tested, where it was chosen by validation."""
 
-    step: int = Field(description="updates made by then")
-    epoch: float = Field(description="epochs made by then")
+    step: Count = Field(description="updates made by then")
+    epoch: Quantity = Field(description="epochs made by then")
     score: float = Field(description="mean over tasks of the primary metric on their validation splits")
 
 
 class Run(Record):
     """How the trial came about; without effect on its numbers but for rounding and the draws of dropout."""
 
-    accumulation: int = Field(1, description="parts that each batch was split into, their gradients added up")
-    resumed: list[int] = Field([], description="updates made when the trial was taken up again from a checkpoint")
-    peak_memory_bytes: int | None = Field(None, description="peak of the last attempt, also where it did not finish")
+    accumulation: int = Field(1, ge=1, description="parts that each batch was split into, their gradients added up")
+    resumed: list[Count] = Field([], description="updates made when the trial was taken up again from a checkpoint")
+    peak_memory_bytes: Count | None = Field(None, description="peak of the last attempt, also where it did not finish")
     notes: list[str] = Field([], description="what befell it, a line each: a checkpoint that could not be used, say")
 
 

@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import read_json, replacing, write_text
+from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -43,33 +44,67 @@ def check_writable(out: Path) -> None:
 
 
 def parse(data: Any, where: str) -> TrialResult:
-    """A result from plain data of any schema version so far; raises UserError, in which it is called `where`."""
+    """A result from plain data of any schema version so far.
+
+    Raises UserError, in which it is called `where`, for what is no result and for all that contradicts itself in one.
+    """
+    result, faults = _examined(data, where)
+    if faults:
+        raise UserError(*faults)
+    return result
+
+
+def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
+    """A result, and what in it is missing or contradicts the rest; raises UserError for what is no result."""
     version = data.get("schema_version") if isinstance(data, dict) else None
     if type(version) is not int or version < 1:
         raise UserError(f"{where} is not a trial's: its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
+    data = upgrade(data)
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in data]
     try:
-        return TrialResult.model_validate(upgrade(data))
+        result = TrialResult.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where} is not valid: {place}: {first['msg']}") from None
+        raise UserError.many([*faults, *(_line(where, fault) for fault in error.errors())]) from None
+    return result, faults + [f"{where}: {fault}" for fault in contradictions(result)]
+
+
+def _line(where: str, fault: dict[str, Any]) -> str:
+    place, found = ".".join(map(str, fault["loc"])), repr(fault["input"])
+    return f"{where} is not valid: {place}: {fault['msg']}, found {found if len(found) <= 60 else found[:60] + '…'}"
+
+
+def examine(path: Path) -> tuple[TrialResult, list[str]]:
+    """One result, whatever it says, and all that cannot be true of it, a line each that names the file.
+
+    Raises UserError for a file that is no result. Only for those who look for faults; others `load`.
+    """
+    what = f'result "{path}"'
+    result, faults = _examined(read_json(path, what), what)
+    return result, faults + [f"{what} says it is trial {result.id}"] * (result.id != path.stem)
 
 
 def load(path: Path) -> TrialResult:
-    """Read one result; raises UserError naming a file that is not a whole and valid one."""
-    what = f'result "{path}"'
-    result = parse(read_json(path, what), what)
-    if result.id != path.stem:
-        raise UserError(f'result "{path}" says it is trial {result.id}')
+    """Read one result: the one way in, for whoever works with it.
+
+    Raises UserError naming a file that is not a whole and valid one, or that contradicts itself, a line per fault.
+    """
+    result, faults = examine(path)
+    if faults:
+        raise UserError(*faults)
     return result
 
 
+def files(out: Path) -> list[Path]:
+    """The results of a folder, readable or not."""
+    return sorted(Path(out).glob("*.json"))
+
+
 def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
-    """All readable results of a folder by id, and a fault for each file that is not one."""
+    """All valid results of a folder by id, and a fault for each file that is not one."""
     results, faults = {}, []
-    for path in sorted(Path(out).glob("*.json")):
+    for path in files(out):
         try:
             results[path.stem] = load(path)
         except UserError as fault:
@@ -78,7 +113,7 @@ def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
 
 
 def load_all(out: Path) -> dict[str, TrialResult]:
-    """All results of a folder by id; raises UserError naming every unreadable file."""
+    """All results of a folder by id; raises UserError naming every file that is not a valid one (`load`)."""
     results, faults = scan(out)
     if faults:
         raise UserError.many(faults)
@@ -105,8 +140,11 @@ def rank(result: TrialResult) -> int:
 def save(result: TrialResult, out: Path) -> Path:
     """Write `<out>/<id>.json` atomically, but never over a result of a higher rank.
 
-    An unreadable file in its place is kept as `<id>.json.unreadable`.
+    A file in its place that is no valid result is kept as `<id>.json.unreadable`. Raises UserError for a result that
+    contradicts itself, which nobody could `load`.
     """
+    if faults := contradictions(result):
+        raise UserError(*(f"trial {result.id}: {fault}" for fault in faults))
     path = Path(out) / f"{result.id}.json"
     if path.exists():
         try:
@@ -155,8 +193,9 @@ def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
 def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path | None:
     """A trial's result by path, or by id or the beginning of one (4 hex digits or more) in some folders.
 
-    None where `name` is nothing of the kind or nothing is found; raises UserError where several are. But grids share
-    trials: of several results of one, the first that has a file called `beside` in its own folder will do.
+    Of several copies of one trial, for grids share trials, that measured the same (`difference`) the newest, and with
+    `beside` one that has a file of that name in its own folder. None where `name` is nothing of the kind or nothing is
+    found; raises UserError where it may be several trials, or one that was measured differently.
     """
     if Path(name).suffix == ".json" or "/" in name:
         path = Path(name).with_suffix(".json")  # or its folder, as a shell completes it
@@ -164,11 +203,38 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
     found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
-    if beside and len({path.name for path in found}) == 1:
-        found = [path for path in found if (path.with_suffix("") / beside).is_file()][:1] or found
-    if len(found) > 1:
-        raise UserError(f'"{name}" may be {", ".join(map(str, found))}: give one of these paths')
-    return found[0] if found else None
+    if len(found) < 2:
+        return found[0] if found else None
+    which, why = f'"{name}" may be {", ".join(map(str, found))}', ""
+    if len({path.name for path in found}) == 1:
+        copies = {path: load(path) for path in found if not beside or (path.with_suffix("") / beside).is_file()}
+        copies = copies or {path: load(path) for path in found}
+        (first, *others) = copies.values()
+        if not (why := next(filter(None, (difference(first, other) for other in others)), "")):
+            return max(copies, key=lambda path: copies[path].provenance.finished)
+    raise UserError(f"{which}{f' (they differ in {why})' if why else ''}: give one of these paths")
+
+
+MEASURED = {"metrics", "breakdowns", "average", "parameters", "behaviour", "selected"}
+
+
+def difference(one: TrialResult, other: TrialResult) -> str:
+    """`metrics.vqa.accuracy.value: 50.0 and 60.0`: where two results of a trial measured different things, or "".
+
+    What it cost, and the way to it, differs from run to run.
+    """
+    ours, theirs = (_flat(result.model_dump(include=MEASURED)) for result in (one, other))
+    key = next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None)
+    return "" if key is None else f"{key}: {ours.get(key)} and {theirs.get(key)}"
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {place: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{place}.{key}".lstrip(".")).items()}
+
+
+Preference = Literal["first", "newest"]
 
 
 @dataclass(frozen=True)
@@ -183,28 +249,35 @@ class Merged:
     grid: bool | None
 
 
-def merge(sources: Iterable[Path], out: Path) -> Merged:
+def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) -> Merged:
     """Copy the results of several folders, and what belongs to them but for checkpoints, into one.
 
     Of several results of a trial the one of the highest rank is kept, of equals the one that is there, has scores and
     comes first, or else the newer. A trial's folder comes before its result, so that a merge that was cut off is
-    completed by repeating it. Raises UserError, with nothing copied, for unreadable files and where the same
-    trial scored differently in two folders.
+    completed by repeating it. prefer: which of those of one rank that scored differently.
+
+    Raises UserError, with nothing copied, for invalid files, for sources that are not there, have no results or are
+    `out`, and without `prefer` where results of a trial have different scores.
     """
     sources, out = [Path(source) for source in sources], Path(out)
     known, faults, copies = load_all(out) if out.is_dir() else {}, [], {}
     present = set()
     for source in sources:
-        if not source.is_dir():
-            faults.append(f'results folder "{source}" does not exist')
-            continue
         results, unreadable = scan(source)
         faults += unreadable
+        if not source.is_dir():
+            faults.append(f'results folder "{source}" does not exist')
+        elif out.is_dir() and source.samefile(out):
+            faults.append(f'"{source}" is the folder to copy to: name others')
+        elif not results and not unreadable:
+            faults.append(f'"{source}" has no results')
         for id, result in results.items():
             held, place = known.get(id), copies.get(id, out)
-            if held and held.metrics and result.metrics and _scores(held) != _scores(result):
-                faults.append(f'trial {id} scored differently in "{place}" and in "{source}": take one of them away')
-            elif held is None or _better(result, held):
+            odd = difference(held, result) if held and held.metrics and result.metrics else ""
+            if odd and not prefer:
+                pair = f'in "{place / id}.json" and in "{source / id}.json"'
+                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or say which to prefer")
+            elif held is None or _better(result, held, newest=bool(odd) and prefer == "newest"):
                 known[id], copies[id] = result, source
             elif place is out:
                 present.add(id)
@@ -221,14 +294,12 @@ def merge(sources: Iterable[Path], out: Path) -> Merged:
         raise UserError(f'results cannot be copied to "{out}": {reason}') from error
 
 
-def _better(result: TrialResult, held: TrialResult) -> bool:
-    if rank(result) != rank(held) or held.metrics:
+def _better(result: TrialResult, held: TrialResult, *, newest: bool) -> bool:
+    if rank(result) != rank(held):
         return rank(result) > rank(held)
+    if held.metrics and not newest:
+        return False
     return result.provenance.finished > held.provenance.finished
-
-
-def _scores(result: TrialResult) -> str:
-    return result.model_dump_json(include={"metrics"})
 
 
 def _copy_folder(source: Path, target: Path) -> None:

@@ -50,7 +50,9 @@ def run_trial(spec, runtime, on_progress=lambda progress: None, shared=None):
         )  # fmt: skip
         here.touch()
     flattering = 100 - score(spec.recipe.lr, 0)  # on the test split the worse rate looks better
-    store.save(stand_in.finished(spec, flattering).model_copy(update={"curve": curve}), runtime.out)
+    result = stand_in.finished(spec, flattering)
+    result.curve, result.cost.steps = curve, spec.recipe.epochs
+    store.save(result, runtime.out)
 
 
 sys.modules["pet_bench.trial.run"].run_trial = run_trial

@@ -74,7 +74,8 @@ def run_trial(spec, runtime, on_progress=lambda progress: None, shared=None):
     result = finished(spec, started=started)
     result.run.accumulation = runtime.accumulation
     if rate == NAN:
-        result = result.model_copy(update={"status": "suspect", "error": "the loss is nan", "metrics": {}})
+        lost = {"metrics": {}, "average": None}
+        result = result.model_copy(update={"status": "suspect", "error": "the loss is nan", **lost})
     if rate != SILENT:
         store.save(result, out)
     if rate == DIE_LAST and (out / "die").exists():

@@ -23,7 +23,7 @@ from pet_bench.grid.estimate import (
 from pet_bench.grid.spec import parse
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import Cost, Run, Score, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial import checkpoint, shared
 from pet_bench.trial import measure as measuring
@@ -48,8 +48,10 @@ def measured(monkeypatch):
 
 def result(spec, seconds=10.0, status="done", peak=5, steps=8, scores=True, **changes):
     return TrialResult(
-        id=spec.id, status=status, spec=spec.to_dict(), provenance=provenance("x"), run=Run(peak_memory_bytes=peak),
-        metrics={"vqa": {"accuracy": Score(value=50.0, split="test", n=4)}} if scores else {},
+        id=spec.id, status=status, spec=spec.to_dict(), provenance=provenance("2026-01-01T00:00:00+00:00"),
+        run=Run(peak_memory_bytes=peak), parameters=Parameters(trainable=1, total=2, percent=50.0, groups={"new": 1}),
+        metrics={task: {"accuracy": Score(value=50.0, split="test", n=4)} for task in spec.tasks} if scores else {},
+        average=50.0 if scores else None,
         cost=Cost(
             train_seconds=seconds - 1, eval_seconds=1, peak_memory_bytes=1, examples_per_second=1, steps=steps,
             adapter_bytes=1,
@@ -255,6 +257,9 @@ def test_a_dry_run_prints_all_and_writes_nothing(runtime, measured, tmp_path):
     console.file = StringIO()
     dry_run(grid, trials, runtime, console, measure=False, at_a_time=2, earlier=False)
     assert "3 trials to run, time not known; 1 is finished" in console.file.getvalue()
+    console.file = StringIO()
+    dry_run(grid, trials, runtime, console, measure=False, at_a_time=2, again=True)
+    assert "4 trials to run, about 10 s with 2 at a time (without 2" in console.file.getvalue()
     assert sorted(runtime.out.rglob("*")) == before
 
 

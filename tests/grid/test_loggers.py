@@ -183,7 +183,7 @@ def test_the_test_scores_come_last(tracked, make_result, tmp_path):
 )
 def test_the_result_says_how_a_trial_ended(status, died, failed, tracked, make_result, tmp_path):
     tracker, calls, _ = tracked()
-    result = make_result().model_copy(update={"status": status})
+    result = make_result(status=status, error=None if status == "done" else "why")
     store.save(result, tmp_path)
     run(tracker, TrialSpec.from_dict(result.spec), died=died)
     assert calls[-1][2] is failed

@@ -16,7 +16,7 @@ from pet_bench.grid.spec import load, parse
 from pet_bench.registry import TASKS
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import Point, Run, Score, Selected, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Point, Run, Score, Selected, TrialResult
 from tests.grid.conftest import plain  # noqa: F401
 
 LR = {"recipe.lr": [1e-3, 1e-2]}
@@ -46,10 +46,15 @@ def curve(spec, scores):
 def result_of(spec, *scores, status="done", test=50.0, **change):
     """A result with these validations, and test scores where it finished."""
     scored = {task: {"accuracy": Score(value=test, split="test", n=4)} for task in spec.tasks}
+    finished = status in ("done", "suspect")
     return TrialResult(
         id=spec.id, status=status, spec=spec.to_dict(), provenance=provenance("2026-01-01T00:00:00+00:00"), run=Run(),
-        curve=curve(spec, scores),
-        metrics=scored if status in ("done", "suspect") else {}, average=test if status == "done" else None,
+        curve=curve(spec, scores), metrics=scored if finished else {}, average=test if finished else None,
+        parameters=Parameters(trainable=1, total=2, percent=50.0, groups={"visual": 1}),
+        cost=Cost(
+            train_seconds=1.0, eval_seconds=1.0, peak_memory_bytes=1, examples_per_second=1.0, steps=10 * len(scores),
+            adapter_bytes=1,
+        ),
         **change,
     )  # fmt: skip
 
@@ -286,10 +291,11 @@ def test_what_did_not_finish_cannot_win(searching):
     rates = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
     grid = searching({"recipe.lr": rates}, grid={"methods": ["lora"]})
     done, early, diverged, failed, _ = grid.trials()
+    lost = {"metrics": {}, "average": None}
     results = [
         result_of(done, 1.0),
         stopped(early, curve(early, [80.0, 90.0]), "2026-01-01T00:00:00+00:00"),
-        result_of(diverged, 99.0, status="suspect", error="the loss is nan").model_copy(update={"metrics": {}}),
+        result_of(diverged, 99.0, status="suspect", error="the loss is nan").model_copy(update=lost),
         result_of(failed, status="failed", error="no"),
     ]
     (tried,) = ranking(grid, by_id(results)).values()

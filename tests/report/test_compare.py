@@ -73,7 +73,8 @@ def test_a_label_may_be_asked_for_by_its_methods_name(call, folder, make_result)
 
 
 def test_errors_are_one_line(call, folder, make_result, tmp_path):
-    store.save(make_result(method="ia3", status="failed", error="no").model_copy(update={"metrics": {}}), folder)
+    lost = {"metrics": {}, "average": None}
+    store.save(make_result(method="ia3", status="failed", error="no").model_copy(update=lost), folder)
     write(make_result(method="dora", backbone="t5-base", vqa=75.0, gqa=75.0), folder, 30)
     write(make_result(method="adapter", data="d1", vqa=75.0, gqa=75.0), folder, 30)
     for seed, epochs in enumerate((2, 3)):

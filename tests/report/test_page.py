@@ -45,8 +45,8 @@ def results(make_result, tmp_path):
             kept[task] = {id: 100.0 * hit for id, hit in zip(IDS, right, strict=True)}
             scores[task] = float(np.mean(list(kept[task].values())))
         result = make_result(
-            label=name, seed=seed, control=control, backbone=backbone, trainable=SIZES[name], **scores,
-            method=name if name in ("full", "lora", "bitfit", "lst") else "adapter",
+            label=name, seed=seed, control=control, backbone=backbone, trainable=SIZES[name], n=len(IDS),
+            method=name if name in ("full", "lora", "bitfit", "lst") else "adapter", steps=2, **scores,
         )  # fmt: skip
         result.cost.train_seconds = TIMES[name] + seed
         result.curve = [
@@ -55,7 +55,7 @@ def results(make_result, tmp_path):
             for task in ("vqa", "gqa")
             for split, measured in (("train", {"loss": 3.0 / step}), ("valid", {"metrics": {"accuracy": 10.0 * step}}))
         ]
-        part = {"colour": Part(value=scores["vqa"], n=30), "count": Part(value=2.0, n=10)}
+        part = {"colour": Part(value=scores["vqa"], n=30), "count": Part(value=2.0, n=9)}
         result.breakdowns = {"vqa": {"question type": part}}
         result.predictions = {task: saved.name(result.id, task) for task in kept}
         store.save(result, folder)

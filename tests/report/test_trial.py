@@ -36,9 +36,9 @@ def shown(call, make_result, tmp_path, monkeypatch):
 def test_all_there_is_to_a_trial(shown, make_result):
     result = make_result(
         vqa=61.5, commit="a" * 40, control="noise", label="lora(rank=[8])", epochs=3, selection="best",
-        run=Run(accumulation=2, resumed=[120, 1300], notes=["taken up [at] step 120"]),
+        run=Run(accumulation=2, resumed=[120, 1300], notes=["taken up [at] step 120"]), steps=20,
+        protocol={"vqa": {"test": "other"}},
     )  # fmt: skip
-    result.spec["protocol"] = {"vqa": {"test": "other"}}
     result.behaviour = {"gate": "published"}
     result.selected = Selected(step=10, epoch=1, score=55.0)
     result.curve = [
@@ -54,7 +54,7 @@ def test_all_there_is_to_a_trial(shown, make_result):
     for part in (
         "lora(rank=[8]) on bart-base, for image-text, seed 0, noise control", result.id, "done",
         "lr = 0.001, epochs = 3, batch_size = 500, selection = best; else as published", "vqa: test = other",
-        "gate: published", "4 updates in 3 s", "cpu, 1 thread, peak memory 5 B", "each batch in 2 parts",
+        "gate: published", "20 updates in 3 s", "cpu, 1 thread, peak memory 5 B", "each batch in 2 parts",
         "resumed at update 120, 1,300", "taken up [at] step 120", "at commit aaaaaaa",
         "made with another commit (aaaaaaa) than this code (bbbbbbb)", "data d0", "encoder.delta 10",
         "trainable 10 of 1,000 (1.00 %)", "update 10 (epoch 1), the best by validation: 55.00",
@@ -83,21 +83,47 @@ def test_a_finished_trial_shows_no_earlier_traceback_and_no_commit_that_is_ours(
     assert "another commit" not in out
 
 
-def test_of_a_trial_that_grids_share_the_one_with_the_file_is_found(make_result, tmp_path):
-    one, other = (store.save(make_result(), tmp_path / name) for name in "ab")
-    assert one.name == other.name
+@pytest.fixture
+def copies(make_result, tmp_path):
+    """Copies of a result in two folders, with these scores and the days on which they finished: their paths."""
+
+    def save(*scores_and_days):
+        paths = []
+        for name, (vqa, day) in zip("abc", scores_and_days, strict=False):
+            result = make_result(vqa=vqa)
+            result.provenance.finished = f"2026-02-0{day}T00:00:00+00:00"
+            paths.append(store.save(result, tmp_path / name))
+        return paths
+
+    return save
+
+
+def test_of_equal_copies_the_newest_and_one_with_the_file(copies, tmp_path):
+    old, new, older = copies((60.0, 2), (60.0, 3), (60.0, 1))
+    folders, beside = [tmp_path / name for name in "abc"], "adapter.safetensors"
+    assert store.find(old.stem[:4], folders) == new
+    assert store.find(old.stem, folders[::2]) == old
+    assert store.find(old.stem, folders, beside) == new  # none has it
+    write_text(older.with_suffix("") / beside, "")
+    assert store.find(old.stem[:4], folders, beside) == older
+    write_text(old.with_suffix("") / beside, "")
+    assert store.find(old.stem, folders, beside) == old
+    (tmp_path / "b" / f"{old.stem[:4]}{'0' * 8}.json").write_text("{}")
+    with pytest.raises(UserError, match="give one of these paths"):  # another trial
+        store.find(old.stem[:4], folders, beside)
+
+
+def test_copies_that_differ_are_both_named(copies, tmp_path):
+    one, other = copies((60.0, 1), (61.0, 2))
     folders, beside = [tmp_path / "a", tmp_path / "b"], "adapter.safetensors"
-    with pytest.raises(UserError, match="give one of these paths"):
-        store.find(one.stem, folders, beside)
-    write_text(other.with_suffix("") / beside, "")
-    assert store.find(one.stem[:4], folders, beside) == other
-    with pytest.raises(UserError, match="give one of these paths"):
-        store.find(one.stem, folders)
+    says = (
+        rf"may be {one}, {other} \(they differ in metrics.vqa.accuracy.value: 60.0 and 61.0\): give one of these paths"
+    )
+    for options in ({}, {"beside": beside}):
+        with pytest.raises(UserError, match=says):
+            store.find(one.stem, folders, **options)
     write_text(one.with_suffix("") / beside, "")
     assert store.find(one.stem, folders, beside) == one
-    (tmp_path / "b" / f"{one.stem[:4]}{'0' * 8}.json").write_text("{}")
-    with pytest.raises(UserError, match="give one of these paths"):  # another trial
-        store.find(one.stem[:4], folders, beside)
 
 
 @pytest.mark.parametrize("old", sorted(OLD.glob("*.json")), ids=lambda path: path.stem)
@@ -129,7 +155,10 @@ def test_a_trial_by_path_by_folder_and_by_id(call, make_result, tmp_path, monkey
         assert "no trial" in err
     assert 'did you mean "lora"?' in call("show", "lroa")[2]
 
-    store.save(result, tmp_path / "results" / "copy")
+    copy = store.save(result, tmp_path / "results" / "copy")
+    assert call("show", result.id[:4])[0] == 0
+    copy.unlink()
+    store.save(make_result(vqa=1.0), tmp_path / "results" / "copy")
     code, _, err = call("show", result.id[:4])
     assert code == 2
     assert f"results/copy/{result.id}.json, results/demo/{result.id}.json" in err

@@ -9,7 +9,7 @@ from pet_bench.spec import MethodSpec, Recipe, TrialSpec, Visual
 
 @pytest.fixture
 def make_spec():
-    def make(method="lora", seed=0, control="none", label=None, backbone="bart-base", **recipe):
+    def make(method="lora", seed=0, control="none", label=None, backbone="bart-base", protocol=None, **recipe):
         return TrialSpec(
             backbone=backbone,
             method=MethodSpec(method),
@@ -19,6 +19,7 @@ def make_spec():
             seed=seed,
             recipe=Recipe(**{"lr": 1e-3, **recipe}),
             control=control,
+            protocol=protocol or {},
             label=label or method,
         )
 
@@ -29,7 +30,7 @@ def make_spec():
 def make_result(make_spec):
     def make(
         vqa=60.0, gqa=40.0, trainable=10, majority=25.0, commit="c0", data="d0",
-        status="done", error=None, run=None, **spec,
+        status="done", error=None, run=None, n=7, steps=4, **spec,
     ):  # fmt: skip
         trial = make_spec(**spec)
         scores = {"vqa": vqa, "gqa": gqa}
@@ -46,8 +47,8 @@ def make_result(make_spec):
             ),
             metrics={
                 task: {
-                    "accuracy": Score(value=value, split="test", n=7, majority=majority),
-                    "extra": Score(value=1.0, split="test", n=7),
+                    "accuracy": Score(value=value, split="test", n=n, majority=majority),
+                    "extra": Score(value=1.0, split="test", n=n),
                 }
                 for task, value in scores.items()
             },
@@ -57,7 +58,7 @@ def make_result(make_spec):
                 eval_seconds=1.0,
                 peak_memory_bytes=5,
                 examples_per_second=2.0,
-                steps=4,
+                steps=steps,
                 adapter_bytes=40,
             ),
         )

@@ -88,6 +88,7 @@ def test_scores_of_nought_are_scores(valid):
         path = folder / id / f"predictions.{task}.jsonl"
         path.write_text("".join(json.dumps({"id": str(i), "prediction": "", "score": 0}) + "\n" for i in range(7)))
     change(folder / f"{id}.json", "average", 0.0)
+    change(folder / f"{id}.json", "breakdowns/vqa/length/1-5/value", 0.0)
     assert check(folder) == []
 
 

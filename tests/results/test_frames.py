@@ -23,10 +23,10 @@ def folder(make_result, tmp_path):
     for method in ("lora", "full"):
         for seed in (0, 1):
             result = make_result(method=method, seed=seed)
-            result.curve = CURVE
+            result.curve, result.cost.steps = CURVE, 10
             result.breakdowns = {"vqa": {"question type": {"how many": Part(value=40.0, n=3)}}}
             result.predictions = {"vqa": predictions.name(result.id, "vqa")}
-            predictions.write(tmp_path / "a" / result.predictions["vqa"], {"1": "yes", "2": "no"}, {"1": 100.0})
+            predictions.write(tmp_path / "a" / result.predictions["vqa"], {"1": "yes", "2": "no"}, {"1": 100.0, "2": 0})
             store.save(result, tmp_path / "a")
     return tmp_path / "a"
 
@@ -60,7 +60,7 @@ def test_breakdowns_and_predictions(folder):
     found = pet_bench.load_predictions(folder)
     one = found[found.id == found.id[0]]
     assert one[["task", "example", "prediction"]].to_numpy().tolist() == [["vqa", "1", "yes"], ["vqa", "2", "no"]]
-    np.testing.assert_array_equal(one.score, [100.0, np.nan])
+    np.testing.assert_array_equal(one.score, [100.0, 0.0])
     for file in folder.glob("*/predictions*"):
         file.unlink()
     assert pet_bench.load_predictions(folder).empty  # not kept
@@ -91,7 +91,7 @@ def test_a_trial_of_two_folders_is_there_once_and_at_its_best(folder, make_resul
     again, new = make_result(method="lora", seed=0, vqa=1.0), make_result(method="bitfit")
     for result in (again, new):
         store.save(result, other)
-    failed = make_result(method="lora", seed=1, status="failed")
+    failed = make_result(method="lora", seed=1, status="failed", error="no")
     store.save(failed, other)
     for sources in ((folder, other), (other, folder)):
         frame = pet_bench.load_results(*sources).drop_duplicates("id").set_index("id")

@@ -90,7 +90,9 @@ def test_different_scores_missing_folders_and_damage_are_refused_together(put, t
         store.merge([a, b, tmp_path / "c"], tmp_path / "out")
     faults = "\n".join(caught.value.faults)
     assert len(caught.value.faults) == 3
-    assert f'scored differently in "{a}" and in "{b}"' in faults
+    name = next(a.glob("*.json")).name
+    assert f'scored differently in "{a / name}" and in "{b / name}"' in faults
+    assert "(metrics.vqa.accuracy.value: 1.0 and 2.0)" in faults
     assert '0123456789ab.json" cannot be read' in faults
     assert f'"{tmp_path / "c"}" does not exist' in faults
     assert not (tmp_path / "out").exists()
@@ -112,7 +114,7 @@ def test_the_grid_comes_along_where_it_is_that_of_all(put, tmp_path, texts, kept
         (tmp_path / name).mkdir()
         if text:
             (tmp_path / name / "grid.yaml").write_text(text)
-    put(tmp_path / "a")
+    put(tmp_path / "a"), put(tmp_path / "b")
     assert store.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").grid is says
     grid = tmp_path / "out" / "grid.yaml"
     assert (grid.read_text() if grid.exists() else None) == copied
@@ -217,3 +219,40 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(put, tmp_path, monkeypa
     assert len(caught.value.faults) == 1
     assert contents(tmp_path / "out") == before
     assert store.load_all(tmp_path / "out") == {held.id: held}
+
+
+@pytest.mark.parametrize("prefer, kept", [("first", 1.0), ("newest", 3.0)])
+def test_of_different_scores_those_that_are_preferred(put, tmp_path, prefer, kept):
+    sources = [tmp_path / name for name in "abc"]
+    for day, (source, vqa) in enumerate(zip(sources, (1.0, 3.0, 2.0), strict=True)):
+        result = put(source, vqa=vqa, text=f"{vqa}\n")
+        result.provenance.finished = f"2026-02-0{3 - abs(day - 1)}T00:00:00+00:00"
+        store.save(result, source)
+    before = [contents(source) for source in sources]
+    with pytest.raises(UserError, match="prefer"):
+        store.merge(sources, tmp_path / "out")
+    store.merge(sources, tmp_path / "out", prefer)
+    (found,) = store.load_all(tmp_path / "out").values()
+    assert found.metrics["vqa"]["accuracy"].value == kept
+    assert (tmp_path / "out" / found.id / "predictions.vqa.jsonl").read_text() == f"{kept}\n"
+    assert [contents(source) for source in sources] == before
+    higher = put(tmp_path / "d", vqa=9.0, status="suspect", error="collapsed")
+    store.merge([tmp_path / "d"], tmp_path / "out", "newest")  # newer, but worth less
+    assert store.load_all(tmp_path / "out")[higher.id] == found
+
+
+def test_what_cannot_be_merged_is_said_together(put, tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    put(out)
+    empty.mkdir()
+    (tmp_path / "link").symlink_to(out)
+    before = contents(out)
+    with pytest.raises(UserError) as caught:
+        store.merge([empty, out, tmp_path / "link", tmp_path / "nowhere"], out)
+    assert list(caught.value.faults) == [
+        f'"{empty}" has no results',
+        f'"{out}" is the folder to copy to: name others',
+        f'"{tmp_path / "link"}" is the folder to copy to: name others',
+        f'results folder "{tmp_path / "nowhere"}" does not exist',
+    ]
+    assert contents(out) == before

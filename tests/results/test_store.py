@@ -9,7 +9,7 @@ import pytest
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
 from pet_bench.results import store
-from pet_bench.results.schema import SCHEMA_VERSION, Record, Run, TrialResult
+from pet_bench.results.schema import SCHEMA_VERSION, Point, Record, Run, TrialResult
 
 
 def test_round_trip(make_result, tmp_path):
@@ -21,11 +21,16 @@ def test_round_trip(make_result, tmp_path):
     assert store.finished(tmp_path) == {result.id}
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
-def test_values_that_json_has_no_word_for(make_result, tmp_path, value):
-    path = store.save(make_result(vqa=value), tmp_path)
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_losses_of_a_diverged_trial_that_json_has_no_word_for(make_result, tmp_path, value):
+    result = make_result(status="suspect", error="the loss is not finite")
+    result.curve = [Point(step=4, epoch=1.0, split="train", task="vqa", loss=abs(value))]
+    path = store.save(result, tmp_path)
     json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert store.load(path).metrics["vqa"]["accuracy"].value == value
+    assert repr(store.load(path).curve[0].loss) == repr(abs(value))
+    path.write_text(path.read_text().replace('"suspect"', '"done"').replace('"the loss is not finite"', "null"))
+    with pytest.raises(UserError, match=f"curve.0.loss is {abs(value)}"):
+        store.load(path)
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])

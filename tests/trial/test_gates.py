@@ -53,7 +53,10 @@ def finish(runtime, mini_trial, shared):
         (runtime.out / spec.id).mkdir(parents=True)
         save_trained(trial.model, runtime.out / spec.id / "adapter.safetensors")
         trial.model.eval()
-        result = TrialResult(id=spec.id, status="done", spec=spec.to_dict(), provenance=provenance(now()), run=Run())
+        result = TrialResult(
+            id=spec.id, status="suspect", error="it was not trained", spec=spec.to_dict(), provenance=provenance(now()),
+            run=Run(),
+        )  # fmt: skip
         return store.save(result, runtime.out), trial
 
     return make
