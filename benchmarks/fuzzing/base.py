@@ -55,9 +55,17 @@ def _data(base: Path) -> None:
     from pet_bench.mini.write_clips import ClipSizes, write_video_text
 
     sizes = Sizes(
-        coco_train=8, coco_restval=2, coco_val=2, coco_test=4, vg_train=8, vg_valid=2, gqa_testdev=4, nlvr_train=2,
-        nlvr_valid=1, nlvr_test=2,
-    )  # fmt: skip
+        coco_train=8,
+        coco_restval=2,
+        coco_val=2,
+        coco_test=4,
+        vg_train=8,
+        vg_valid=2,
+        gqa_testdev=4,
+        nlvr_train=2,
+        nlvr_valid=1,
+        nlvr_test=2,
+    )
     write_image_text(base / "data", sizes=sizes)
     clips = ClipSizes(tv_train=4, tv_val=2, how2_train=4, how2_val=2, yc2_train=4, yc2_val=2, per_clip=2)
     write_video_text(base / "clips", sizes=clips)
@@ -93,9 +101,13 @@ def _run(base: Path, grid: dict, out: str, *options: str) -> None:
 
 def _grid(name: str, suite: str, *methods: str, seeds: tuple[int, ...] = (0, 1)) -> dict:
     return {
-        "name": name, "suites": [suite], "backbones": ["mini-bart"], "methods": [*methods], "seeds": [*seeds],
+        "name": name,
+        "suites": [suite],
+        "backbones": ["mini-bart"],
+        "methods": [*methods],
+        "seeds": [*seeds],
         "recipe": RECIPE,
-    }  # fmt: skip
+    }
 
 
 def _results(base: Path) -> None:
@@ -160,15 +172,32 @@ def _downloads(base: Path) -> None:
         for image, split in splits.items():
             name = f"COCO_{part}_{image:012d}.jpg"
             said = [{"raw": " a cat \n", "tokens": ["a", "cat"], "imgid": image, "sentid": image}]
-            images.append({"filepath": part, "filename": name, "cocoid": image, "imgid": image, "split": split,
-                           "sentids": [image], "sentences": said})  # fmt: skip
+            images.append(
+                {
+                    "filepath": part,
+                    "filename": name,
+                    "cocoid": image,
+                    "imgid": image,
+                    "split": split,
+                    "sentids": [image],
+                    "sentences": said,
+                }
+            )
             for key, given in ((10 * image, MINE), (10 * image + 1, ("yes",) * 10)):
                 asked.append({"image_id": image, "question": f"what is this {key}?", "question_id": key})
                 answers = [
                     {"answer": text, "answer_confidence": "yes", "answer_id": i} for i, text in enumerate(given, 1)
                 ]
-                answered.append({"question_id": key, "image_id": image, "answers": answers, "question_type": "what is",
-                                 "answer_type": "other", "multiple_choice_answer": given[0]})  # fmt: skip
+                answered.append(
+                    {
+                        "question_id": key,
+                        "image_id": image,
+                        "answers": answers,
+                        "question_type": "what is",
+                        "answer_type": "other",
+                        "multiple_choice_answer": given[0],
+                    }
+                )
         head = {"info": {"description": "x"}, "data_type": "mscoco", "license": {}, "data_subtype": part}
         dump(folder / f"v2_OpenEnded_mscoco_{part}_questions.json", head | {"questions": asked})
         dump(folder / f"v2_mscoco_{part}_annotations.json", head | {"annotations": answered})
@@ -176,17 +205,34 @@ def _downloads(base: Path) -> None:
     dump(folder / "dataset_coco.json", {"images": images, "dataset": "coco"})
     for first, split in enumerate(("train", "val", "testdev"), start=1):
         types = {"structural": "choose", "semantic": "attr", "detailed": "chooseAttr"}
-        dump(folder / f"{split}_balanced_questions.json", {
-            f"{first}{i:07d}": {"imageId": f"n{i}" if split == "testdev" else str(i), "question": "Is the dog blue?",
-                                "answer": "yes", "fullAnswer": "It is.", "isBalanced": True, "types": types}
-            for i in range(3)
-        })  # fmt: skip
+        dump(
+            folder / f"{split}_balanced_questions.json",
+            {
+                f"{first}{i:07d}": {
+                    "imageId": f"n{i}" if split == "testdev" else str(i),
+                    "question": "Is the dog blue?",
+                    "answer": "yes",
+                    "fullAnswer": "It is.",
+                    "isBalanced": True,
+                    "types": types,
+                }
+                for i in range(3)
+            },
+        )
     for split in ("train", "dev", "test1"):
-        lines(folder / "nlvr2" / f"{split}.json", [
-            {"identifier": f"{split}-{i}-{i}-0", "sentence": "There is a dog.", "label": ("True", "False")[i],
-             "left_url": "http://x/1.jpg", "synset": "dog"}
-            for i in range(2)
-        ])  # fmt: skip
+        lines(
+            folder / "nlvr2" / f"{split}.json",
+            [
+                {
+                    "identifier": f"{split}-{i}-{i}-0",
+                    "sentence": "There is a dog.",
+                    "label": ("True", "False")[i],
+                    "left_url": "http://x/1.jpg",
+                    "synset": "dog",
+                }
+                for i in range(2)
+            ],
+        )
     for i, split in enumerate(("train", "val", "test")):
         clip, hidden = {"vid_name": f"clip_{i}"}, split == "test"
         question = {"ts": "20.16-25.12", "q": "Who?", "a0": "Beckett.", "a1": "Castle", "a2": "Ryan", "a3": "nobody"}
@@ -205,30 +251,50 @@ def _downloads(base: Path) -> None:
 def _submissions(base: Path) -> None:
     """Predictions in the official formats and what they are scored against."""
     folder = base / "scored"
-    dump(folder / "captions.json", [
-        {"id": 1, "prediction": "a cat on a mat", "references": ["a cat sits on a mat", "the cat"]},
-        {"id": "2", "prediction": "a dog runs", "references": ["a dog runs far"]},
-        {"id": 3, "prediction": "two birds", "references": ["two birds in a tree", "birds"]},
-    ])  # fmt: skip
+    dump(
+        folder / "captions.json",
+        [
+            {"id": 1, "prediction": "a cat on a mat", "references": ["a cat sits on a mat", "the cat"]},
+            {"id": "2", "prediction": "a dog runs", "references": ["a dog runs far"]},
+            {"id": 3, "prediction": "two birds", "references": ["two birds in a tree", "birds"]},
+        ],
+    )
     dump(folder / "vqa.json", [{"question_id": 1, "answer": "red"}, {"question_id": 2, "answer": "yes"}])
-    dump(folder / "vqa_truth.json", {"annotations": [
-        {"question_id": i, "question_type": "what is", "answer_type": "other", "image_id": i,
-         "answers": [{"answer": answer, "answer_id": n, "answer_confidence": "yes"} for n, answer in enumerate(MINE)]}
-        for i in (1, 2)
-    ]})  # fmt: skip
+    dump(
+        folder / "vqa_truth.json",
+        {
+            "annotations": [
+                {
+                    "question_id": i,
+                    "question_type": "what is",
+                    "answer_type": "other",
+                    "image_id": i,
+                    "answers": [
+                        {"answer": answer, "answer_id": n, "answer_confidence": "yes"} for n, answer in enumerate(MINE)
+                    ],
+                }
+                for i in (1, 2)
+            ]
+        },
+    )
     dump(folder / "gqa.json", [{"questionId": "01", "prediction": "yes"}, {"questionId": "02", "prediction": "blue"}])
     types = {"structural": "choose", "semantic": "attr"}
-    dump(folder / "gqa_truth.json", {
-        key: {"answer": answer, "question": "is it?", "isBalanced": True, "types": types}
-        for key, answer in (("01", "yes"), ("02", "red"))
-    })  # fmt: skip
+    dump(
+        folder / "gqa_truth.json",
+        {
+            key: {"answer": answer, "question": "is it?", "isBalanced": True, "types": types}
+            for key, answer in (("01", "yes"), ("02", "red"))
+        },
+    )
     with (folder / "nlvr.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("dev-1-0-0", "True"), ("dev-1-0-1", "False")])
-    lines(folder / "nlvr_truth.json", [
-        {"identifier": f"dev-1-0-{i}", "label": "True", "sentence": "There is a dog."} for i in range(2)
-    ])  # fmt: skip
+    lines(
+        folder / "nlvr_truth.json",
+        [{"identifier": f"dev-1-0-{i}", "label": "True", "sentence": "There is a dog."} for i in range(2)],
+    )
     dump(folder / "choices.json", {"1": 0, "2": "a3"})
     dump(folder / "choices_truth.json", {"1": 0, "2": 1})
-    lines(folder / "choices_truth.jsonl", [
-        {"qid": i, "answer_idx": i, "q": "Who?", "show_name": "Castle"} for i in (1, 2)
-    ])  # fmt: skip
+    lines(
+        folder / "choices_truth.jsonl",
+        [{"qid": i, "answer_idx": i, "q": "Who?", "show_name": "Castle"} for i in (1, 2)],
+    )

@@ -10,7 +10,7 @@ from typing import Literal
 
 WORK = "WORK"  # in arguments: the folder of the case
 Expect = Literal["refuse", "accept", "either"]
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def nothing(path: Path) -> None:

@@ -20,12 +20,53 @@ FEATURES = "COCO/clip_features/data_clip_RN101_att/COCO_train2014_000000000001.h
 
 # what the readers do not need, or may read in several ways: of these no change is known to matter
 FREE = (
-    "filepath", "imgid", "sentids*", "*tokens*", "*sentid", "*.imgid", "dataset", "uid", "answer_type", "question_type",
-    "image_id", "*multiple_choice_answer", "*answer_confidence", "*answer_id", "data_type", "data_subtype", "info*",
-    "license*", "*answer_type", "*question_type", "*image_id", "types*", "*fullAnswer", "*isBalanced", "*types*", "*semantic*",
-    "left_url", "synset", "ts*", "type", "duration", "*desc_id", "*.type", "*from_retrieval", "clip_id", "show_name",
-    "*filepath", "*sentids*", "*dataset", "*start", "*end", "question_id", "*question_id", "qid", "cocoid", "*cocoid",
-)  # fmt: skip
+    "filepath",
+    "imgid",
+    "sentids*",
+    "*tokens*",
+    "*sentid",
+    "*.imgid",
+    "dataset",
+    "uid",
+    "answer_type",
+    "question_type",
+    "image_id",
+    "*multiple_choice_answer",
+    "*answer_confidence",
+    "*answer_id",
+    "data_type",
+    "data_subtype",
+    "info*",
+    "license*",
+    "*answer_type",
+    "*question_type",
+    "*image_id",
+    "types*",
+    "*fullAnswer",
+    "*isBalanced",
+    "*types*",
+    "*semantic*",
+    "left_url",
+    "synset",
+    "ts*",
+    "type",
+    "duration",
+    "*desc_id",
+    "*.type",
+    "*from_retrieval",
+    "clip_id",
+    "show_name",
+    "*filepath",
+    "*sentids*",
+    "*dataset",
+    "*start",
+    "*end",
+    "question_id",
+    "*question_id",
+    "qid",
+    "cocoid",
+    "*cocoid",
+)
 RULES = [
     *(Rule(place, "*", "either") for place in FREE),
     Rule("*", "junk", "either"),
@@ -49,25 +90,49 @@ RULES = [
     Rule("[0-9]*", "dropped", "either"),
     Rule("*descs*", "dropped", "either"),
     Rule("sub*", "dropped", "either"),
-]  # fmt: skip
+]
 
 
 def cases(base: Path) -> Iterator[Case]:
     images, clips = ("--suite", "mini-image-text"), ("--suite", "mini-video-text")
     run = (
-        "run", "--method", "lora", "--executor", "inline", "--device", "cpu", "--set", "recipe.max_steps=2",
-        "--set", "recipe.batch_size=8", "--set", "recipe.lr=1e-3", "--out", "WORK/out",
-    )  # fmt: skip
+        "run",
+        "--method",
+        "lora",
+        "--executor",
+        "inline",
+        "--device",
+        "cpu",
+        "--set",
+        "recipe.max_steps=2",
+        "--set",
+        "recipe.batch_size=8",
+        "--set",
+        "recipe.lr=1e-3",
+        "--out",
+        "WORK/out",
+    )
     dry = ("run", "--method", "lora", "--out", "WORK/out", "--dry-run", "--estimate", "earlier")
     for folder, suite, files in (("data", images, _image_files(base)), ("clips", clips, _clip_files(base))):
         root = ("--data", f"WORK/{folder}")
         backbone = ("--backbone", "mini-bart" if folder == "data" else "mini-bart-clips")
         readers = [
-            Reader(f"check-{folder}", ("data", "check", f"WORK/{folder}", *suite, "--all"), codes=CHECKED, said=("✗", "not found"), understood=nothing_said),
-            Reader(f"pack-{folder}", ("data", "pack", f"WORK/{folder}", *suite, "--out", "WORK/packed"), writes=("packed",), understood=nothing_said),
+            Reader(
+                f"check-{folder}",
+                ("data", "check", f"WORK/{folder}", *suite, "--all"),
+                codes=CHECKED,
+                said=("✗", "not found"),
+                understood=nothing_said,
+            ),
+            Reader(
+                f"pack-{folder}",
+                ("data", "pack", f"WORK/{folder}", *suite, "--out", "WORK/packed"),
+                writes=("packed",),
+                understood=nothing_said,
+            ),
             Reader(f"dry-run-{folder}", (*dry, *suite, *backbone, *root)),
             Reader(f"run-{folder}", (*run, *suite, *backbone, *root), writes=("out",), cost=5, understood=metrics),
-        ]  # fmt: skip
+        ]
         yield from sound(KIND, [folder], readers)
         for name, changes in files:
             yield from product(KIND, [folder], f"{folder}/{name}", changes, readers)
@@ -140,15 +205,21 @@ def _features(read: Callable, write: Callable) -> list[Mutation]:
         return change
 
     return [
-        *mutations.whole(), mutations.missing(), *mutations.flipped("either"),
-        Mutation("not a number", changed(spoilt(float("nan")))), Mutation("infinite", changed(spoilt(float("inf")))),
+        *mutations.whole(),
+        mutations.missing(),
+        *mutations.flipped("either"),
+        Mutation("not a number", changed(spoilt(float("nan")))),
+        Mutation("infinite", changed(spoilt(float("inf")))),
         Mutation("a row more", changed(lambda array: np.concatenate([array, array[:1]])), "either"),
-        Mutation("narrower", changed(lambda array: array[:, :-1])), Mutation("flat", changed(lambda array: array.reshape(-1))),
-        Mutation("no rows", changed(lambda array: array[:0])), Mutation("one more axis", changed(lambda array: array[None])),
-        Mutation("text", changed(lambda array: array.astype("S8"))), Mutation("complex", changed(lambda array: array.astype("complex64"))),
+        Mutation("narrower", changed(lambda array: array[:, :-1])),
+        Mutation("flat", changed(lambda array: array.reshape(-1))),
+        Mutation("no rows", changed(lambda array: array[:0])),
+        Mutation("one more axis", changed(lambda array: array[None])),
+        Mutation("text", changed(lambda array: array.astype("S8"))),
+        Mutation("complex", changed(lambda array: array.astype("complex64"))),
         Mutation("whole numbers", changed(lambda array: array.astype("int32")), "either"),
         Mutation("doubles", changed(lambda array: array.astype("float64")), "accept"),
-    ]  # fmt: skip
+    ]
 
 
 def _read_h5(path: Path) -> Any:
@@ -180,8 +251,16 @@ def _write_npz(path: Path, array: Any, key: str = "features") -> None:
 
 
 def _image_files(base: Path) -> Iterator[tuple[str, list[Mutation]]]:
-    named = ("vqa/karpathy_train.json", "vqa/karpathy_test.json", "vqa/v2_mscoco_val2014_annotations.json", "GQA/train.json",
-             "GQA/testdev.json", "nlvr/train.json", "nlvr/test.json", "COCO/dataset_coco.json")  # fmt: skip
+    named = (
+        "vqa/karpathy_train.json",
+        "vqa/karpathy_test.json",
+        "vqa/v2_mscoco_val2014_annotations.json",
+        "GQA/train.json",
+        "GQA/testdev.json",
+        "nlvr/train.json",
+        "nlvr/test.json",
+        "COCO/dataset_coco.json",
+    )
     for name in named:
         yield name, list(_changes(base / "data" / name))
     keys = Mutation("another key", lambda path: _write_h5(path, _read_h5(path), "x/features"))
@@ -207,15 +286,40 @@ def _clip_files(base: Path) -> Iterator[tuple[str, list[Mutation]]]:
 def _packed() -> Iterator[Case]:
     """A packed store that is damaged is packed anew, or said to be damaged: never other numbers."""
     run = (
-        "run", "--method", "lora", "--suite", "mini-image-text/nlvr2", "--backbone", "mini-bart", "--data", "WORK/data",
-        "--executor", "inline", "--device", "cpu", "--set", "recipe.max_steps=2", "--set", "recipe.batch_size=8",
-        "--set", "recipe.lr=1e-3", "--out", "WORK/out",
-    )  # fmt: skip
+        "run",
+        "--method",
+        "lora",
+        "--suite",
+        "mini-image-text/nlvr2",
+        "--backbone",
+        "mini-bart",
+        "--data",
+        "WORK/data",
+        "--executor",
+        "inline",
+        "--device",
+        "cpu",
+        "--set",
+        "recipe.max_steps=2",
+        "--set",
+        "recipe.batch_size=8",
+        "--set",
+        "recipe.lr=1e-3",
+        "--out",
+        "WORK/out",
+    )
     env = {"PET_BENCH_CACHE": "WORK/store"}
     readers = [
         Reader("run", run, writes=("out", "store"), cost=4, understood=metrics, env=env),
-        Reader("check", ("data", "check", "WORK/data", "--suite", "mini-image-text/nlvr2", "--packed"), codes=CHECKED, said=("✗", "not found"), understood=nothing_said, env=env),
-    ]  # fmt: skip
+        Reader(
+            "check",
+            ("data", "check", "WORK/data", "--suite", "mini-image-text/nlvr2", "--packed"),
+            codes=CHECKED,
+            said=("✗", "not found"),
+            understood=nothing_said,
+            env=env,
+        ),
+    ]
     yield from sound(PACKED, ["data", "store"], readers)
 
     def of(name: str, mutation: Mutation) -> Mutation:

@@ -18,14 +18,28 @@ GRID = {
     "seeds": [0, 1],
     "controls": {"none": {}, "text-only": {"seeds": [0]}},
     "recipe": {
-        "lr": 1e-3, "epochs": 2, "batch_size": 8, "weight_decay": 0.02, "warmup": 0.2, "clip": 4.0, "beta1": 0.8,
-        "beta2": 0.99, "eps": 1e-5, "max_steps": 2, "valid_every": 2, "precision": "bfloat16", "selection": "best",
-        "generation": "plain", "decay_norms": False, "data_order": "seeded", "bucket": 2,
+        "lr": 1e-3,
+        "epochs": 2,
+        "batch_size": 8,
+        "weight_decay": 0.02,
+        "warmup": 0.2,
+        "clip": 4.0,
+        "beta1": 0.8,
+        "beta2": 0.99,
+        "eps": 1e-5,
+        "max_steps": 2,
+        "valid_every": 2,
+        "precision": "bfloat16",
+        "selection": "best",
+        "generation": "plain",
+        "decay_norms": False,
+        "data_order": "seeded",
+        "bucket": 2,
     },
     "protocol": {"vqa": {"scorer": "2021"}},
     "overrides": [{"when": {"method": ["lora"], "control": "none"}, "recipe": {"lr": 2e-3}, "options": {"rank": 8}}],
     "resources": {"cpus": 1, "gpus": 0, "max_concurrent": 2, "order": "listed", "reuse_workers": True, "retries": 1},
-}  # fmt: skip
+}
 SEARCH = {
     "name": "searched",
     "suites": ["mini-image-text/nlvr2"],
@@ -33,10 +47,15 @@ SEARCH = {
     "methods": ["lora"],
     "recipe": {"batch_size": 8, "epochs": 3},
     "search": {
-        "space": {"recipe.lr": {"log_uniform": [1e-4, 1e-2]}, "lora.rank": [4, 8, 16], "recipe.bucket": {"int": [1, 4]}},
-        "samples": 3, "early_stopping": {"grace_epochs": 1, "reduction": 3},
+        "space": {
+            "recipe.lr": {"log_uniform": [1e-4, 1e-2]},
+            "lora.rank": [4, 8, 16],
+            "recipe.bucket": {"int": [1, 4]},
+        },
+        "samples": 3,
+        "early_stopping": {"grace_epochs": 1, "reduction": 3},
     },
-}  # fmt: skip
+}
 DRY = Reader("dry-run", ("run", "WORK/grid.yaml", "--dry-run", "--estimate", "earlier", "--out", "WORK/out"), cost=2)
 READERS = [
     DRY,
@@ -112,13 +131,22 @@ VALUES = {
     "recipe.eps": {"zero": 0},
     "resources.cpus": {"zero": 0},
     "resources.max_concurrent": {"huge": HUGE, "zero": 0},
-    "suites.0": {"ends in a slash": "mini-image-text/", "no task": "mini-image-text/vqa+", "twice": "mini-image-text/vqa+vqa"},
-    "methods.*": {"no name": {"rank": 8}, "nested": ["lora"], "name null": {"name": None}, "tagged": Raw("!!python/name:os.system x")},
+    "suites.0": {
+        "ends in a slash": "mini-image-text/",
+        "no task": "mini-image-text/vqa+",
+        "twice": "mini-image-text/vqa+vqa",
+    },
+    "methods.*": {
+        "no name": {"rank": 8},
+        "nested": ["lora"],
+        "name null": {"name": None},
+        "tagged": Raw("!!python/name:os.system x"),
+    },
     "methods.1.rank": {"huge": HUGE, "zero": 0, "half": 2.5, "vast": 10**12},
     "name": {"letters": "n" * 300, "dots": "..", "blank": " "},
     "controls": {"unknown": {"nothing": {}}, "listed twice": ["none", "none"]},
     "protocol.vqa": {"unknown": {"scorer": "2017"}, "foreign": {"nope": 1}},
-}  # fmt: skip
+}
 
 
 def _texts() -> list[Mutation]:
@@ -142,9 +170,17 @@ def _texts() -> list[Mutation]:
         "alias to nothing": (head + "methods: [*m]", "refuse"),
         "anchors": (head + "methods: &m [projector-only]\nseeds: [0]", "either"),
         "many seeds": (head + f"methods: [lora]\nseeds: [{', '.join(map(str, range(200_000)))}]", "either"),
-        "many values": (head + f"methods: [{{name: lora, sweep: {{rank: [{', '.join(map(str, range(1, 20_000)))}]}}}}]", "either"),
-        "vast sweep": (head + "methods: [{name: lora, sweep: {rank: &r [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "
-                       + ", ".join(f"o{i}: *r" for i in range(20)) + "}}]", "refuse"),
+        "many values": (
+            head + f"methods: [{{name: lora, sweep: {{rank: [{', '.join(map(str, range(1, 20_000)))}]}}}}]",
+            "either",
+        ),
+        "vast sweep": (
+            head
+            + "methods: [{name: lora, sweep: {rank: &r [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "
+            + ", ".join(f"o{i}: *r" for i in range(20))
+            + "}}]",
+            "refuse",
+        ),
         "no trials": (head + "methods: [lora]\nseeds: []", "refuse"),
         "no seeds of a control": (head + "methods: [lora]\ncontrols: {none: {seeds: []}}", "refuse"),
         "key twice": (head + "methods: [lora]\nmethods: [full]", "refuse"),
@@ -152,12 +188,12 @@ def _texts() -> list[Mutation]:
         "key of null": (head + "methods: [lora]\n~: 1", "refuse"),
         "key of a number": (head + "methods: [lora]\nrecipe: {1: 2}", "refuse"),
         "colour codes": (head + "methods: ['[/red]lora[bold]']", "refuse"),
-        "separator": (head + "methods: [\"lo\\u2028ra\"]", "refuse"),
-        "escape": (head + "methods: [\"lo\\x1b[31mra\"]", "refuse"),
+        "separator": (head + 'methods: ["lo\\u2028ra"]', "refuse"),
+        "escape": (head + 'methods: ["lo\\x1b[31mra"]', "refuse"),
         "method twice": (head + "methods: [lora, lora]", "refuse"),
         "sweep twice": (head + "methods: [{name: lora, sweep: {rank: [4, 4]}}]", "refuse"),
         "projection twice": (head + "methods: [{name: lora, projections: [query, query]}]", "refuse"),
-    }  # fmt: skip
+    }
     return [Mutation(name, mutations.written(text), expect) for name, (text, expect) in texts.items()]
 
 
@@ -165,9 +201,9 @@ def cases(base: Path) -> Iterator[Case]:
     yield from sound(KIND, ["grid.yaml"], READERS)
     yield from sound(KIND, ["search.yaml"], SEARCHED)
     layout = [
-        Mutation("mark", lambda path: None if path.write_bytes(BOM + path.read_bytes()) else None, "accept"),
-        Mutation("carriage returns", lambda path: None if path.write_bytes(path.read_bytes().replace(b", \"", b",\r\n\"")) else None, "accept"),
-    ]  # fmt: skip
+        Mutation("mark", mutations.on_bytes(lambda content: BOM + content), "accept"),
+        Mutation("carriage returns", mutations.on_bytes(lambda content: content.replace(b', "', b',\r\n"')), "accept"),
+    ]
     every = [*mutations.whole(), *_texts(), *layout, *mutations.tree(GRID, RULES, VALUES)]
     yield from product(KIND, ["grid.yaml"], "grid.yaml", every, READERS)
     yield from product(KIND, ["search.yaml"], "search.yaml", mutations.tree(SEARCH, RULES, VALUES), SEARCHED)

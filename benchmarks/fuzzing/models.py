@@ -28,10 +28,19 @@ def metrics(work: Path, out: str) -> str:
 
 
 CONFIG = {  # what the model's sizes hang on; of the rest of a configuration no change is known to matter
-    "mini-bart": ("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads",
-                  "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
+    "mini-bart": (
+        "model_type",
+        "vocab_size",
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+    ),
     "mini-t5": ("model_type", "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"),
-}  # fmt: skip
+}
 SIZES = {"zero": 0, "huge": 10**12, "fraction": 1.5, "one more": 65, "negative": -1}
 
 
@@ -41,9 +50,12 @@ def _config(base: Path, name: str) -> Iterator[Mutation]:
         *(Rule(key, "dropped", "either") for key in CONFIG[name] if key != "model_type"),
         *(Rule(key, "renamed", "either") for key in CONFIG[name] if key != "model_type"),
         *(Rule(key, "*", "refuse") for key in CONFIG[name]),
-        Rule("*", "surrogate", "refuse"), Rule("*", "digits", "either"), Rule("*", "doubled", "refuse"),
-        Rule("*", "deep", "refuse"), Rule("*", "*", "either"),
-    ]  # fmt: skip
+        Rule("*", "surrogate", "refuse"),
+        Rule("*", "digits", "either"),
+        Rule("*", "doubled", "refuse"),
+        Rule("*", "deep", "refuse"),
+        Rule("*", "*", "either"),
+    ]
     values = {key: SIZES for key in CONFIG[name] if key != "model_type"}
     values |= {"model_type": {"another": "gpt2", "the other": "t5" if "bart" in name else "bart"}}
     yield from mutations.tree(config, rules, values)
@@ -92,16 +104,23 @@ def _safetensors(number: str = "refuse") -> list[Mutation]:
         tensors.pop(min(tensors))
 
     return [
-        *mutations.whole(), mutations.missing(), *mutations.flipped("either"),
-        Mutation("a huge header", lambda path: None if path.write_bytes((10**15).to_bytes(8, "little") + path.read_bytes()[8:]) else None),
+        *mutations.whole(),
+        mutations.missing(),
+        *mutations.flipped("either"),
+        Mutation("a huge header", mutations.on_bytes(lambda content: (10**15).to_bytes(8, "little") + content[8:])),
         Mutation("one missing", _tensors(first)),
         Mutation("the largest missing", _tensors(lambda tensors: tensors.pop(_largest(tensors)) and None)),
         Mutation("half missing", _tensors(lambda tensors: {name: tensors[name] for name in sorted(tensors)[::2]})),
         Mutation("none there", _tensors(lambda tensors: {"x": torch.zeros(2)})),
-        Mutation("with a prefix", _tensors(lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()})),
+        Mutation(
+            "with a prefix", _tensors(lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()})
+        ),
         Mutation("one renamed", _tensors(lambda tensors: tensors.update(nose=tensors.pop(_largest(tensors))))),
         Mutation("one more", _tensors(lambda tensors: tensors.update(nose=torch.zeros(3)))),
-        Mutation("one transposed", _tensors(_one(lambda tensor: tensor.reshape(-1, tensor.shape[0]) if tensor.ndim > 1 else tensor[:-1]))),
+        Mutation(
+            "one transposed",
+            _tensors(_one(lambda tensor: tensor.reshape(-1, tensor.shape[0]) if tensor.ndim > 1 else tensor[:-1])),
+        ),
         Mutation("one shorter", _tensors(_one(lambda tensor: tensor[:-1]))),
         Mutation("one flat", _tensors(_one(lambda tensor: tensor.reshape(-1)[:-1]))),
         Mutation("one empty", _tensors(_one(lambda tensor: tensor[:0]))),
@@ -109,7 +128,7 @@ def _safetensors(number: str = "refuse") -> list[Mutation]:
         Mutation("infinite", _tensors(_spoil(float("inf"))), number),
         Mutation("whole numbers", _tensors(_each(lambda tensor: tensor.to(torch.int32)))),
         Mutation("truths", _tensors(_each(lambda tensor: tensor > 0))),
-    ]  # fmt: skip
+    ]
 
 
 def cases(base: Path) -> Iterator[Case]:
@@ -168,8 +187,12 @@ def _adapter(base: Path) -> Iterator[Case]:
     id = next(
         key for key, one in found.items() if one["spec"]["method"]["name"] == "vl-pet-large" and not one["spec"]["seed"]
     )
-    gates = Reader("gates", ("gates", f"WORK/results/{id}.json", "--task", "vqa", "--data", "WORK/data"),
-                   writes=("results/report",), cost=5)  # fmt: skip
+    gates = Reader(
+        "gates",
+        ("gates", f"WORK/results/{id}.json", "--task", "vqa", "--data", "WORK/data"),
+        writes=("results/report",),
+        cost=5,
+    )
     bases = ("results", "data")
     yield from sound(ADAPTER, bases, [gates])
     other = next(key for key, one in found.items() if one["spec"]["method"]["name"] == "lora")
@@ -184,9 +207,12 @@ def _adapter(base: Path) -> Iterator[Case]:
         Mutation("doubles", _tensors(_each(lambda tensor: tensor.to(torch.float64)))),
         Mutation("halves", _tensors(_each(lambda tensor: tensor.to(torch.float16)))),
         Mutation("no metadata", _tensors(lambda tensors: None, lambda about: {}), "either"),
-        Mutation("metadata of another", _tensors(lambda tensors: None, lambda about: {"pet-bench": '{"trial": "0123456789ab"}'})),
+        Mutation(
+            "metadata of another",
+            _tensors(lambda tensors: None, lambda about: {"pet-bench": '{"trial": "0123456789ab"}'}),
+        ),
         Mutation("metadata no JSON", _tensors(lambda tensors: None, lambda about: {"pet-bench": "{"})),
-    ]  # fmt: skip
+    ]
     yield from product(
         ADAPTER, bases, f"results/{id}/adapter.safetensors", [*_safetensors(), *more], [gates], place="adapter"
     )
@@ -195,8 +221,13 @@ def _adapter(base: Path) -> Iterator[Case]:
 def _checkpoint(base: Path) -> Iterator[Case]:
     """A damaged one is set aside: the trial begins anew and ends with the numbers of one that was never cut off."""
     (folder,) = (path for path in (base / "cut").iterdir() if path.is_dir() and not path.name.startswith("."))
-    run = Reader("run", ("run", "WORK/cut", "--data", "WORK/data", "--executor", "inline", "--device", "cpu"),
-                 writes=("cut",), cost=3, understood=metrics)  # fmt: skip
+    run = Reader(
+        "run",
+        ("run", "WORK/cut", "--data", "WORK/data", "--executor", "inline", "--device", "cpu"),
+        writes=("cut",),
+        cost=3,
+        understood=metrics,
+    )
     bases = ("cut", "data")
     yield from sound(CHECKPOINT, bases, [run])
     again = [

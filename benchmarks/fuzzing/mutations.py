@@ -135,7 +135,7 @@ def tree_changes(
             yield f"{place}={name}", partial(replaced, tree, path, change), expected(rules, place, name)
 
 
-def written(text: str | Callable[[], str]) -> Callable[[Path], None]:
+def written(text: str | Callable[[], str]) -> Callable[[Path], object]:
     """The change that makes a file this text (zipped where its name says so)."""
 
     def change(path: Path) -> None:
@@ -168,11 +168,11 @@ def rows(content: list, index: int, rules: Iterable[Rule] = ()) -> Iterator[Muta
 # files ---------------------------------------------------------------------------------------------------------------
 
 
-def _on_bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda path: None if path.write_bytes(change(path.read_bytes())) else None
+def on_bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def _inside(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def _inside(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     """A change of what is zipped in a file whose name says that it is."""
 
     def made(path: Path) -> None:
@@ -194,7 +194,7 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-def _link(target: str) -> Callable[[Path], None]:
+def _link(target: str) -> Callable[[Path], object]:
     def change(path: Path) -> None:
         path.unlink()
         path.symlink_to(target)
@@ -209,15 +209,15 @@ def missing(expect: Expect = "refuse") -> Mutation:
 def whole(expect: Expect = "refuse") -> list[Mutation]:
     """What can lie in the place of any file at all, a binary one too."""
     return [
-        Mutation("vacant", _on_bytes(lambda content: b""), expect),
-        Mutation("cut", _on_bytes(lambda content: content[: len(content) // 2]), expect),
-        Mutation("pointer", _on_bytes(lambda content: POINTER), expect),
-        Mutation("page", _on_bytes(lambda content: PAGE), expect),
-        Mutation("noise", _on_bytes(lambda content: bytes(range(256)) * 8), expect),
+        Mutation("vacant", on_bytes(lambda content: b""), expect),
+        Mutation("cut", on_bytes(lambda content: content[: len(content) // 2]), expect),
+        Mutation("pointer", on_bytes(lambda content: POINTER), expect),
+        Mutation("page", on_bytes(lambda content: PAGE), expect),
+        Mutation("noise", on_bytes(lambda content: bytes(range(256)) * 8), expect),
         Mutation("folder", _folder, expect),
         Mutation("dangling", _link("nowhere"), expect),
         Mutation("circular", lambda path: _link(path.name)(path), expect),
-        Mutation("head", _on_bytes(lambda content: bytes(64) + content[64:]), expect),
+        Mutation("head", on_bytes(lambda content: bytes(64) + content[64:]), expect),
     ]
 
 
@@ -251,4 +251,4 @@ def flipped(expect: Expect = "either", at: Iterable[float] = (0.02, 0.3, 0.5, 0.
 
         return flip
 
-    return [Mutation(f"flip {fraction}", _on_bytes(change(fraction)), expect) for fraction in at]
+    return [Mutation(f"flip {fraction}", on_bytes(change(fraction)), expect) for fraction in at]

@@ -22,7 +22,6 @@ from pet_bench.pet import Bottleneck, Delta, Design, Insert, Method
 from pet_bench.spec import STRICT
 """
 METHOD = {
-    "before": "",
     "kind": 'kind: ClassVar = "fuzzed"',
     "formula": 'formula: ClassVar = "W x"',
     "build": "def build(self, place, d_in):\n        return nn.Linear(d_in, place.d_h)",
@@ -34,16 +33,29 @@ METHOD = {
     "options": "r: int = 4",
     "design": 'def design(self, shape):\n        return Design((Insert(("encoder.ffn",), D()),))',
     "more": "",
-    "after": "",
 }
 BODIES = {
-    "raises": "raise ValueError('boom')", "raises in lines": "raise RuntimeError('a\\nb\\nc')", "exits": "raise SystemExit(0)",
-    "exits with text": "raise SystemExit('bye')", "interrupts": "raise KeyboardInterrupt", "recurs": "return {again}",
-    "divides": "return 1 / 0", "none": "return None", "text": "return 'x'", "list": "return [1]", "number": "return 5",
-    "class": "return int", "tensor": "return torch.zeros(3)", "function": "return lambda x: x",
-    "memory": "raise MemoryError()", "asserts": "assert False", "stops": "raise StopIteration",
-    "generates": "yield 1", "system": "raise OSError(28, 'No space left on device')", "base": "raise BaseException('boom')",
-}  # fmt: skip
+    "raises": "raise ValueError('boom')",
+    "raises in lines": "raise RuntimeError('a\\nb\\nc')",
+    "exits": "raise SystemExit(0)",
+    "exits with text": "raise SystemExit('bye')",
+    "interrupts": "raise KeyboardInterrupt",
+    "recurs": "return {again}",
+    "divides": "return 1 / 0",
+    "none": "return None",
+    "text": "return 'x'",
+    "list": "return [1]",
+    "number": "return 5",
+    "class": "return int",
+    "tensor": "return torch.zeros(3)",
+    "function": "return lambda x: x",
+    "memory": "raise MemoryError()",
+    "asserts": "assert False",
+    "stops": "raise StopIteration",
+    "generates": "yield 1",
+    "system": "raise OSError(28, 'No space left on device')",
+    "base": "raise BaseException('boom')",
+}
 
 
 def source(**parts: str) -> str:
@@ -53,8 +65,8 @@ def source(**parts: str) -> str:
     keys = ("name", "source", "year", "rates", "options", "defaults", "design", "more")
     method = "".join(f"    {lines[key]}\n" for key in keys if lines[key])
     return (
-        f"{HEAD}{lines['before']}\n\n@dataclass(frozen=True, config=STRICT)\nclass D(Delta):\n{delta}\n\n"
-        f'@dataclass(frozen=True, kw_only=True, config=STRICT)\nclass M(Method):\n    """fuzzed."""\n{method}{lines["after"]}'
+        f"{HEAD}\n\n@dataclass(frozen=True, config=STRICT)\nclass D(Delta):\n{delta}\n\n"
+        f'@dataclass(frozen=True, kw_only=True, config=STRICT)\nclass M(Method):\n    """fuzzed."""\n{method}'
     )
 
 
@@ -70,20 +82,30 @@ def loading() -> dict[str, str]:
         if "return" not in body
     }
     found |= {
-        "syntax": "def (:\n", "exit at once": "import sys; sys.exit(0)\n", "exit with text": "import sys; sys.exit('bye')\n",
-        "imports nothing": "import no_such_module_anywhere\n", "defines nothing": "x = 1\n", "null byte": "x = 1\0\n",
-        "name is a number": source(name="name: ClassVar = 5"), "name is empty": source(name='name: ClassVar = ""'),
-        "name is a list": source(name='name: ClassVar = ["fzm"]'), "no name": source(name=""),
+        "syntax": "def (:\n",
+        "exit at once": "import sys; sys.exit(0)\n",
+        "exit with text": "import sys; sys.exit('bye')\n",
+        "imports nothing": "import no_such_module_anywhere\n",
+        "defines nothing": "x = 1\n",
+        "null byte": "x = 1\0\n",
+        "name is a number": source(name="name: ClassVar = 5"),
+        "name is empty": source(name='name: ClassVar = ""'),
+        "name is a list": source(name='name: ClassVar = ["fzm"]'),
+        "no name": source(name=""),
         "name has a slash": source(name='name: ClassVar = "../../x"'),
         "name has a line break": source(name='name: ClassVar = "a\\nb"'),
         "name of a family": source(name='name: ClassVar = "peft:lora"'),
         "name is a family": source(name='name: ClassVar = "peft:"'),
         "name is taken": source(name='name: ClassVar = "lora"'),
         "name is a property": source(name="@property\n    def name(self):\n        return 'fzm'"),
-        "no source": source(source=""), "source is a number": source(source="source: ClassVar = 5"),
-        "year is text": source(year='year: ClassVar = "soon"'), "year is true": source(year="year: ClassVar = True"),
-        "no design": source(design="pass"), "design is a number": source(design="design = 5"),
-        "rates are a list": source(rates="learning_rates: ClassVar = [1]"), "rates are null": source(rates="learning_rates: ClassVar = None"),
+        "no source": source(source=""),
+        "source is a number": source(source="source: ClassVar = 5"),
+        "year is text": source(year='year: ClassVar = "soon"'),
+        "year is true": source(year="year: ClassVar = True"),
+        "no design": source(design="pass"),
+        "design is a number": source(design="design = 5"),
+        "rates are a list": source(rates="learning_rates: ClassVar = [1]"),
+        "rates are null": source(rates="learning_rates: ClassVar = None"),
         "rate is text": source(rates='learning_rates: ClassVar = {"mini-bart": "x"}'),
         "rate is negative": source(rates='learning_rates: ClassVar = {"mini-bart": -1.0}'),
         "rate is no number": source(rates='learning_rates: ClassVar = {"mini-bart": float("nan")}'),
@@ -91,13 +113,13 @@ def loading() -> dict[str, str]:
         "a flag is text": source(more='identity_at_start: ClassVar = "yes"'),
         "a plain class": "class M:\n    plugin_kind = 'method'\n    name = 'fzm'\n",
         "an instance": "class M:\n    plugin_kind = 'method'\n    name = 'fzm'\nm = M()\n",
-        "a suite of nothing": "from pet_bench.data.suite import Suite\nclass S:\n    plugin_kind = 'suite'\n    name = 'fzs'\ns = S()\n",
+        "a suite of nothing": "class S:\n    plugin_kind = 'suite'\n    name = 'fzs'\ns = S()\n",
         "a backbone of nothing": "class B:\n    plugin_kind = 'backbone'\n    name = 'fzb'\nb = B()\n",
         "a metric of nothing": "class X:\n    plugin_kind = 'metric'\n    name = 'fzx'\n",
         "a task of nothing": "class T:\n    plugin_kind = 'task'\n    name = 'fzt'\n",
         "a kind of no registry": "class T:\n    plugin_kind = 'thing'\n    name = 'fzt'\n",
         "a kind of no text": "class T:\n    plugin_kind = ['method']\n    name = 'fzt'\n",
-    }  # fmt: skip
+    }
     return found
 
 
@@ -114,35 +136,44 @@ def working() -> dict[str, str]:
     found.pop("build function")  # of what is called, nothing is known before it runs
     found.pop("formula text"), found.pop("defaults none"), found.pop("formula class")
     inserts = {
-        "no sites": "Insert((), D())", "unknown site": 'Insert(("encoder.nose",), D())', "not a delta": 'Insert(("encoder.ffn",), nn.Linear(2, 2))',
-        "site twice": 'Insert(("encoder.ffn", "encoder.ffn"), D())', "negative width": 'Insert(("encoder.ffn",), Bottleneck(-4))',
-        "sites are text": 'Insert("encoder.ffn", D())', "gate is text": 'Insert(("encoder.ffn",), D(), gate="x")',
+        "no sites": "Insert((), D())",
+        "unknown site": 'Insert(("encoder.nose",), D())',
+        "not a delta": 'Insert(("encoder.ffn",), nn.Linear(2, 2))',
+        "site twice": 'Insert(("encoder.ffn", "encoder.ffn"), D())',
+        "negative width": 'Insert(("encoder.ffn",), Bottleneck(-4))',
+        "sites are text": 'Insert("encoder.ffn", D())',
+        "gate is text": 'Insert(("encoder.ffn",), D(), gate="x")',
         "scale is no number": 'Insert(("encoder.ffn",), D(), scale=float("nan"))',
-    }  # fmt: skip
+    }
     found |= {
         name: source(design=f"def design(self, shape):\n        return Design(({text},))")
         for name, text in inserts.items()
     }
     layers = {
-        "negative layer": "nn.Linear(-1, 3)", "nothing": "None",
+        "negative layer": "nn.Linear(-1, 3)",
+        "nothing": "None",
         "a value": "nn.Linear(d_in, int(nn.Linear(2, 2).weight.sum().item()))",
-    }  # fmt: skip
+    }
     found |= {f"build {name}": source(build=_layer(text)) for name, text in layers.items()}
     found |= {
-        "no formula": source(formula=""), "formula of unknown words": source(formula='formula: ClassVar = "{nope} x"'),
-        "option is an object": source(options="r: object = object()"), "option is called name": source(options="name2: int = 'x'"),
+        "no formula": source(formula=""),
+        "formula of unknown words": source(formula='formula: ClassVar = "{nope} x"'),
+        "option is an object": source(options="r: object = object()"),
+        "option is called name": source(options="name2: int = 'x'"),
         "trains nothing known": source(design='def design(self, shape):\n        return Design((), train=("nose",))'),
         "one is null": source(design="def design(self, shape):\n        return Design((None,))"),
-    }  # fmt: skip
+    }
     return found
 
 
 def running() -> dict[str, str]:
     """What can only be seen when the model runs."""
     layers = {
-        "wrong width": "nn.Linear(d_in, place.d_h + 1)", "wrong input": "nn.Linear(d_in + 1, place.d_h)",
-        "no layer": "nn.Module()", "a function": "lambda x: x",
-    }  # fmt: skip
+        "wrong width": "nn.Linear(d_in, place.d_h + 1)",
+        "wrong input": "nn.Linear(d_in + 1, place.d_h)",
+        "no layer": "nn.Module()",
+        "a function": "lambda x: x",
+    }
     return {f"run {name}": source(build=_layer(text)) for name, text in layers.items()}
 
 
@@ -179,10 +210,27 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("params", ("params", "--method", "fzm", "--backbone", "mini-bart", *plugin), codes=frozenset({1, 2})),
     ]
     beside = [
-        Reader("params-beside", ("params", "--method", "fzm", "--method", "projector-only", "--backbone", "mini-bart", *plugin), codes=frozenset({1, 2})),
-        Reader("dry-run-beside", ("run", "--method", "fzm", "--method", "projector-only", *dry), codes=frozenset({1, 2}), cost=2),
-        Reader("run-beside", ("run", "--method", "fzm", "--method", "projector-only", *run, *steps), codes=frozenset({1, 2}), writes=("out",), cost=4, said=(" failed ",), understood=metrics),
-    ]  # fmt: skip
+        Reader(
+            "params-beside",
+            ("params", "--method", "fzm", "--method", "projector-only", "--backbone", "mini-bart", *plugin),
+            codes=frozenset({1, 2}),
+        ),
+        Reader(
+            "dry-run-beside",
+            ("run", "--method", "fzm", "--method", "projector-only", *dry),
+            codes=frozenset({1, 2}),
+            cost=2,
+        ),
+        Reader(
+            "run-beside",
+            ("run", "--method", "fzm", "--method", "projector-only", *run, *steps),
+            codes=frozenset({1, 2}),
+            writes=("out",),
+            cost=4,
+            said=(" failed ",),
+            understood=metrics,
+        ),
+    ]
     plain = Reader("list-all", ("list", *plugin))
 
     def made(cases: Iterator[Case]) -> Iterator[Case]:

@@ -101,7 +101,9 @@ def _meaning() -> list[Mutation]:
         "trainable off": _set("parameters.trainable", lambda value: value + 1),
         "more than all trainable": _set("parameters.total", 5),
         "group off": _set("parameters.groups.visual", lambda value: value + 1),
-        "counted too many": _set("breakdowns.vqa.length", lambda parts: {key: part | {"n": 99} for key, part in parts.items()}),
+        "counted too many": _set(
+            "breakdowns.vqa.length", lambda parts: {key: part | {"n": 99} for key, part in parts.items()}
+        ),
         "counted one less": _set("metrics.nlvr2.accuracy.n", lambda value: value - 1),
         "score off": _set("metrics.nlvr2.accuracy.value", lambda value: value + 1),
         "curve out of order": _edit(_swap),
@@ -124,11 +126,13 @@ def _meaning() -> list[Mutation]:
         "schema of tomorrow": _set("schema_version", 99),
         "schema zero": _set("schema_version", 0),
         "predictions elsewhere": _set("predictions.nlvr2", "../../etc/passwd"),
-        "predictions of another task": _edit(lambda result: result["predictions"].update(nlvr2=result["predictions"]["vqa"])),
+        "predictions of another task": _edit(
+            lambda result: result["predictions"].update(nlvr2=result["predictions"]["vqa"])
+        ),
         "no predictions of a task": _edit(lambda result: result["predictions"].pop("vqa")),
         "no scores of a task": _edit(lambda result: result["metrics"].pop("vqa")),
         "a path": _set("run.notes", ["found in /home/me/data/x.json"]),
-    }  # fmt: skip
+    }
     return [Mutation(name, change) for name, change in changes.items()]
 
 
@@ -146,6 +150,7 @@ def cases(base: Path) -> Iterator[Case]:
     id = next(
         key for key, one in found.items() if one["spec"]["method"]["name"] == "vl-pet-large" and not one["spec"]["seed"]
     )
+    other = next(key for key in found if key != id)
     file = f"results/{id}.json"
     writes = ("results/report",)
     readers = [
@@ -158,13 +163,15 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("merge", ("merge", "WORK/results", "--out", "WORK/merged"), writes=("merged",)),
         Reader("score", ("score", f"WORK/{file}", *data)),
         Reader("report", ("report", "WORK/results"), writes=writes, cost=20),
-    ]  # fmt: skip
+    ]
     bases = ("results", "data")
     yield from sound(KIND, bases, readers)
     changes = [
-        *mutations.text(), *_meaning(), *mutations.tree(found[id], RULES, VALUES),
-        Mutation("another's", lambda path: None if path.write_bytes(next(p for p in path.parent.glob("*.json") if p != path).read_bytes()) else None),
-    ]  # fmt: skip
+        *mutations.text(),
+        *_meaning(),
+        *mutations.tree(found[id], RULES, VALUES),
+        Mutation("another's", lambda path: path.write_bytes((folder / f"{other}.json").read_bytes())),
+    ]
     yield from product(KIND, bases, file, changes, readers, place="file")
 
     options = ("--task", "vqa", "--examples", "3")
@@ -175,7 +182,7 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("show", ("show", f"WORK/{file}"), lenient=True),
         Reader("merge", ("merge", "WORK/results", "--out", "WORK/merged"), writes=("merged",), lenient=True),
         Reader("html", ("report", "WORK/results", "--html", *data), writes=writes, cost=40),
-    ]  # fmt: skip
+    ]
     yield from sound(PREDICTED, bases, readers)
     name = found[id]["predictions"]["vqa"]
     rows = [json.loads(line) for line in gzip.decompress((folder / name).read_bytes()).splitlines()]
@@ -184,14 +191,16 @@ def cases(base: Path) -> Iterator[Case]:
         return mutations.written("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(rows)))
 
     changes = [
-        *mutations.text(), mutations.missing(), *mutations.flipped("refuse", (0.0, 0.3, 0.6, 0.97)),
+        *mutations.text(),
+        mutations.missing(),
+        *mutations.flipped("refuse", (0.0, 0.3, 0.6, 0.97)),
         *mutations.rows(rows, 0, PREDICTION_RULES),
         Mutation("one less", again(lambda rows: rows[1:])),
         Mutation("scores off", again(lambda rows: [row | {"score": 1.0} for row in rows])),
         Mutation("a score too large", again(lambda rows: [rows[0] | {"score": 700.0}, *rows[1:]])),
         Mutation("no scores", again(lambda rows: [row | {"score": None} for row in rows])),
         Mutation("other order", again(lambda rows: rows[::-1]), "either"),
-    ]  # fmt: skip
+    ]
     yield from product(PREDICTED, bases, f"results/{name}", changes, readers, place="vqa")
     ids = Mutation("other ids", again(lambda rows: [row | {"id": f"x{row['id']}"} for row in rows]))
     knowing = [reader for reader in readers if reader.name in ("score", "compare", "html")]

@@ -1,4 +1,4 @@
-"""One case in a process of its own: limits around it, everything it says caught, its files looked at before and after."""
+"""One case in a process of its own: limits around it, all it says caught, its files looked at before and after."""
 
 from __future__ import annotations
 
@@ -135,10 +135,9 @@ class Sandbox:
     def run(self, case: Case) -> Outcome:
         """One case from beginning to end."""
         self.start(case)
-        while True:
-            for _, outcome in self.finished():
-                return outcome
+        while not (ended := list(self.finished())):
             time.sleep(0.01)
+        return ended[0][1]
 
     def _child(self, case: Case, box: Path) -> None:
         status = CRASHED
@@ -150,7 +149,7 @@ class Sandbox:
             for descriptor, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(box / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            sys.stdout, sys.stderr = (open(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))  # noqa: SIM115
+            sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))
             self._confine(box, case)
             status = called(self.command, [argument.replace(WORK, str(work)) for argument in case.reader.args])
             sys.stdout.flush()

@@ -12,10 +12,14 @@ from fuzzing.mutations import Rule
 
 KIND = "scored"
 FORMATS = {  # metric → predictions, annotations
-    "cider": ("captions.json", None), "bleu": ("captions.json", None), "rouge-l": ("captions.json", None),
-    "vqa-accuracy": ("vqa.json", "vqa_truth.json"), "exact-match": ("gqa.json", "gqa_truth.json"),
-    "nlvr-accuracy": ("nlvr.csv", "nlvr_truth.json"), "multiple-choice-accuracy": ("choices.json", "choices_truth.jsonl"),
-}  # fmt: skip
+    "cider": ("captions.json", None),
+    "bleu": ("captions.json", None),
+    "rouge-l": ("captions.json", None),
+    "vqa-accuracy": ("vqa.json", "vqa_truth.json"),
+    "exact-match": ("gqa.json", "gqa_truth.json"),
+    "nlvr-accuracy": ("nlvr.csv", "nlvr_truth.json"),
+    "multiple-choice-accuracy": ("choices.json", "choices_truth.jsonl"),
+}
 ID = ("id", "question_id", "questionId", "identifier", "qid")
 RULES = [
     # an id may be a number or text; another one has no match, which is for the scorer to say
@@ -29,20 +33,39 @@ RULES = [
     Rule("*.references.*", "[el]*", "either"),
     Rule("*.references.*", "slash", "either"),
     Rule("*", "junk", "either"),
-    *(Rule(f"*{key}", "*", "either") for key in (
-        "image_id", "answer_id", "answer_confidence", "question_type", "answer_type", "question", "types*", "q",
-        "show_name", "sentence", "isBalanced", "structural", "semantic",
-    )),
+    *(
+        Rule(f"*{key}", "*", "either")
+        for key in (
+            "image_id",
+            "answer_id",
+            "answer_confidence",
+            "question_type",
+            "answer_type",
+            "question",
+            "types*",
+            "q",
+            "show_name",
+            "sentence",
+            "isBalanced",
+            "structural",
+            "semantic",
+        )
+    ),
     Rule("answer_idx", "numeral", "either"),
     Rule("*answers", "again", "either"),
     Rule("*.answers.*", "dropped", "either"),
     *(Rule("[0-9]*", name, "either") for name in ("dropped", "renamed", "slash", "long", "lines", "number", "numeral")),
-]  # fmt: skip
+]
 CSV = {
-    "no comma": "dev-1-0-0 True\n", "maybe": "dev-1-0-0,Maybe\n", "three fields": "dev-1-0-0,True,x\n",
-    "id twice": "dev-1-0-0,True\ndev-1-0-0,False\n", "nothing": "", "number": "dev-1-0-0,1\n",
-    "unknown id": "dev-1-0-0,True\ndev-1-0-1,True\ndev-9-9-9,True\n", "one less": "dev-1-0-0,True\n",
-}  # fmt: skip
+    "no comma": "dev-1-0-0 True\n",
+    "maybe": "dev-1-0-0,Maybe\n",
+    "three fields": "dev-1-0-0,True,x\n",
+    "id twice": "dev-1-0-0,True\ndev-1-0-0,False\n",
+    "nothing": "",
+    "number": "dev-1-0-0,1\n",
+    "unknown id": "dev-1-0-0,True\ndev-1-0-1,True\ndev-9-9-9,True\n",
+    "one less": "dev-1-0-0,True\n",
+}
 
 
 def cases(base: Path) -> Iterator[Case]:
