@@ -65,6 +65,20 @@ def load(scratch: Path) -> None:
     assert matplotlib.pyplot
 
 
+def command(arguments: list[str]) -> None:
+    """The command line; or one of the functions that give results as tables, called as a script would."""
+    import pet_bench
+    from pet_bench.cli import main
+    from pet_bench.errors import UserError
+
+    if not arguments or arguments[0] not in pet_bench.__all__:
+        return main(arguments)
+    try:
+        print(getattr(pet_bench, arguments[0])(*arguments[1:]).to_csv())
+    except UserError as error:
+        sys.exit("\n".join(f"pet-bench: error: {fault}" for fault in error.faults))
+
+
 def catalogue(base: Path) -> dict[str, list]:
     """Every case there is, by kind; the cases without a change come first."""
     from fuzzing import data, grids, models, options, plugins, results, scores
@@ -192,8 +206,6 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     if options.only:
         cases = [case for kind in found.values() for case in kind if case.name in options.only]
     cases = with_sound(found, cases)
-
-    from pet_bench.cli import main as command
 
     sandbox = Sandbox(scratch / "base", scratch / "boxes", command, options.seconds)
     counts, began, failures = Counter(), time.monotonic(), []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def prints_a_traceback(arguments: list[str]) -> None:
 
 
 def dies(arguments: list[str]) -> None:
-    os.abort()
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def waits(arguments: list[str]) -> None:
@@ -163,6 +164,13 @@ def test_an_input_that_is_taken_for_another_is_found(tmp_path):
     failure = judge(marked, sandbox.run(marked), sandbox.run(unchanged))
     assert (failure.got, failure.to_dict()["files"]) == ("SILENT", {"input.txt": '\ufeff{"x": 1}'})
     assert marked.name == "kind/input.txt/mark/reader" and marked.sound == unchanged.name == "kind/sound/reader"
+
+
+def test_a_case_that_cannot_be_made_is_no_success(tmp_path):
+    sandbox = Sandbox(tmp_path, tmp_path / "boxes", accepts)
+    case = Case("kind", "kind/x", Reader("reader", ()), target="nowhere", change=lambda path: path.unlink())
+    failure = judge(case, sandbox.run(case))
+    assert failure.got == "WRONGCODE" and "the case itself cannot be made: FileNotFoundError" in failure.why
 
 
 def test_a_case_has_places_of_its_own(tmp_path):

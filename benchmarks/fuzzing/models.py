@@ -109,7 +109,10 @@ def _safetensors(number: str = "refuse") -> list[Mutation]:
         *mutations.flipped("either"),
         Mutation("a huge header", mutations.on_bytes(lambda content: (10**15).to_bytes(8, "little") + content[8:])),
         Mutation("one missing", _tensors(first)),
-        Mutation("the largest missing", _tensors(lambda tensors: tensors.pop(_largest(tensors)) and None)),
+        Mutation(
+            "the largest missing",
+            _tensors(lambda tensors: {name: tensors[name] for name in tensors if name != _largest(tensors)}),
+        ),
         Mutation("half missing", _tensors(lambda tensors: {name: tensors[name] for name in sorted(tensors)[::2]})),
         Mutation("none there", _tensors(lambda tensors: {"x": torch.zeros(2)})),
         Mutation(

@@ -13,6 +13,7 @@ from fuzzing.case import Case, Mutation, Reader, product, sound
 from fuzzing.mutations import Rule
 
 KIND, PREDICTED = "results", "predictions"
+PYTHON = frozenset({1})  # how a script ends
 RULES = [
     Rule("error", "*", "refuse"),
     Rule("provenance.commit", "null", "either"),
@@ -163,6 +164,8 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("merge", ("merge", "WORK/results", "--out", "WORK/merged"), writes=("merged",)),
         Reader("score", ("score", f"WORK/{file}", *data)),
         Reader("report", ("report", "WORK/results"), writes=writes, cost=20),
+        Reader("load_results", ("load_results", "WORK/results"), codes=PYTHON),
+        Reader("load_curves", ("load_curves", "WORK/results"), codes=PYTHON),
     ]
     bases = ("results", "data")
     yield from sound(KIND, bases, readers)
@@ -181,6 +184,7 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("score", ("score", f"WORK/{file}", *data)),
         Reader("show", ("show", f"WORK/{file}"), lenient=True),
         Reader("merge", ("merge", "WORK/results", "--out", "WORK/merged"), writes=("merged",), lenient=True),
+        Reader("load_predictions", ("load_predictions", "WORK/results"), codes=PYTHON),
         Reader("html", ("report", "WORK/results", "--html", *data), writes=writes, cost=40),
     ]
     yield from sound(PREDICTED, bases, readers)

@@ -69,6 +69,8 @@ def judge(case: Case, outcome: Outcome, sound: Outcome | None = None) -> Failure
     reader, faults = case.reader, [line for line in outcome.err.splitlines() if line.startswith(PREFIX)]
     if outcome.hung:
         return failed("HANG", "it had to be stopped")
+    if outcome.exit == UNMADE:
+        return failed("WRONGCODE", f"the case itself cannot be made: {(outcome.err.splitlines() or [''])[-1]}")
     if outcome.exit < 0:
         return failed("TRACEBACK", f"ended by {signal.Signals(-outcome.exit).name}")
     if "Traceback (most recent call last)" in outcome.said or outcome.exit == CRASHED:
@@ -94,6 +96,7 @@ def judge(case: Case, outcome: Outcome, sound: Outcome | None = None) -> Failure
 
 
 CRASHED = 70  # an exception that nothing caught
+UNMADE = 71  # the fuzzer itself could not make the case
 
 
 @dataclass
@@ -144,7 +147,11 @@ class Sandbox:
         try:
             os.setsid()
             work = box / "work"
-            self._prepare(case, work)
+            try:
+                self._prepare(case, work)
+            except Exception:
+                (box / "unmade").write_text(traceback.format_exc())
+                raise
             (box / "before.json").write_text(json.dumps(digests(work)))
             for descriptor, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(box / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
@@ -185,9 +192,12 @@ class Sandbox:
 
     def _outcome(self, case: Case, box: Path, exit: int, late: bool) -> Outcome:
         work = box / "work"
-        if not (box / "before.json").exists():
-            raise RuntimeError(f"case {case.name} cannot be made")
-        before = json.loads((box / "before.json").read_text())
+        made = (box / "before.json").exists()
+        before = json.loads((box / "before.json").read_text()) if made else {}
+        if not made:
+            (box / "out").write_text("")
+            (box / "err").write_text((box / "unmade").read_text() if (box / "unmade").exists() else "")
+            exit = UNMADE
         out, err = ((box / name).read_bytes().decode("utf-8", "replace") for name in ("out", "err"))
         out, err = (re.sub(rf"(?:/private)?{re.escape(str(work))}", WORK, part) for part in (out, err))
         after = digests(work)
