@@ -54,8 +54,11 @@ RULES = [
     Rule("answer_idx", "numeral", "either"),
     Rule("*answers", "again", "either"),
     Rule("*.answers.*", "dropped", "either"),
-    *(Rule("[0-9]*", name, "either") for name in ("dropped", "renamed", "slash", "long", "lines", "number", "numeral")),
 ]
+CHOICES = [  # {id: answer}: an answer that is none of the choices is wrong, not broken
+    *(Rule("[0-9]", name, "either") for name in ("slash", "long", "lines", "empty", "number", "numeral", "text")),
+]
+KEYS = [Rule(place, name, "either") for place in ("[0-9]", "[0-9][0-9]") for name in ("dropped", "renamed")]
 CSV = {
     "no comma": "dev-1-0-0 True\n",
     "maybe": "dev-1-0-0,Maybe\n",
@@ -88,10 +91,6 @@ def _changes(path: Path) -> Iterator[Mutation]:
     elif path.suffix == ".jsonl" or path.name.startswith("nlvr"):
         yield from mutations.rows([json.loads(line) for line in text.splitlines()], 0, RULES)
     else:
-        yield from (
-            mutations.tree({"": json.loads(text)}[""], RULES) if isinstance(json.loads(text), dict) else _listed(text)
-        )
-
-
-def _listed(text: str) -> Iterator[Mutation]:
-    yield from mutations.tree(json.loads(text), RULES)
+        content = json.loads(text)
+        by_id = [*(CHOICES if path.name.startswith("choices") else ()), *KEYS] if isinstance(content, dict) else []
+        yield from mutations.tree(content, [*by_id, *RULES])
