@@ -239,7 +239,9 @@ class SideNetwork(nn.Module):
                 side.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight.copy_(source.weight)
 
 
-def _prune(layer, block, path: str, columns: Tensor, importance: Callable, alike: tuple[tuple[str, ...], ...]) -> Tensor:
+def _prune(
+    layer, block, path: str, columns: Tensor, importance: Callable, alike: tuple[tuple[str, ...], ...]
+) -> Tensor:
     """Copy what is kept of `path` from layer to block; gives the rows kept, which the next matrix reads."""
     source, target = layer.get_submodule(path), block.get_submodule(path)
     groups = [names for names in alike if hasattr(source, names[0])]
@@ -361,9 +363,10 @@ class LST(Method):
 
     init: the side blocks start as a structured pruning of the backbone. From the embedding's d/reduction columns of
     largest importance on, every matrix keeps the columns selected last and its rows (1 of `reduction`) of largest
-    importance, q, k and v jointly by the product of theirs, and so a gated feed-forward's two; norms follow, relative-bias tables are whole. importance
-    is "fisher", squared gradients of the text-only loss over `samples` training examples, as published; "magnitude",
-    |W|, needs no data, and stands until training begins. "random" starts as the family's new layers do.
+    importance, q, k and v jointly by the product of theirs, and so the two of a gated feed-forward; norms follow,
+    relative-bias tables are whole. importance is "fisher", squared gradients of the text-only loss over `samples`
+    training examples, as published; "magnitude", |W|, needs no data, and stands until training begins. "random" starts
+    as the family's new layers do.
 
     BART has no published run. Its side blocks are BART layers, its embedding norm acts on the text before both
     networks, and as it is post-norm there is no last norm.

@@ -21,6 +21,7 @@ import yaml
 from pet_bench.errors import UserError, shortened
 
 BOM = b"\xef\xbb\xbf"
+HEAD = 1024  # bytes that tell what a file is
 DEPTH = 64  # of nested lists and mappings; nothing that is read here has ten
 DIGITS = 64  # of an integer
 NODES = 100_000  # of a YAML file, every alias counted as often as it is used
@@ -82,6 +83,15 @@ def impostor(head: bytes) -> str | None:
     return None
 
 
+def impostor_at(path: Path) -> str | None:
+    """As `impostor`, of the file that is there; None where it cannot be read, which its reader says."""
+    try:
+        with path.open("rb") as file:
+            return impostor(file.read(HEAD))
+    except (OSError, ValueError):
+        return None
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """The content without its byte order mark; raises UserError where it cannot be read or is an `impostor`."""
     try:
@@ -90,7 +100,7 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UserError(f"{what} is missing") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if found := impostor(content[:1024]):
+    if found := impostor(content[:HEAD]):
         raise UserError(f"{what} {found}")
     return content.removeprefix(BOM)
 
@@ -111,22 +121,36 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def parse_json(content: str | bytes, what: str) -> Any:
-    """JSON to the letter of its standard.
-
-    Raises UserError for a key given twice, NaN and infinities, integers of more than 64 digits, half a surrogate pair
-    and nesting deeper than 64.
-    """
+    """As `decode_json`; raises UserError."""
     text = _decoded(content.removeprefix(BOM), what) if isinstance(content, bytes) else content
     try:
-        data = json.loads(text, object_pairs_hook=_mapping, parse_constant=_constant, parse_int=_integer)
-        _check(data)
-    except RecursionError:
-        raise UserError(f"{what} is nested too deeply (possible: {DEPTH} levels)") from None
+        return decode_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{what} cannot be read (half-written?): {error}") from None
     except ValueError as error:
         raise UserError(f"{what} is not valid JSON: {error}") from None
-    return data
+
+
+def decode_json(text: str) -> Any:
+    """JSON to the letter of its standard.
+
+    Raises ValueError for a key given twice, NaN and infinities, integers of more than 64 digits, half a surrogate pair
+    and nesting deeper than 64; its kind JSONDecodeError for what is no JSON at all.
+    """
+    value, end = json_value(text, _SPACE.match(text).end())
+    if (rest := _SPACE.match(text, end).end()) < len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    return value
+
+
+def json_value(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at this place of a text, and where it ends; raises as `decode_json`."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError(f"nested too deeply (possible: {DEPTH} levels)") from None
+    _check(value)
+    return value, end
 
 
 def parse_yaml(text: str, what: str) -> Any:
@@ -168,10 +192,6 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
-
-
 def _integer(digits: str) -> int:
     if len(digits) > DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits (possible: {DIGITS})")
@@ -185,8 +205,12 @@ def _float(digits: str) -> float:
     return number
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_mapping, parse_int=_integer)
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
 def _check(data: Any) -> None:
-    """Depth, numbers that overflow (1e999) and halves of surrogate pairs; without recursion."""
+    """Depth, NaN, numbers that overflow (1e999) and halves of surrogate pairs; without recursion."""
     level, depth = [data], 0
     while level:
         depth += 1
@@ -198,11 +222,33 @@ def _check(data: Any) -> None:
                 below += [*value, *value.values()]
             elif isinstance(value, list):
                 below += value
-            elif isinstance(value, float) and math.isinf(value):
-                raise ValueError("a number too large for a float")
-            elif isinstance(value, str) and not value.isascii() and _HALF.search(value):
-                raise ValueError(f"half of a surrogate pair in {shortened(ascii(value))}")
+            elif (isinstance(value, float) or (isinstance(value, str) and not value.isascii())) and _fault(value):
+                raise ValueError(f"{_place_of_fault(data)}{_fault(value)}")
         level = below
+
+
+def _fault(value: Any) -> str | None:
+    """What is wrong with a number or a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"no number, found {value}"
+    if isinstance(value, str) and _HALF.search(value):
+        return f"half of a surrogate pair in {shortened(ascii(value))}"
+    return None
+
+
+def _place_of_fault(data: Any) -> str:
+    """Where the first fault is: `row 3.label.yes: `."""
+    left = [("", data)]
+    while left:
+        place, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{place}{key}.", item) for key, item in reversed(value.items())]
+            left += [(place, key) for key in value]
+        elif isinstance(value, list):
+            left += [(f"{place}row {number}.", item) for number, item in reversed([*enumerate(value)])]
+        elif _fault(value):
+            return f"{place.removesuffix('.')}: " if place else ""
+    return ""
 
 
 _HALF = re.compile("[\ud800-\udfff]")

@@ -39,6 +39,7 @@ Size = Annotated[int, Field(gt=0, le=1_000_000)]  # a width, rank or length; the
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of epochs, updates or examples
 Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
+MissingFeatures = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -174,7 +175,8 @@ class Runtime:
     device: "cpu", "cuda", … or "auto". threads: torch threads (None: all cores). plugins: loose plug-ins to load.
     accumulation: parts that each batch is split into, their gradients added up. checkpoint_seconds, checkpoint_steps:
     a checkpoint is written when so much time has passed or so many updates have been made since the last (None: never
-    for this reason).
+    for this reason). missing_features: "drop" leaves out the examples, in every split, of which a feature is not there.
+    What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`.
     """
 
     out: Path
@@ -185,6 +187,8 @@ class Runtime:
     accumulation: Count = 1
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
     checkpoint_steps: Count | None = None
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    missing_features: MissingFeatures = "refuse"
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:

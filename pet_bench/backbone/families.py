@@ -4,9 +4,10 @@ A **site** is a pair of stock modules of one layer, (reader, writer): X is the r
 The names are the same on every backbone: `{encoder,decoder}.{self_attn,cross_attn,ffn}`; `.query`, `.key`, `.value`,
 `.out` below an attention and `.in`, `.out` below a feed-forward, where reader and writer are the projection itself;
 `.ffn.hidden`, the hidden units that `.ffn.out` reads; `decoder.cross_attn.memory`, the encoder states as keys and
-values read them; and `decoder.head`, the output layer. A gated feed-forward (see `GatedT5`) has `.ffn.gate` besides. For a whole sub-layer X is the input of the sub-layer and H its
-output before dropout and the residual (METHODS.md section 2): in BART (post-norm) X is the normalised output of the
-previous sub-layer; in T5 (pre-norm) the raw residual stream, which is what the sub-layer's RMS norm reads.
+values read them; and `decoder.head`, the output layer. A gated feed-forward (see `GatedT5`) has `.ffn.gate` besides.
+For a whole sub-layer X is the input of the sub-layer and H its output before dropout and the residual (METHODS.md
+section 2): in BART (post-norm) X is the normalised output of the previous sub-layer; in T5 (pre-norm) the raw residual
+stream, which is what the sub-layer's RMS norm reads.
 """
 
 from __future__ import annotations

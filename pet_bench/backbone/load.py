@@ -106,7 +106,7 @@ def _tensors(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_stock(backbone: Backbone) -> Stock:
-    """The pre-trained backbone in float32, as its checkpoint has it: tensors that differ are not tied.
+    """The pre-trained backbone in float32, as its checkpoint has it: tied is what has one tensor there.
 
     Raises UserError, with all faults together, where weights or tokenizer cannot be read; where the checkpoint lacks
     tensors, has others, or has them in another shape, of another kind than floats, or not finite; and where its

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import Family, family_of
@@ -155,5 +155,7 @@ class VisionLanguageModel(nn.Module):
             do_sample=False,
             forced_bos_token_id=None,
             forced_eos_token_id=forced_end,
+            # transformers' own has as many layers as T5's encoder, which may be fewer than the decoder's
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             **({"no_repeat_ngram_size": 0, "early_stopping": False} if plain else {}),
         )

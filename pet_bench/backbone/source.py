@@ -20,9 +20,10 @@ from pet_bench.errors import Faults, UserError
 from pet_bench.files import impostor, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json", "merges.txt")
 FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "spiece.model", *WEIGHTS,
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    *TOKENIZERS, *WEIGHTS,
 )  # fmt: skip
 HEAD = "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -144,18 +145,20 @@ def read_tokenizer(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedTo
     `transformers` makes one up for a folder without: it knows the special words, and any other is <unk>.
     """
     what = f'backbone "{backbone.name}"'
+    there = {name for name in TOKENIZERS if _file(backbone.source, name)}
+    none = UserError(
+        f"{what} cannot be loaded from {backbone.source}: it has no tokenizer "
+        "(possible: tokenizer.json, vocab.json with merges.txt, spiece.model)"
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone.source)
     except Exception as error:
+        if not there:
+            raise none from error
         raise UserError(f"{what} cannot be loaded from {backbone.source}: its tokenizer: {said(error)}") from error
-    files = type(tokenizer).vocab_files_names
-    whole, parts = files.get("tokenizer_file"), [name for key, name in files.items() if key != "tokenizer_file"]
-    there = {name for name in files.values() if _file(backbone.source, name)}
-    if files and whole not in there and not (parts and there.issuperset(parts)):
-        raise UserError(
-            f"{what} cannot be loaded from {backbone.source}: it has no tokenizer (possible: {whole}"
-            f"{', or ' + ' and '.join(parts) if parts else ''})"
-        )
+    # a tokenizer of bytes needs no file
+    if type(tokenizer).vocab_files_names and not there & {"tokenizer.json", "spiece.model"} and len(there) < 2:
+        raise none
     words = tokenizer.get_vocab()
     faults, rows, last = Faults(), config.vocab_size, max(words.values(), default=-1)
     if not words.keys() - set(tokenizer.all_special_tokens) - set(EXTRA_WORDS):
@@ -204,5 +207,6 @@ def _stamp(source: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def said(error: Exception) -> str:
-    """The first line of what another library raised."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """What another library raised, in a few words of one line."""
+    line = " ".join(str(error).split())[:300]
+    return line if " " in line else f"{type(error).__name__} {line}".strip()

@@ -310,6 +310,7 @@ app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/l
         "pet-bench score results/demo/0123456789ab.json",
         "pet-bench score results/full/0123456789ab.json --data ~/datasets",
         "pet-bench score --metric cider captions.json --format json",
+        "pet-bench score --metric cider results.json --annotations captions_val2014.json",
         "pet-bench score --metric vqa-accuracy results.json --annotations v2_mscoco_val2014_annotations.json",
         "pet-bench score --metric nlvr-accuracy predictions.csv --annotations dev.json",
         "pet-bench score --metric multiple-choice-accuracy answers.json --annotations tvqa_val.jsonl",
@@ -331,9 +332,11 @@ def score(
 ) -> None:
     """Score a trial's saved predictions again, or anybody's predictions.
 
-    Captions: a list of {id, prediction, references}. vqa-accuracy: the official results and annotations. exact-match:
-    GQA's official results and questions. nlvr-accuracy: the official CSV (identifier,prediction) and annotations.
-    multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and answer_idx or again {id: answer}.
+    Captions: a list of {id, prediction, references}; COCO's results and annotations; or lines with `descs` as TVC, YC2C
+    and VATEX have them, predictions and references. vqa-accuracy: the official results and annotations. exact-match:
+    GQA's official results and questions, of which the balanced ones count. nlvr-accuracy: the official CSV
+    (identifier,prediction) and annotations. multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and
+    answer_idx, TVQA's solution by show, or again {id: answer}.
     """
     load_plugins(plugin)
     from pet_bench.trial.score import score_file, score_trial
@@ -376,7 +379,8 @@ def _score_views(found: list[Scored]) -> list[Any]:
         for group, values in one.breakdowns.items():
             for value, (mean, n) in values.items():
                 parts.add_row(one.what, group, escape(value), f"{mean:.2f}", str(n))
-    return [scores, "", parts] if parts.row_count else [scores]
+    notes = [f"{one.what}: {note}" for one in found for note in one.notes]
+    return [scores, *notes, *(["", parts] if parts.row_count else [])]
 
 
 @app.command(

@@ -110,6 +110,10 @@ def pack(
     out: Annotated[
         Path | None, typer.Option(help="Cache folder; runs find it if PET_BENCH_CACHE names it. Default: theirs.")
     ] = None,
+    missing_features: Annotated[
+        Literal["refuse", "drop"],
+        typer.Option("--missing-features", help="As for run: drop leaves out their examples."),
+    ] = "refuse",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
     ] = None,
@@ -120,13 +124,18 @@ def pack(
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
     load_plugins(plugin)
+    from pet_bench.results.dropped import counts, summary
     from pet_bench.trial.data import read_and_pack
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
-            _, store = read_and_pack(root, tasks, chosen.visual, cache=out, progress=progress)
+            _, store, left_out = read_and_pack(
+                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress
+            )
         size = f"{len(store.index):,} features, {len(store.index) * store.array[:1].nbytes / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")
+        if left_out.dropped:
+            print(f"{chosen.name}: examples left out, since a feature is missing: {summary(counts(left_out.dropped))}")
     if out:
         print(f"runs find it with PET_BENCH_CACHE={out}")
 
@@ -217,6 +226,8 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
     from rich.markup import escape
     from rich.table import Table
 
+    from pet_bench.results.dropped import summary
+
     table = Table("task", "split", "named", "files", box=None, pad_edge=False)
     for name in ("examples", "images", "features", "faults"):
         table.add_column(name, justify="right")
@@ -233,6 +244,15 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
         for pattern, origin in report.origins.items():
             origins.add_row(escape(pattern), escape(origin))
         views += ["", origins]
+    left = [
+        escape(f"{part.task}: {n:,} of {part.name} ({part.split}) are left out: {why}")
+        for part in report.parts
+        for why, n in part.left_out.items()
+    ]
+    if report.dropped:
+        total = sum(part.dropped for part in report.parts)
+        left.append(f"--missing-features drop would leave out {total:,} examples: {summary(report.dropped)}")
+    views += ["", *left] if left else []
     values = f"all {report.features:,}" if report.sampled == report.features else f"{report.sampled:,}"
     looked = f"values of {values} features read" if report.features else "no features looked for"
     there = f"packed in {report.packed}" if report.packed else "not packed yet"

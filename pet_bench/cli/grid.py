@@ -27,6 +27,10 @@ class Control(StrEnum):
     NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
 
 
+class MissingFeatures(StrEnum):
+    REFUSE, DROP = "refuse", "drop"
+
+
 class Order(StrEnum):
     SEED, CHEAPEST, LISTED = "seed", "cheapest", "listed"
 
@@ -47,6 +51,10 @@ def _option(*names: str, panel: str | None = None, **more: Any):
 
 
 Data = Annotated[Path | None, _option(help="Root folder of the datasets; mini suites need none.")]
+Missing = Annotated[
+    MissingFeatures,
+    _option("--missing-features", help="drop leaves out examples, in every split, whose features are not there."),
+]
 Device = Annotated[str, _option(help="cpu, cuda, cuda:1, … or auto.")]
 Executed = Annotated[Executor, _option(help="Ray Tune, or one after another in this process.", panel=SCHEDULING)]
 Cpus = Annotated[
@@ -112,6 +120,7 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
     ] = None,
     out: Out = None,
+    missing_features: Missing = MissingFeatures.REFUSE,
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
@@ -157,7 +166,7 @@ def run(
     common = {
         "out": folder_of(plan, grid, out), "data": data, "device": device, "plugin": plugin, "log": log,
         "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
-        "accumulation": accumulation,
+        "accumulation": accumulation, "missing": missing_features,
     }  # fmt: skip
     trials = select(plan.trials(), **choice)
     if dry_run:
@@ -178,6 +187,7 @@ def rerun(
     ] = None,
     data: Data = None,
     out: Out = None,
+    missing_features: Missing = MissingFeatures.REFUSE,
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
@@ -228,6 +238,7 @@ def rerun(
     common = {
         "out": folder, "data": data, "device": device, "plugin": plugin, "log": log, "executor": executor,
         "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
+        "missing": missing_features,
     }  # fmt: skip
     if dry_run:
         _dry_run(plan, again, estimate != Estimate.EARLIER, again=True, **common)
@@ -298,12 +309,13 @@ def interval(text: str) -> dict[str, Any]:
     return {"checkpoint_seconds": float(number * {"s": 1, "min": 60, "h": 3600}[unit])}
 
 
-def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
+def _runtime(*, out, data, device, plugin, every, accumulation, missing, **rest):
     from pet_bench.spec import Runtime
 
     return Runtime(
-        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation, **interval(every)
-    )
+        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation,
+        missing_features=missing.value, **interval(every),
+    )  # fmt: skip
 
 
 def _cluster(*, log, address, dashboard, **rest):

@@ -174,7 +174,11 @@ class _Estimator:
                 root = data_root(spec.suite, self.runtime)
                 splits = SPLITS if spec.recipe.valid_every else ("train", "test")
                 self.sizes[key] = {
-                    task.name: {s: len(task.examples(root, s)) for s in splits if s != "valid" or task.valid}
+                    task.name: {
+                        s: len(task.used(root, s, self.runtime.missing_features)[0])
+                        for s in splits
+                        if s != "valid" or task.valid
+                    }
                     for task in build_tasks(spec.tasks, spec.protocol)
                 }
             except UserError as error:
@@ -361,6 +365,8 @@ def dry_run(
             counts[trial.id] = counted.get(key)
         faults.check()
         there = existing(trials, results, runtime.out, grid.also_finished)
+        if runtime.missing_features == "refuse":  # as in a run
+            there |= {id: replace(there[id], finished=False) for id in there if id in results and results[id].dropped}
         if again:
             there = {id: replace(state, finished=False) for id, state in there.items()}
         finished = {id for id, state in there.items() if state.finished}

@@ -86,6 +86,8 @@ def run_grid(
     results = store.load_all(runtime.out)
     whole(grid, runtime.out)
     finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
+    if runtime.missing_features == "refuse":  # what lacks examples is made again, with all of them
+        finished -= {id for id, result in results.items() if result.dropped}
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
     missing = [trial for trial in trials if trial.id not in finished]

@@ -53,7 +53,8 @@ class Scores:
 class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
-    # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing
+    # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing, and
+    # one that some examples make meaningless `check_examples(self, examples) -> None`, which does where they do
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
 

@@ -106,6 +106,7 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
         for trial in group[group.status == "suspect"].itertuples():
             lines.append(f"{mark}: {names[trial.id]}: {trial.error}")
     lines += _ran(trials, names)
+    lines += _lacking(trials, names)
     for suite, group in trials.groupby("suite", sort=False):
         if (count := group.data.nunique(dropna=False)) > 1:
             lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
@@ -129,6 +130,15 @@ def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
     }
     line = "; ".join(f"{how}: {', '.join(which)}" for how, which in found.items() if which)
     return [line] if line else []
+
+
+def _lacking(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """A line for each set of examples that trials left out for want of a feature."""
+    return [
+        f"caution: without examples whose images are missing ({which}): "
+        + ("all trials" if len(group) == len(trials) else ", ".join(names[id] for id in group.id))
+        for which, group in trials[trials.dropped.ne("")].groupby("dropped", sort=False)
+    ]
 
 
 def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
