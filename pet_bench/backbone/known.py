@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pet_bench.errors import UserError, unknown
+from pet_bench.files import is_file, is_folder, nameable
 from pet_bench.registry import BACKBONES
 
 FAMILIES = ("bart", "t5")
@@ -95,7 +96,7 @@ def find_backbone(name: str) -> Backbone:
     if name in BACKBONES:
         return BACKBONES.get(name)
     folder = Path(name)
-    if (folder / "config.json").is_file():
+    if is_file(folder / "config.json"):
         try:
             family = json.loads((folder / "config.json").read_text()).get("model_type")
         except ValueError as error:
@@ -103,9 +104,9 @@ def find_backbone(name: str) -> Backbone:
         if family not in FAMILIES:
             raise UserError(f'backbone "{name}" is a {family}; possible: {", ".join(FAMILIES)}')
         return Backbone(name, family, name)
-    if folder.is_dir():
+    if is_folder(folder):
         raise UserError(f'backbone "{name}": the folder has no config.json')
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~")):
         return Backbone(name, Backbone(name, "", name).read_config().model_type, name)
     raise unknown("backbone", name, BACKBONES.names())
 

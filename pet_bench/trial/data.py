@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pet_bench.data.rows import shown
-from pet_bench.data.store import FeatureStore, damage, sources_of
+from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Split, Task, data_fingerprint
 from pet_bench.errors import Faults, UserError
@@ -58,11 +58,12 @@ def read_and_pack(
     splits: Sequence[Split] = SPLITS,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, dict[Split, list[Example]]], FeatureStore]:
+    pack: bool = True,
+) -> tuple[dict[str, dict[Split, list[Example]]], FeatureStore | None]:
     """Examples by task and split, and the packed features of all of them.
 
     Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
-    annotations are at fault.
+    annotations are at fault and without `pack`; what is packed already has been read.
     """
     faults, examples = Faults(), {}
     for task in tasks:
@@ -74,17 +75,22 @@ def read_and_pack(
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
-    if faults.found:
+    if faults.found or not pack:
         sources, said = sources_of(root, wanted, visual)
-        said += damage(root, sources, visual)
+        files = files_of(root, sources)
+        if said or files is None or not FeatureStore.open(packed_in(files, visual, cache), sources):
+            said += damage(root, sources, visual)
         if said:
             faults.add(shown(said, "features"))
         faults.check()
+        return examples, None
     return examples, FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
 
 
-def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None) -> TrialData:
-    """Read all annotations and pack all features that the trial needs.
+def read_data(
+    spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None, *, pack: bool = True
+) -> TrialData | None:
+    """Read all annotations and pack all features that the trial needs; without `pack`, only check them.
 
     Raises one UserError for everything that is wrong with them, and for what a metric needs and is not installed.
     """
@@ -95,7 +101,9 @@ def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], 
             task.check_metrics()
     with faults:
         splits = SPLITS if spec.recipe.valid_every else ("train", "test")
-        examples, store = read_and_pack(root, tasks, spec.visual, splits=splits, progress=progress)
+        examples, store = read_and_pack(root, tasks, spec.visual, splits=splits, progress=progress, pack=pack)
     faults.check()
+    if store is None:
+        return None
     read = {split for parts in examples.values() for split in parts}
     return TrialData(tasks, examples, store, data_fingerprint(root, tasks, store.fingerprint, sorted(read)))
