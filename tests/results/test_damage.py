@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import yaml
 import pet_bench
 from pet_bench.cli import main
 from pet_bench.errors import UserError
+from pet_bench.files import write_text
+from pet_bench.grid.spec import parse
 from pet_bench.metrics.scores import bounds, possible
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
@@ -29,15 +32,24 @@ CURVE = [
 ]
 
 
+GRID = {"name": "g", "suites": ["image-text/vqa+gqa"], "backbones": ["bart-base"], "methods": list(ANSWERS)}
+
+
+@cache
+def trials():
+    return parse(GRID, "g").trials()
+
+
 @pytest.fixture
 def folder(make_result, tmp_path, monkeypatch):
     """results/g: whole results of two methods, with their predictions and the grid that they are of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     folder = Path("results/g")
-    trials = []
-    for method, right in ANSWERS.items():
-        result = make_result(method=method, n=N, steps=STEPS, vqa=100 * right / N, gqa=25.0, selection="best", epochs=2)
+    write_text(folder / "grid.yaml", yaml.safe_dump(GRID))
+    for trial, right in zip(trials(), ANSWERS.values(), strict=True):
+        result = make_result(n=N, steps=STEPS, vqa=100 * right / N, gqa=25.0)
+        result.id, result.spec = trial.id, trial.to_dict()
         result.curve, result.selected = CURVE, Selected(step=3, epoch=1.0, score=50.0)
         result.predictions = {task: saved.name(result.id, task) for task in result.metrics}
         parts = {"yes": Part(value=100.0, n=right), "no": Part(value=0.0, n=N - right)}
@@ -46,9 +58,6 @@ def folder(make_result, tmp_path, monkeypatch):
             said = {str(i): "yes" for i in range(N)}
             saved.write(folder / saved.name(result.id, task), said, {str(i): 100.0 * (i < hits) for i in range(N)})
         store.save(result, folder)
-        trials.append(result.spec)
-    grid = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": list(ANSWERS)}
-    (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
     return folder
 
 
@@ -222,7 +231,7 @@ PLACES = {
 
 
 def put(path, kind):
-    """Damage a file; gives whether its content is still that of a file."""
+    """Damage a file, or put something else in its place."""
     if kind in PLACES:
         path.unlink()
         PLACES[kind](path)
@@ -236,13 +245,9 @@ def put(path, kind):
 @pytest.mark.parametrize("kind", [*FILES, *PLACES])
 def test_what_is_no_result_is_one_line(folder, lora, kind):
     put(lora, kind)
-    for read in (
-        store.load,
-        lambda path: store.load_all(path.parent),
-        lambda path: pet_bench.load_results(path.parent),
-    ):
+    for read, what in ((store.load, lora), (store.load_all, folder), (pet_bench.load_results, folder)):
         with pytest.raises(UserError) as error:
-            read(lora)
+            read(what)
         (line,) = error.value.faults
         assert line.startswith(f'result "{lora}"')
     results, faults = store.scan(folder)
@@ -320,19 +325,16 @@ def test_every_reader_refuses_it(folder, lora, make_result, capsys, name):
 
 def test_status_shows_its_table_and_then_what_is_damaged(folder, lora, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    from pet_bench.grid.spec import load
-
-    (spec, *_) = load(folder).trials()
-    (folder / f"{spec.id}.json").write_text("half")
+    (folder / lora.name).write_text("half")
     (folder / "0123456789ab.json").symlink_to("nothing.json")
     with pytest.raises(SystemExit) as end:
         main(["status", "results/g"])
     out, err = capsys.readouterr()
     assert end.value.code == 2
-    assert re.search(rf"unreadable +{spec.id} ", out)
+    assert re.search(rf"unreadable +{lora.stem} ", out)
     assert "1 unreadable" in out
     assert [line.partition(" cannot")[0].partition(" is ")[0] for line in err.splitlines()] == [
-        f'pet-bench: error: result "results/g/{name}.json"' for name in sorted(["0123456789ab", spec.id])
+        f'pet-bench: error: result "results/g/{name}.json"' for name in sorted(["0123456789ab", lora.stem])
     ]
 
 

@@ -285,8 +285,8 @@ def test_a_damaged_one_is_set_aside(damage, stopped, whole, runtime):
 @pytest.mark.parametrize(
     "about",
     [
-        {}, [], {"of": {}, "step": 3}, {"of": {}, "step": "3", "made with": {}}, {"of": {}, "step": True, "made with": {}},
-        {"of": [], "step": 3, "made with": {}}, {"of": {}, "step": 3, "made with": None},
+        {}, [], {"of": {}, "step": 3}, {"of": {}, "step": "3", "made with": {}}, {"of": [], "step": 3, "made with": {}},
+        {"of": {}, "step": True, "made with": {}}, {"of": {}, "step": 3, "made with": None},
     ],
 )  # fmt: skip
 def test_one_that_does_not_say_what_it_is_of_is_no_checkpoint(tmp_path, about):
