@@ -131,3 +131,18 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+To = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write there, where the folder of the results is read-only, say.")
+]
+
+
+@contextmanager
+def writing(remedy: str) -> Iterator[None]:
+    """What is written for the user under this is written, or it is said in one line what was not, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        place = f'"{error.filename}"' if error.filename else "a file"
+        raise UserError(f"{place} cannot be written: {error.strerror or error}; {remedy}") from error

@@ -21,8 +21,7 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
     import sys
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.formats import FORMATS, to_rich
     from pet_bench.report.styles import fill, find
@@ -34,6 +33,10 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
         raise UserError(f"{name} is of the suite {filled.style.suite}, none of these trials is: they are of {suites}")
     filled = replace(filled, notes=(*filled.notes, *found.notes))
     texts = {kind: text_of(filled) for kind, (_, text_of) in FORMATS.items()}
+    if format == TableFormat.TERMINAL:
+        print_tables([to_rich(filled)], keep=2)
+    else:
+        sys.stdout.write(texts[format])
     written = []
     for kind, (suffix, _) in FORMATS.items():
         written.append(found.report / f"{name}.{suffix}")
@@ -43,9 +46,4 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
         from pet_bench.report.look import write
 
         written += write(relative_gain_figure(filled), found.report / f"{name}.png", (".png", ".svg", ".pdf"))
-    if format == TableFormat.TERMINAL:
-        view = to_rich(filled)  # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-        Console(width=max(Console().width, Console(width=1000).measure(view).maximum)).print(view)
-    else:
-        sys.stdout.write(texts[format])
     return written
