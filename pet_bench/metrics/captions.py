@@ -22,6 +22,7 @@ class CaptionMetric:
 
     plugin_kind = "metric"
     name: ClassVar[str]
+    bounds: ClassVar[tuple[float, float | None]] = (0.0, 100.0)
 
     def __init__(self, tokenizer: Tokenizer = "ptb"):
         if tokenizer not in get_args(Tokenizer):

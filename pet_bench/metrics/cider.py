@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pet_bench.metrics.captions import CaptionMetric
 from pet_bench.metrics.ptb import tokenize
@@ -83,6 +84,7 @@ class CIDEr(CaptionMetric):
     """CIDEr-D with σ = 6 over n = 1..4: the mean over the items."""
 
     name = "cider"
+    bounds: ClassVar[tuple[float, float | None]] = (0.0, 1000.0)
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         keys, texts, references = zip(*self.tokenised(predictions, examples), strict=True)

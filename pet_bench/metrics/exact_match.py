@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 
@@ -15,6 +16,7 @@ class ExactMatch:
 
     plugin_kind = "metric"
     name = "exact-match"
+    bounds: ClassVar[tuple[float, float | None]] = (0.0, 100.0)
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 
@@ -12,6 +13,7 @@ class MultipleChoiceAccuracy:
 
     plugin_kind = "metric"
     name = "multiple-choice-accuracy"
+    bounds: ClassVar[tuple[float, float | None]] = (0.0, 100.0)
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pet_bench.metrics.scores import Scorable, Scores, mean, paired
 
@@ -22,6 +23,7 @@ class NLVRAccuracy:
 
     plugin_kind = "metric"
     name = "nlvr-accuracy"
+    bounds: ClassVar[tuple[float, float | None]] = (0.0, 100.0)
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example, groups = {}, defaultdict(list)

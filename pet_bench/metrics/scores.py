@@ -49,6 +49,7 @@ class Scores:
 class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
+    bounds: ClassVar[tuple[float, float | None]]  # the lowest and the highest score there can be, None: no highest
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
