@@ -33,7 +33,7 @@ DPI = 160
 MANY, FEW = 12, 6  # points that can be named where they stand; lines and bands that can lie over each other
 ANY = (-np.inf, np.inf)
 BARS = "± 1 sample standard deviation, cut off where scores end"
-SUSPECT = "† with suspect trials (loss not finite, or predictions collapsed)"
+SUSPECT = "† with suspect trials (loss not finite, predictions collapsed or at chance)"
 RC = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,

@@ -568,6 +568,7 @@ function renderCosts() {
 function errorBar(row, x, top, bottom, twins) {
   const half = 3 + 2 * twins;
   return svg("path", {
+    class: "whisker",
     d: `M${x},${top}V${bottom}M${x - half},${top}h${2 * half}M${x - half},${bottom}h${2 * half}`,
     stroke: style(row).color,
     "stroke-width": 1.2 + 2 * twins,
