@@ -151,7 +151,7 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     written = [found.report / name for name in ("table.md", "table.csv")]
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
-    written += _figures(found, table)
+    written += _figures(found)
     if page:
         from pet_bench.cli.page import write_page
 
@@ -171,12 +171,11 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
+def _figures(found: Found) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
     from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
     from pet_bench.report.figures import pareto_figure
     from pet_bench.report.look import write
-    from pet_bench.report.plot import score_vs_parameters
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
     order = {id: place for place, id in enumerate(found.frame.id.unique())}
@@ -185,7 +184,6 @@ def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
         for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
     )
     figures = {
-        "score_vs_parameters": partial(score_vs_parameters, table),
         "pareto": partial(pareto_figure, found.frame),
         "learning_curves": partial(learning_curves_figure, curves),
         "question_types": partial(question_types_figure, breakdowns),
