@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from pet_bench.errors import UserError, unknown
 
 STRICT = ConfigDict(extra="forbid")
 Control = Literal["none", "text-only", "noise"]
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,6 +167,17 @@ class Runtime:
     accumulation: int = Field(default=1, ge=1)
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
     checkpoint_steps: int | None = Field(default=None, ge=1)
+
+
+def option_faults(cls: type) -> Iterator[str]:
+    """What keeps a plug-in's class from having options that are checked: it is abstract, or no strict dataclass."""
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+    strict = getattr(cls, "__pydantic_config__", {}).get("extra") == "forbid"
+    frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
+    own = {name for name, kind in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(kind)}
+    if not (strict and frozen) or own - getattr(cls, "__pydantic_fields__", {}).keys():
+        yield "it is no @pydantic.dataclasses.dataclass(frozen=True, config=pet_bench.spec.STRICT)"
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:

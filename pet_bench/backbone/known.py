@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pet_bench.errors import UserError, unknown
-from pet_bench.registry import BACKBONES
+from pet_bench.errors import UserError, foreign, unknown
+from pet_bench.registry import BACKBONES, attribute_faults, title
+from pet_bench.spec import Text
 
 FAMILIES = ("bart", "t5")
 PUBLISHED_BATCH = {"bart": 500, "t5": 300}
@@ -63,7 +65,8 @@ class Backbone:
         from transformers import AutoConfig, BartConfig, T5Config
 
         if self.config:
-            return {"bart": BartConfig, "t5": T5Config}[self.family](**self.config)
+            with foreign(f"{title(self)}: its config raised"):
+                return {"bart": BartConfig, "t5": T5Config}[self.family](**self.config)
         try:
             config = AutoConfig.from_pretrained(self.source)
         except Exception as error:
@@ -85,6 +88,24 @@ class Backbone:
             heads=config.encoder_attention_heads if bart else config.num_heads,
             rates_of=self.rates_of or self.name,
         )
+
+
+ATTRIBUTES = {
+    "family": Literal[FAMILIES],
+    "source": Text,
+    "config": dict[str, Any],
+    "rows": int | None,
+    "recipe": dict[str, Any],
+    "rates_of": str,
+}
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps an object from being a backbone, a line each."""
+    if isinstance(plugin, Backbone):
+        yield from attribute_faults(plugin, ATTRIBUTES)
+    else:
+        yield "it is no pet_bench.backbone.known.Backbone"
 
 
 def find_backbone(name: str) -> Backbone:

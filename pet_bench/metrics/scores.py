@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from pet_bench.errors import UserError
+from pydantic import FiniteFloat
 
+from pet_bench.errors import PluginError, UserError
+from pet_bench.registry import ask, attribute_faults, title
+
+VALUES = dict[str, FiniteFloat]
 LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
 
 
@@ -52,6 +56,25 @@ class Metric(Protocol):
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps a class from being a metric, a line each; there is no base to extend."""
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+
+
+def scored(metric: Metric, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
+    """What a metric gives; raises PluginError where it fails and where that are no finite scores of the examples."""
+    scores = ask(metric, "__call__", predictions, examples, returns=Scores)
+    said = [f"{title(metric)}: {fault}" for fault in attribute_faults(scores, {"values": VALUES, "per_example": VALUES})]
+    if not said and not scores.values:
+        said.append(f"{title(metric)}: values is empty")
+    if not said and (others := scores.per_example.keys() ^ {example.id for example in examples}):
+        said.append(f"{title(metric)}: per_example is not of the examples: {min(others)!r} is in one of them only")
+    if said:
+        raise PluginError(*said)
+    return scores
 
 
 def paired(metric: str, predictions: dict[str, str], examples: Sequence[Scorable]) -> list[tuple[str, Scorable]]:

@@ -14,7 +14,7 @@ from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank
 from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, part
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
-from pet_bench.pet.method import Difference, Method, build_method, default_spec
+from pet_bench.pet.method import Difference, Method, build_method, default_spec, design_of
 
 __all__ = [
     "Bottleneck",
@@ -46,6 +46,7 @@ __all__ = [
     "build_method",
     "count",
     "default_spec",
+    "design_of",
     "load_trained",
     "merge",
     "part",

@@ -11,8 +11,8 @@ from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore, damage, sources_of
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Split, Task, data_fingerprint
-from pet_bench.errors import Faults, UserError
-from pet_bench.registry import TASKS
+from pet_bench.errors import Faults, UserError, foreign
+from pet_bench.registry import TASKS, ask
 from pet_bench.spec import Runtime, TrialSpec, Visual, validate
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -33,18 +33,19 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
     faults, tasks = Faults(), []
     for name in names:
         with faults:
-            tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
+            with foreign(f'task "{name}": its options raised'):
+                tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
     faults.check()
     return tasks
 
 
 def data_root(suite: str, runtime: Runtime) -> Path:
     """The folder of the data sets; raises UserError where there is none."""
-    embedded = suite_by_name(suite).embedded
+    chosen = suite_by_name(suite)
     if runtime.data is None:
-        if embedded is None:
+        if chosen.embedded is None:
             raise UserError(f'suite "{suite}" has no embedded data: say with --data where its folder is')
-        return embedded()
+        return ask(chosen, "embedded", returns=Path)
     if not runtime.data.is_dir():
         raise UserError(f"data folder {runtime.data} does not exist")
     return runtime.data

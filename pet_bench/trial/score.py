@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pet_bench.data.submissions import read_submission
-from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.metrics.scores import Scores, breakdowns
-from pet_bench.registry import METRICS
+from pet_bench.errors import Faults, UserError, foreign, unknown
+from pet_bench.metrics.scores import Scores, breakdowns, scored
+from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
@@ -54,7 +54,7 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
                 raise UserError(f"{task.name}: predictions {path.parent / saved.name(spec.id, task.name)} are missing")
             predictions = {id: text for id, (text, _) in saved.read(file).items()}
             examples = task.examples(root, "test")
-            scores = task.score(predictions, examples)
+            scores = ask(task, "score", predictions, examples, returns=Scores)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
             found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
     faults.check()
@@ -67,8 +67,9 @@ def score_file(name: str, file: Path, annotations: Path | None = None, options: 
     possible = signature(kind).parameters
     for option in (options or {}).keys() - possible.keys():
         raise unknown(f"option of {name}", option, possible)
-    metric = kind(**options or {})
-    getattr(metric, "check", lambda: None)()
+    with foreign(f"{title(kind)}: it raised"):
+        metric = kind(**options or {})
+        getattr(metric, "check", lambda: None)()
     predictions, items = read_submission(name, file, annotations)
-    scores = metric(predictions, items)
+    scores = scored(metric, predictions, items)
     return Scored(name, scores, len(items), breakdowns(scores, items))
