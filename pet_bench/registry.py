@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
@@ -148,7 +148,9 @@ class Registry(Generic[T]):
     def _check(self, plugin: T, place: str, family: str = "") -> None:
         """Raises PluginError with all that keeps it from being a plug-in, of that family if any."""
         name = getattr(plugin, "name", None)
-        what = f"{self.kind} {text_of(name)} ({place})" if not isinstance(name, str) else f'{self.kind} "{name}" ({place})'
+        what = (
+            f"{self.kind} {text_of(name)} ({place})" if not isinstance(name, str) else f'{self.kind} "{name}" ({place})'
+        )
         faults = Faults()
         with faults, foreign(f"{what}: its check raised"):
             for fault in self._faults(plugin, name, family):

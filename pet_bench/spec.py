@@ -20,7 +20,10 @@ from pet_bench.errors import UserError, unknown
 
 STRICT = ConfigDict(extra="forbid")
 Control = Literal["none", "text-only", "noise"]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Line = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")
+]  # of some text
 
 
 @dataclass(frozen=True, config=STRICT)

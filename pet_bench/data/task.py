@@ -190,7 +190,9 @@ class Task(ABC):
 
     def _example(self, found: Any) -> Example:
         if not isinstance(found, Example) or not isinstance(found.id, str) or not isinstance(found.text, str):
-            raise PluginError(f"{title(self)}: read gave {text_of(found)}, expected an Example with texts as id and text")
+            raise PluginError(
+                f"{title(self)}: read gave {text_of(found)}, expected an Example with texts as id and text"
+            )
         return found
 
     def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 import psutil
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt
+from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt, check, refuse
 from pet_bench.grid.claim import StopFlag
 from pet_bench.grid.process import HEAD_GONE, cores, kill_session
 from pet_bench.grid.spec import Grid, Resources, parse
@@ -85,13 +85,11 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
     jobs = [Job.from_dict(job) for job in order["jobs"]]
     specs = [job.spec for job in jobs]
 
-    from pet_bench.trial.check import check_backbones, check_data, check_designs
     from pet_bench.trial.shared import Shared
 
-    check_designs(specs)
-    shared = Shared(most=len(specs))
-    check_data(specs, runtime, lambda done, total: emit(Progress("", "prepare", done, total)), shared)
-    check_backbones(specs, shared)
+    shared, stop = Shared(most=len(specs)), StopFlag(Path(order["stop"]))
+    spoilt = check(specs, runtime, shared, lambda done, total: emit(Progress("", "prepare", done, total)))
+    jobs = refuse(jobs, spoilt, runtime, stop, emit)
     os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": str(runtime.threads)})
     import ray
 
@@ -106,9 +104,7 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
             _check_nodes(nodes, runtime)
         # few at a time wait for a place, so that trials start in the order given; enough to fill a large cluster
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, sum(nodes.values()) // 4))
-        _tune(
-            replace(grid, resources=resources), jobs, runtime, StopFlag(Path(order["stop"])), shared, order["log"], emit
-        )
+        _tune(replace(grid, resources=resources), jobs, runtime, stop, shared, order["log"], emit)
     finally:
         ray.shutdown()
 

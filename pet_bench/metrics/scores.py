@@ -67,7 +67,9 @@ def faults(plugin: Any) -> Iterator[str]:
 def scored(metric: Metric, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
     """What a metric gives; raises PluginError where it fails and where that are no finite scores of the examples."""
     scores = ask(metric, "__call__", predictions, examples, returns=Scores)
-    said = [f"{title(metric)}: {fault}" for fault in attribute_faults(scores, {"values": VALUES, "per_example": VALUES})]
+    said = [
+        f"{title(metric)}: {fault}" for fault in attribute_faults(scores, {"values": VALUES, "per_example": VALUES})
+    ]
     if not said and not scores.values:
         said.append(f"{title(metric)}: values is empty")
     if not said and (others := scores.per_example.keys() ^ {example.id for example in examples}):

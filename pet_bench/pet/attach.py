@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.errors import Faults, PluginError, UserError, foreign, unknown
-from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place, titled
-from pet_bench.registry import ask
+from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place, ask_part, titled
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
 SELECTORS = ("all", "visual", *STACKED)
@@ -35,11 +34,11 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
         for door in design.doors:
             if door.kind in model.pet:
                 raise UserError(f'door "{door.kind}" is opened twice')
-            module = ask(door, "open", build, returns=nn.Module | None, of=titled(door))
+            module = ask_part(door, "open", build, returns=nn.Module | None)
             if module is not None:
                 with foreign(f"{titled(door)}: its module cannot be pet.{door.kind}:"):
                     model.pet[door.kind] = module
-            trained |= ask(door, "trained", model, returns=set[str], of=titled(door))
+            trained |= ask_part(door, "trained", model, returns=set[str])
 
     table = model.family.sites()
     faults = Faults()

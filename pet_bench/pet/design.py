@@ -78,6 +78,11 @@ def _word(cls: type[Part]) -> str:
     return next(base.__name__.lower() for base in cls.__mro__ if Part in base.__bases__)
 
 
+def ask_part(part: Part, hook: str, *arguments: Any, returns: Any = object) -> Any:
+    """What a part's method gives, see `registry.ask`."""
+    return ask(part, hook, *arguments, returns=returns, of=titled(part))
+
+
 def check_part(part: Part) -> None:
     """Raises PluginError where a part has no kind or no formula."""
     if not (isinstance(part.kind, str) and KIND.fullmatch(part.kind)):
@@ -323,8 +328,8 @@ class Inserted(nn.Module):
             raise UserError(f'{place.site}: the gate "{insert.gate.kind}" reads ΔH, but there is no delta')
         d_in = place.d_x if insert.reads == "input" else place.d_h
         delta, gate = insert.delta, insert.gate
-        self.delta = ask(delta, "build", place, d_in, returns=nn.Module, of=titled(delta)) if delta else None
-        self.gate = ask(gate, "build", place, returns=nn.Module, of=titled(gate)) if gate else None
+        self.delta = ask_part(delta, "build", place, d_in, returns=nn.Module) if delta else None
+        self.gate = ask_part(gate, "build", place, returns=nn.Module) if gate else None
         self.norm = nn.LayerNorm(place.d_h) if insert.norm == "layer" else None
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:

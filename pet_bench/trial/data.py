@@ -32,9 +32,8 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
     """The tasks with their protocol options; raises one UserError for all unknown names, options and bad values."""
     faults, tasks = Faults(), []
     for name in names:
-        with faults:
-            with foreign(f'task "{name}": its options raised'):
-                tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
+        with faults, foreign(f'task "{name}": its options raised'):
+            tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
     faults.check()
     return tasks
 
