@@ -14,7 +14,7 @@ from pet_bench.cli import main
 from pet_bench.files import write_text
 from pet_bench.grid.spec import load, shipped
 from pet_bench.pet import build_method, default_spec
-from pet_bench.registry import METHODS
+from pet_bench.registry import METHODS, SUITES, TASKS
 from pet_bench.results import store
 from pet_bench.spec import MethodSpec
 from tests.grid.conftest import PLUGIN, plain, stand_in  # noqa: F401
@@ -43,14 +43,29 @@ def grid_file(tmp_path, plain):  # noqa: F811
     return write
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("arguments, allowed", [(["--help"], set()), (["list", "tasks"], {"numpy"})])
+def test_help_and_lists_import_nothing_heavy(arguments, allowed):
     code = (
-        "import sys\nfrom pet_bench.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'transformers', 'peft', 'ray', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        f"import sys\nfrom pet_bench.cli import main\ntry: main({arguments})\nexcept SystemExit: pass\n"
+        "print(*{'torch', 'transformers', 'peft', 'ray', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == "[]"
+    assert set(found.stdout.splitlines()[-1].split()) <= allowed
+
+
+def test_suites_and_tasks_are_listed_with_what_is_in_them(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, text, _ = call("list", "suites")
+    for suite in SUITES:
+        block = text[f"\n{text}".index(f"\n{suite.name} ") :]
+        for word in (*suite.tasks, f"{suite.visual.tokens} vectors of {suite.visual.width}"):
+            assert word in block.replace("\n", " ")
+    assert text.count("comes with the package") == sum(suite.embedded is not None for suite in SUITES)
+    _, text, _ = call("list", "tasks")
+    assert max(map(len, text.splitlines())) <= 80
+    assert [line.split()[0] for line in text.splitlines() if line[0] != " "] == TASKS.names()
+    for words in ("multiple-choice-accuracy", "GQA/testdev.json", "one of true, false", "valid karpathy_val"):
+        assert words in text
 
 
 @pytest.mark.parametrize(

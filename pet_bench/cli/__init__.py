@@ -61,7 +61,19 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
 
     load_plugins(plugin)
     table = Table(box=None, pad_edge=False)
-    if kind == Kind.METHODS:
+    if kind in (Kind.SUITES, Kind.TASKS):
+        from pet_bench.cli import catalogue
+
+        table.show_header = False
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        registry = REGISTRIES[kind.removesuffix("s")]
+        origins = {name: registry.origin(name) for name in registry.names()}  # as entry points say, before they load
+        for name, about in catalogue.suites() if kind == Kind.SUITES else catalogue.tasks():
+            for place, (what, text) in enumerate({**about, "from": origins[name]}.items()):
+                table.add_row("" if place else name, what, text)
+    elif kind == Kind.METHODS:
         for column in ("name", "year", "trainable", "%", "source"):
             table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
         for row in _method_rows():

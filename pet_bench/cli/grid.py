@@ -76,6 +76,12 @@ Retries = Annotated[
 Accumulation = Annotated[
     int, _option(min=1, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL)
 ]
+DryRun = Annotated[
+    bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
+]
+Estimated = Annotated[
+    Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
+]
 Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
 
 
@@ -99,12 +105,8 @@ def run(
     out: Out = None,
     device: Device = "auto",
     plugin: Plugins = None,
-    dry_run: Annotated[
-        bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
-    ] = False,
-    estimate: Annotated[
-        Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
-    ] = Estimate.MEASURE,
+    dry_run: DryRun = False,
+    estimate: Estimated = Estimate.MEASURE,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -120,7 +122,7 @@ def run(
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
     load_plugins(plugin)
-    from pet_bench.grid.spec import load, parse, select
+    from pet_bench.grid.spec import ADHOC, load, parse, select
 
     choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
     choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
@@ -128,7 +130,7 @@ def run(
         plan = load(grid)
     elif method:
         plan = parse({
-            "name": "adhoc", "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
+            "name": ADHOC, "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
             "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
         })  # fmt: skip
         choice = {}
@@ -164,6 +166,8 @@ def rerun(
     out: Out = None,
     device: Device = "auto",
     plugin: Plugins = None,
+    dry_run: DryRun = False,
+    estimate: Estimated = Estimate.MEASURE,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -202,10 +206,14 @@ def rerun(
         plan, [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
-    _execute(
-        plan, again, again=True, out=folder, data=data, device=device, plugin=plugin, log=log, executor=executor,
-        address=ray_address, dashboard=dashboard, every=checkpoint_every, accumulation=accumulation,
-    )  # fmt: skip
+    common = {
+        "out": folder, "data": data, "device": device, "plugin": plugin, "log": log, "executor": executor,
+        "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
+    }  # fmt: skip
+    if dry_run:
+        _dry_run(plan, again, estimate == Estimate.MEASURE, again=True, **common)
+    else:
+        _execute(plan, again, again=True, **common)
 
 
 def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
@@ -229,9 +237,8 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
     from pet_bench.registry import TASKS
 
     data = plan.to_dict()
-    methods = {entry if isinstance(entry, str) else str(entry.get("name")) for entry in plan.methods}
-    every = {"when": {}}
-    overrides = data["overrides"]
+    parts = [(part, _method_names(part)) for part in (data, *data["also"])]
+    methods = set().union(*(names for _, names in parts))
     faults = Faults()
     for change in changes:
         with faults:
@@ -240,16 +247,23 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
             if not dot or not option:
                 raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
             if target == "recipe":
-                overrides.append(every | {"recipe": {option: value}})
+                override = {"when": {}, "recipe": {option: value}}
             elif target in methods:
-                overrides.append({"when": {"method": target}, "options": {option: value}})
+                override = {"when": {"method": target}, "options": {option: value}}
             elif target in TASKS:
-                overrides.append(every | {"protocol": {target: {option: value}}})
+                override = {"when": {}, "protocol": {target: {option: value}}}
             else:
                 raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
+            for part, names in parts:
+                if target in names or target not in methods:
+                    part["overrides"] = [*part.get("overrides", []), override]
     faults.check()
     data["resources"] |= {key: value for key, value in resources.items() if value is not None}
     return parse(data, plan.name)
+
+
+def _method_names(part: dict[str, Any]) -> set[str]:
+    return {str(entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in part.get("methods", [])}
 
 
 def interval(text: str) -> dict[str, Any]:
@@ -273,15 +287,16 @@ def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
     )
 
 
-def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, **common: Any) -> None:
+def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time
+    from pet_bench.grid.run import at_a_time, whole
 
     runtime = _runtime(**common)
+    whole(plan, runtime.out)
     count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
-    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count)
+    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
 
 
 def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:

@@ -339,11 +339,13 @@ def dry_run(
     at_a_time: int,
     *,
     earlier: bool = True,
+    again: bool = False,
 ) -> None:
     """Print what a run of these trials would do. Nothing is written but, in the cache, features as they are packed.
 
-    measure: time a few updates of each set-up that has no earlier results. earlier: whether these count. Raises
-    UserError for results that cannot be read and for methods that do not fit their backbones, as a run would.
+    measure: time a few updates of each set-up that has no earlier results. earlier: whether these count.
+    again: whether finished trials would run too. Raises UserError for results that cannot be read and for methods that
+    do not fit their backbones, as a run would.
     """
     from pet_bench.trial.count import count_parameters
 
@@ -359,6 +361,8 @@ def dry_run(
             counts[trial.id] = counted.get(key)
         faults.check()
         there = existing(trials, results, runtime.out, grid.also_finished)
+        if again:
+            there = {id: replace(state, finished=False) for id, state in there.items()}
         finished = {id for id, state in there.items() if state.finished}
         known = results.values() if earlier else ()
         estimates = estimate(

@@ -25,7 +25,7 @@ from pet_bench.grid.loggers import check_trackers
 from pet_bench.grid.process import cores
 from pet_bench.grid.progress import Display
 from pet_bench.grid.search import check_executor, stopped
-from pet_bench.grid.spec import Grid, Resources
+from pet_bench.grid.spec import Grid, Resources, load
 from pet_bench.grid.supervise import Cluster, run_on_ray
 from pet_bench.results import store
 from pet_bench.results.provenance import now
@@ -84,6 +84,7 @@ def run_grid(
     runtime = _absolute(runtime, grid.resources)
     store.check_writable(runtime.out)
     results = store.load_all(runtime.out)
+    whole(grid, runtime.out)
     finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
@@ -121,6 +122,11 @@ def run_grid(
     if course.storage:
         raise _unwritable(runtime.out, course.storage)
     return course.outcome(skipped, interrupted)
+
+
+def whole(grid: Grid, out: Path) -> Grid:
+    """The grid of all that was ever run into the folder; raises UserError where it cannot take this one too."""
+    return load(out).joined(grid) if (out / "grid.yaml").is_file() else grid
 
 
 @contextmanager
@@ -295,7 +301,7 @@ class _Course:
         with _writing(out), suppress(Taken), claim(out, name):
             for torn in out.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 torn.unlink()
-            write_text(out / name, self.grid.dump())
+            write_text(out / name, whole(self.grid, out).dump())
 
     def _end(self, ended: Ended) -> None:
         spec, out, run = self.specs[ended.id], self.runtime.out, Run(accumulation=self._job(ended.id).accumulation)

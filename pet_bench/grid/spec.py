@@ -15,6 +15,8 @@ overrides:                                       # later ones win
   - when: {method: [lora, vl-adapter], control: none}
     recipe: {lr: 1e-3}
     options: {rank: 4}
+also:                                            # more trials, not of the product above: grids of the same keys
+  - {suites: [mini-image-text], backbones: [mini-t5], methods: [lora]}
 resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial; also order, reuse_workers, retries
 out: results/demo
 
@@ -25,6 +27,7 @@ final runs of what it finds best.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -45,6 +48,8 @@ from pet_bench.trial.data import build_tasks
 from pet_bench.trial.resolve import check_selection, resolve
 
 SHIPPED = Path(__file__).parent / "grids"
+ADHOC = "adhoc"  # the name of a grid that the command line's flags make
+PART = {"suites", "backbones", "methods", "seeds", "controls", "recipe", "protocol", "overrides"}  # keys below `also`
 Options = dict[StrictStr, Any]
 Names = Annotated[list[StrictStr], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -147,6 +152,7 @@ class Grid:
     recipe: Options = field(default_factory=dict)
     protocol: dict[StrictStr, Options] = field(default_factory=dict)
     overrides: list[Options] = field(default_factory=list)
+    also: list[Options] = field(default_factory=list)
     search: Search | None = None
     resources: Resources = field(default_factory=Resources)
     out: StrictStr | None = None
@@ -172,7 +178,43 @@ class Grid:
         return [planned.trial for planned in self.expand()]
 
     def expand(self) -> list[Planned]:
-        """Every trial with what a search knows of it; raises as `trials` does."""
+        """Every trial with what a search knows of it, each once; raises as `trials` does."""
+        faults, found = Faults(), {}
+        with faults:
+            found = {planned.trial.id: planned for planned in self._product()}
+        for index, entry in enumerate(self.also):
+            with faults:
+                where = f"{self.name}: also[{index}]"
+                if odd := sorted(entry.keys() - PART):
+                    raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
+                part = parse({"name": self.name, **entry}, where)
+                for planned in part._product():
+                    found.setdefault(planned.trial.id, planned)
+        faults.check()
+        return list(found.values())
+
+    def joined(self, plan: Grid) -> Grid:
+        """This grid, which a folder of results is of, with the trials of another one that is run into it.
+
+        A grid of the same name takes its place and keeps what else was run there. Raises UserError for a search, whose
+        trials are ranked as one.
+        """
+        if plan.name == self.name and plan.name != ADHOC:
+            return replace(plan, also=[*plan.also, *(entry for entry in self.also if entry not in plan.also)])
+        with suppress(UserError):  # where a plug-in of this grid is not loaded, nobody can tell
+            if {trial.id for trial in plan.trials()} <= {trial.id for trial in self.trials()}:
+                return self
+        for grid in (self, plan):
+            if grid.search:
+                raise UserError(
+                    f'the results folder is of grid "{self.name}" and cannot take "{plan.name}" too: "{grid.name}" is '
+                    "a search; choose another --out"
+                )
+        parts = [{key: value for key, value in plan.to_dict().items() if key in PART and value}, *plan.also]
+        return replace(self, also=[*self.also, *(part for part in parts if part not in self.also)])
+
+    def _product(self) -> list[Planned]:
+        """The trials but for `also`."""
         faults = Faults()
         methods = [method for entry in self.methods for method in _methods(entry, faults)]
         suites = _known(faults, "suite", self.suites, suite_by_name)

@@ -80,7 +80,10 @@ def resolve(
         given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
         with faults:
             if rate is None and "lr" not in recipe:
-                raise UserError(f'recipe: lr is missing: method "{method.name}" has none for {backbone}')
+                raise UserError(
+                    f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone}; '
+                    "give one with --set recipe.lr=1e-3, or in a grid file as recipe: {lr: 1e-3}"
+                )
             full = validate(Recipe, given | (chosen.recipe if chosen else {}) | recipe, "recipe")
     else:
         for key in recipe.keys() - {field.name for field in fields(Recipe)}:

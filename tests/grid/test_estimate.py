@@ -255,6 +255,9 @@ def test_a_dry_run_prints_all_and_writes_nothing(runtime, measured, tmp_path):
     console.file = StringIO()
     dry_run(grid, trials, runtime, console, measure=False, at_a_time=2, earlier=False)
     assert "3 trials to run, time not known; 1 is finished" in console.file.getvalue()
+    console.file = StringIO()
+    dry_run(grid, trials, runtime, console, measure=False, at_a_time=2, again=True)
+    assert "4 trials to run, about 10 s with 2 at a time (without 2" in console.file.getvalue()
     assert sorted(runtime.out.rglob("*")) == before
 
 

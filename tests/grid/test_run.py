@@ -9,7 +9,7 @@ import pytest
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
 from pet_bench.grid.run import run_grid
-from pet_bench.grid.spec import parse
+from pet_bench.grid.spec import ADHOC, load, parse
 from pet_bench.grid.status import status
 from pet_bench.results import store
 from pet_bench.spec import Runtime
@@ -35,6 +35,21 @@ def test_runs_what_is_missing_and_only_that(plain, stand_in, quiet, tmp_path):
     assert attempts(tmp_path) == [second.id]
     assert (tmp_path / "grid.yaml").is_file()
     assert str(tmp_path) in quiet.file.getvalue()
+
+
+def test_runs_into_one_folder_add_up_in_its_grid(plain, stand_in, quiet, tmp_path):
+    for method in ("lora", "full", "lora"):
+        run_grid(parse(plain | {"name": ADHOC, "methods": [method]}), Runtime(out=tmp_path), "inline", console=quiet)
+    assert [trial.id for trial in load(tmp_path).trials()] == [trial.id for trial in parse(plain).trials()]
+    assert len(attempts(tmp_path)) == 2
+
+
+def test_a_grid_file_beside_results_that_cannot_be_read_is_not_written_over(plain, stand_in, quiet, tmp_path):
+    (tmp_path / "grid.yaml").write_text("methods: [")
+    with pytest.raises(UserError, match=r"grid\.yaml"):
+        run_grid(parse(plain), Runtime(out=tmp_path), "inline", console=quiet)
+    assert (tmp_path / "grid.yaml").read_text() == "methods: ["
+    assert attempts(tmp_path) == []
 
 
 def test_a_trial_that_raises_leaves_a_failed_result_and_the_grid_goes_on(plain, stand_in, quiet, tmp_path):

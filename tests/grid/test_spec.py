@@ -5,7 +5,7 @@ import pytest
 from pet_bench.errors import UserError
 from pet_bench.files import parse_yaml
 from pet_bench.grid import spec as grid_spec
-from pet_bench.grid.spec import load, parse, select
+from pet_bench.grid.spec import ADHOC, load, parse, select
 
 
 def names(trials):
@@ -188,3 +188,50 @@ def test_select(plain):
     with pytest.raises(UserError) as caught:
         select(trials, method=["loar"], seed=[2])
     assert len(caught.value.faults) == 2
+
+
+def test_trials_beside_the_product(plain):
+    more = {"suites": ["mini-image-text"], "backbones": ["mini-t5"], "methods": ["lora"], "recipe": {"epochs": 3}}
+    grid = parse(plain | {"also": [more, plain_part(plain)]})
+    own, beside = parse(plain).trials(), parse(more | {"name": "x"}).trials()
+    assert [trial.id for trial in grid.trials()] == [trial.id for trial in [*own, *beside]]
+    with pytest.raises(UserError) as caught:
+        parse(plain | {"also": [{"out": "x"}, more | {"methods": ["lroa"]}, {}]}).trials()
+    for line in ('also[0] key "out"', '"lroa"', "also[2]: suites is missing"):
+        assert sum(line in fault for fault in caught.value.faults) == 1, caught.value.faults
+
+
+def plain_part(plain):
+    return {key: value for key, value in plain.items() if key not in ("name", "resources")}
+
+
+def test_what_is_run_into_one_folder_adds_up(plain, tmp_path):
+    def adhoc(**changes):
+        return parse(plain_part(plain) | {"name": ADHOC} | changes)
+
+    one, two = adhoc(methods=["lora"]), adhoc(methods=["full"], recipe={"epochs": 3})
+    both = one.joined(two)
+    assert ids(both) == ids(one) + ids(two)
+    assert both.joined(one) == both.joined(two) == both  # what is there already is not listed again
+    (tmp_path / "grid.yaml").write_text(both.dump())
+    assert ids(load(tmp_path)) == ids(both)
+
+    named = parse(plain | {"name": "named"})
+    kept = named.joined(adhoc(methods=["bitfit"]))
+    assert (kept.name, ids(kept)) == ("named", ids(named) + ids(adhoc(methods=["bitfit"])))
+    changed = parse(plain | {"name": "named", "methods": ["ia3"]})  # its author edited it
+    assert ids(kept.joined(changed)) == ids(changed) + ids(adhoc(methods=["bitfit"]))
+    assert named.joined(parse(plain | {"name": "other"})) == named
+
+
+def ids(grid):
+    return [trial.id for trial in grid.trials()]
+
+
+def test_a_search_shares_its_folder_with_no_other_grid(plain):
+    search = {"space": {"recipe.lr": [1e-3, 1e-2]}, "samples": 2}
+    protocol = {task: {"valid": "none"} for task in ("gqa", "nlvr2")}
+    searching = parse(plain | {"name": "searching", "search": search, "protocol": protocol})
+    for kept, plan in ((searching, parse(plain)), (parse(plain), searching)):
+        with pytest.raises(UserError, match='"searching" is a search'):
+            kept.joined(plan)
