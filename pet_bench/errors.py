@@ -15,9 +15,10 @@ class UserError(Exception):
     """A fault in what the user gave: what was wrong, what was found, what is possible.
 
     `faults` holds one line per fault, so that everything wrong with a file is reported together; `parts` the errors
-    that it was made of.
+    that it was made of. exit_code: of a command that ends with it.
     """
 
+    exit_code = 2
     parts: tuple[UserError, ...] = ()
 
     def __init__(self, *faults: str):

@@ -66,7 +66,7 @@ def ask(plugin: Any, hook: str, *arguments: Any, returns: Any, of: str | None = 
 def _misfit(value: Any, expected: Any) -> str:
     """Why a value is not of the type `expected`, taken strictly; nothing where it is."""
     if isinstance(expected, type) and get_origin(expected) is None and expected not in (int, float):
-        return "" if isinstance(value, expected) else f"expected {expected.__module__}.{expected.__qualname__}"
+        return "" if isinstance(value, expected) else f"expected a {expected.__qualname__} of {expected.__module__.split('.')[0]}"
     try:
         _adapter(expected).validate_python(value, strict=True)
     except ValidationError as error:

@@ -87,9 +87,9 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
 
     from pet_bench.trial.shared import Shared
 
-    shared, stop = Shared(most=len(specs)), StopFlag(Path(order["stop"]))
+    shared = Shared(most=len(specs))
     spoilt = check(specs, runtime, shared, lambda done, total: emit(Progress("", "prepare", done, total)))
-    jobs = refuse(jobs, spoilt, runtime, stop, emit)
+    jobs = refuse(jobs, spoilt, runtime, StopFlag(Path(order["stop"])), emit)
     os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": str(runtime.threads)})
     import ray
 
@@ -104,7 +104,9 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
             _check_nodes(nodes, runtime)
         # few at a time wait for a place, so that trials start in the order given; enough to fill a large cluster
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, sum(nodes.values()) // 4))
-        _tune(replace(grid, resources=resources), jobs, runtime, stop, shared, order["log"], emit)
+        _tune(
+            replace(grid, resources=resources), jobs, runtime, StopFlag(Path(order["stop"])), shared, order["log"], emit
+        )
     finally:
         ray.shutdown()
 
