@@ -47,7 +47,7 @@ class UserError(Exception):
 
     def causes(self) -> Iterator[BaseException]:
         """What plug-ins raised, for their authors."""
-        if self.__cause__ is not None:
+        if not self.parts and self.__cause__ is not None:
             yield self.__cause__
         for part in self.parts:
             yield from part.causes()
@@ -55,6 +55,11 @@ class UserError(Exception):
 
 class PluginError(UserError):
     """A plug-in raised, or gave what it may not: that costs what was asked of it, and nothing else."""
+
+    @classmethod
+    def of(cls, what: str, error: BaseException) -> PluginError:
+        """`<what> ValueError: boom`"""
+        return cls(f"{what} {type(error).__name__}{_message(error)}")
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def foreign(what: str) -> Iterator[None]:
         except BaseException as error:
             if received and not isinstance(error, Exception):
                 raise
-            raise PluginError(f"{what} {type(error).__name__}{_message(error)}") from error
+            raise PluginError.of(what, error) from error
 
 
 def _message(error: BaseException) -> str:

@@ -66,7 +66,8 @@ def ask(plugin: Any, hook: str, *arguments: Any, returns: Any, of: str | None = 
 def _misfit(value: Any, expected: Any) -> str:
     """Why a value is not of the type `expected`, taken strictly; nothing where it is."""
     if isinstance(expected, type) and get_origin(expected) is None and expected not in (int, float):
-        return "" if isinstance(value, expected) else f"expected a {expected.__qualname__} of {expected.__module__.split('.')[0]}"
+        package = expected.__module__.split(".")[0]
+        return "" if isinstance(value, expected) else f"expected a {expected.__qualname__} of {package}"
     try:
         _adapter(expected).validate_python(value, strict=True)
     except ValidationError as error:
@@ -148,9 +149,8 @@ class Registry(Generic[T]):
     def _check(self, plugin: T, place: str, family: str = "") -> None:
         """Raises PluginError with all that keeps it from being a plug-in, of that family if any."""
         name = getattr(plugin, "name", None)
-        what = (
-            f"{self.kind} {text_of(name)} ({place})" if not isinstance(name, str) else f'{self.kind} "{name}" ({place})'
-        )
+        plain = isinstance(name, str) and NAME.fullmatch(name.replace(":", ""))
+        what = f'{self.kind} "{name}" ({place})' if plain else f"{self.kind} {text_of(name)} ({place})"
         faults = Faults()
         with faults, foreign(f"{what}: its check raised"):
             for fault in self._faults(plugin, name, family):
@@ -311,6 +311,6 @@ def _import(source: str):
         except BaseException as error:
             del sys.modules[name]
             if isinstance(error, UserError):
-                raise error.within(f'plug-in "{source}"') from None
+                raise error.within(f'plug-in "{source}"') from error
             raise
         return module

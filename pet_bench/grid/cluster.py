@@ -249,9 +249,13 @@ def _worker(config: dict[str, Any], refs: dict[str, Any]) -> None:
     from ray import tune
 
     runtime = validate(Runtime, config["runtime"], "runtime")
-    for plugin in runtime.plugins:
-        load_plugin(plugin)
     job = Job.from_dict(config["job"])
+    try:
+        for plugin in runtime.plugins:
+            load_plugin(plugin)
+    except UserError as error:  # again would be the same
+        tune.report({"ended": asdict(Ended(job.id, "died", f"node {platform.node()}: {error}"))})
+        return
     last = [0.0]
     if not runtime.out.is_dir():  # a node that came late
         reason = f"node {platform.node()} does not see it: it must be shared"

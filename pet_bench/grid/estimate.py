@@ -223,13 +223,14 @@ class _Estimator:
 
         self.say(f"measuring {spec}")
         try:
-            with foreign(f"{spec.label} on {spec.backbone}: an update raised"):
+            with foreign("an update raised"):
                 try:
                     return measure(spec, self.runtime, shared=self.shared)
                 except Diverged as error:
                     return str(error)
         except UserError as error:
-            return "out of memory" if is_out_of_memory(error) else self._why(error)
+            where = f"{spec.label} on {spec.backbone}"
+            return "out of memory" if is_out_of_memory(error) else self._why(error.within(where))
 
 
 def _data_of(spec: TrialSpec) -> str:

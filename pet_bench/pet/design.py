@@ -340,12 +340,12 @@ class Inserted(nn.Module):
         base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
         delta = added = None
         if self.delta is not None:
-            delta = self.delta(x if insert.reads == "input" else h)
+            delta = _run(insert.delta, self.delta, x if insert.reads == "input" else h)
             _same_shape(insert.delta, delta, h)
             added = _scaled(delta, insert.delta_scale)
         y = base if delta is None else base + added
         if self.gate is not None:
-            gate = self.gate(x, y, delta)
+            gate = _run(insert.gate, self.gate, x, y, delta)
             if insert.gating == "add":
                 y = y + gate
             elif insert.gating == "multiply" or delta is None:
@@ -384,6 +384,16 @@ class Inserted(nn.Module):
             weight = weight + insert.delta_scale * self.delta.weight()
         rows = factor[:, None] if isinstance(factor, Tensor) else factor
         return rows * weight, None if bias is None else factor * insert.base_scale * bias
+
+
+def _run(part: Part, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """As `foreign`, in no time: what is raised names the part."""
+    try:
+        return module(*inputs)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError.of(f"{titled(part)}: forward raised", error) from error
 
 
 def _same_shape(part: Part, found: Tensor, h: Tensor) -> None:

@@ -167,5 +167,5 @@ def design_of(method: Method, shape: Shape) -> Design:
         for part in design.parts():
             check_part(part)
     except PluginError as error:
-        raise error.within(title(method)) from None
+        raise error.within(title(method)) from error
     return design

@@ -19,7 +19,7 @@ class Spoilt(PluginError):
     trials: dict[str, PluginError]
 
     @classmethod
-    def of(cls, trials: dict[str, PluginError]) -> Spoilt:
+    def costing(cls, trials: dict[str, PluginError]) -> Spoilt:
         several = cls.many(trials.values())
         error = cls(*several.faults)
         error.parts, error.trials = several.parts, trials
@@ -39,7 +39,7 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
             design = design_of(build_method(spec.method, backbone.shape), backbone.shape)
             attach(build(backbone, spec.visual, device="meta"), design, spec.tasks)
         except UserError as error:
-            raise error.within(f"{spec.label} on {spec.backbone}") from None
+            raise error.within(f"{spec.label} on {spec.backbone}") from error
 
     _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks), check)
 
@@ -61,7 +61,7 @@ def _each(
     if faults.found:
         raise UserError.many([*faults.found, *spoilt.values()])
     if spoilt:
-        raise Spoilt.of(spoilt)
+        raise Spoilt.costing(spoilt)
 
 
 def check_data(

@@ -44,7 +44,7 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     try:
         attach(model, design, chosen.tasks)
     except UserError as error:
-        raise error.within(f"{title(built)} on {backbone}") from None
+        raise error.within(f"{title(built)} on {backbone}") from error
     return Description(
         method=built,
         options=default_spec(built).options,

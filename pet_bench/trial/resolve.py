@@ -59,7 +59,7 @@ def resolve(
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
     """
     faults, recipe, protocol = Faults(), recipe or {}, protocol or {}
-    source = shape = chosen = built = full = rate = None
+    source = shape = chosen = built = full = None
     with faults:
         source, shape = known(backbone)
     with faults:
@@ -77,8 +77,7 @@ def resolve(
     if shape and built:
         with faults:
             rate = ask(built, "learning_rate", shape, returns=Rate | None)
-        given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
-        with faults:
+            given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
             if rate is None and "lr" not in recipe:
                 raise UserError(
                     f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone}; '
