@@ -144,9 +144,14 @@ class _Estimator:
         from pet_bench.trial.measure import workload
 
         sizes = self._sizes(spec)
-        work = None if isinstance(sizes, str) else workload(
-            spec, build_tasks(spec.tasks, spec.protocol), sizes, self.runtime.accumulation
-        )  # fmt: skip
+        work = None
+        if not isinstance(sizes, str):
+            try:
+                with foreign(f"{spec.suite}: counting updates raised"):
+                    tasks = build_tasks(spec.tasks, spec.protocol)
+                    work = workload(spec, tasks, sizes, self.runtime.accumulation)
+            except UserError as error:
+                sizes = self._why(error)
         steps, steps_from = (work.steps, "from the data") if work else (None, f"{UNKNOWN}: {sizes}")
         if earlier:
             n = len(earlier)
