@@ -21,9 +21,7 @@ from pet_bench.errors import UserError, unknown
 STRICT = ConfigDict(extra="forbid")
 Control = Literal["none", "text-only", "noise"]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
-Line = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")
-]  # of some text
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
 
 
 @dataclass(frozen=True, config=STRICT)

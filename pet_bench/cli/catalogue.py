@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pet_bench.data.suite import Suite
-from pet_bench.data.task import Choose, Task
+from pet_bench.data.task import Choose, Task, annotation_files
 from pet_bench.errors import Faults, foreign
 from pet_bench.registry import SUITES, TASKS, title
 
@@ -69,5 +69,5 @@ def sources(task: Task) -> Iterator[str]:
     """The annotation files below the root, and the places of what else it reads."""
     for split in ("train", "valid", "test"):
         if getattr(task, split):
-            yield from (path.as_posix() for path in task.files(Path(), split))
+            yield from (path.as_posix() for path in annotation_files(task, Path(), split))
     yield from (place for place in task.origins if "features" in place)

@@ -37,8 +37,6 @@ Plugins = Annotated[
 
 
 TRACEBACK = "--traceback"
-
-
 _author = typer.Typer(add_completion=False)
 
 

@@ -174,7 +174,7 @@ class Task(ABC):
                 faults.append(error)
         if faults:
             raise UserError.many(faults)
-        files = self.files(root, split)[: len(self.names(split))]
+        files = annotation_files(self, root, split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
             raise UserError(f"{where} holds no examples")
@@ -183,10 +183,6 @@ class Task(ABC):
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
             raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
         return found
-
-    def files(self, root: Path | str, split: Split) -> list[Path]:
-        """What `sources` gives; raises PluginError where it fails."""
-        return ask(self, "sources", Path(root), split, returns=list[Path])
 
     def _example(self, found: Any) -> Example:
         if not isinstance(found, Example) or not isinstance(found.id, str) or not isinstance(found.text, str):
@@ -200,7 +196,7 @@ class Task(ABC):
         trained = {example.id: example for example in parts.get("train", ())}
         seen = [e.id for e in parts.get("test", ()) if e.id in trained and _same(e, trained[e.id])]
         if seen:
-            files = ", ".join(str(self.files(root, split)[0]) for split in ("train", "test"))
+            files = ", ".join(str(annotation_files(self, root, split)[0]) for split in ("train", "test"))
             raise UserError(f"{self.name}: {files}: {len(seen)} examples are in both, the first is {seen[0]!r}")
 
     def batch_size(self, nominal: int) -> int:
@@ -303,6 +299,11 @@ def faults(plugin: Any) -> Iterator[str]:
         yield f"the options {', '.join(required)} have no default"
 
 
+def annotation_files(task: Task, root: Path | str, split: Split) -> list[Path]:
+    """What `sources` gives; raises PluginError where it fails."""
+    return ask(task, "sources", Path(root), split, returns=list[Path])
+
+
 def _same(one: Example, other: Example) -> bool:
     return (one.text, one.images) == (other.text, other.images)
 
@@ -311,7 +312,7 @@ def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits
     """Twelve hex digits that change with any annotation file that is read and any feature that is packed."""
     root = Path(root)
     wanted = [(task, split) for task in tasks for split in splits if getattr(task, split)]
-    files = sorted({path for task, split in wanted for path in task.files(root, split)})
+    files = sorted({path for task, split in wanted for path in annotation_files(task, root, split)})
     listing = "\n".join(f"{file_hash(path)} {path.relative_to(root).as_posix()}" for path in files)
     return sha256(f"{listing}\n{store}".encode()).hexdigest()[:12]
 
