@@ -168,11 +168,12 @@ def run(
         "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
         "accumulation": accumulation, "missing": missing_features,
     }  # fmt: skip
-    trials = select(plan.trials(), **choice)
+    lost = Faults()
+    trials = select(plan.trials(lost), **choice)
     if dry_run:
-        _dry_run(plan, trials, estimate != Estimate.EARLIER, **common)
+        _dry_run(plan, trials, lost, estimate != Estimate.EARLIER, **common)
     else:
-        _execute(plan, trials, again=False, **common)
+        _execute(plan, trials, lost, again=False, **common)
 
 
 def rerun(
@@ -220,7 +221,8 @@ def rerun(
     chosen = {"failed": failed, "oom": failed, "suspect": suspect, "stopped_early": stopped_early}
     if not any(chosen.values()) and not trial:
         raise UserError("nothing to run again: say --failed, --suspect, --stopped-early or --trial ID")
-    trials = plan.trials()
+    lost = Faults()
+    trials = plan.trials(lost)
     named = _named(trials, trial or [], folder)
     results = store.load_all(folder)
     again = [
@@ -241,9 +243,9 @@ def rerun(
         "missing": missing_features,
     }  # fmt: skip
     if dry_run:
-        _dry_run(plan, again, estimate != Estimate.EARLIER, again=True, **common)
+        _dry_run(plan, again, lost, estimate != Estimate.EARLIER, again=True, **common)
     else:
-        _execute(plan, again, again=True, **common)
+        _execute(plan, again, lost, again=True, **common)
 
 
 def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
@@ -324,7 +326,9 @@ def _cluster(*, log, address, dashboard, **rest):
     return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
 
 
-def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
+def _dry_run(
+    plan: Grid, trials: list[TrialSpec], lost: Faults, measure: bool, *, again: bool = False, **common: Any
+) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
@@ -334,11 +338,13 @@ def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool 
     whole(plan, runtime.out)
     resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
     count = 1 if executor == Executor.INLINE else at_a_time(resources)
-    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
+    with lost:
+        dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
+    lost.check()
 
 
-def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
-    """Run, and end with the exit status that says what became of it."""
+def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, *, again: bool, **common: Any) -> None:
+    """Run, and end with the exit status that says what became of it; that of plug-ins' failures is of failed trials."""
     from pet_bench.grid.run import run_grid
 
     try:
@@ -348,7 +354,12 @@ def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any)
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
         raise typer.Exit(130) from None
-    raise typer.Exit(_status(outcome))
+    status = _status(outcome)
+    if lost.found and not outcome.interrupted:
+        error = UserError.many(lost.found)
+        error.exit_code = 1
+        raise error
+    raise typer.Exit(status)
 
 
 def _status(outcome: Outcome) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pet_bench.errors import UserError, unknown
-from pet_bench.registry import SUITES, TASKS
-from pet_bench.spec import Visual
+from pet_bench.registry import SUITES, TASKS, attribute_faults
+from pet_bench.spec import Recipe, Visual
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,26 @@ class Suite:
     visual: Visual
     recipe: dict[str, Any] = field(default_factory=dict)
     embedded: Callable[[], Path] | None = None
+
+
+ATTRIBUTES = {
+    "tasks": tuple[str, ...],
+    "visual": Visual,
+    "recipe": dict[str, Any],
+    "embedded": Callable[[], Path] | None,
+}
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps an object from being a suite, a line each."""
+    if not isinstance(plugin, Suite):
+        yield "it is no pet_bench.data.suite.Suite"
+        return
+    yield from (found := list(attribute_faults(plugin, ATTRIBUTES)))
+    if not found and (not plugin.tasks or len(set(plugin.tasks)) < len(plugin.tasks)):
+        yield f"its tasks are {', '.join(plugin.tasks) or 'none'}, expected one at least, each once"
+    if not found and (unknown_keys := plugin.recipe.keys() - {f.name for f in fields(Recipe)}):
+        yield f"recipe has no {', '.join(unknown_keys)}"
 
 
 def suite_by_name(name: str) -> Suite:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from pet_bench.errors import UserError
+from pydantic import FiniteFloat
+
+from pet_bench.errors import PluginError, UserError
+from pet_bench.registry import ask, attribute_faults, title
 
 Bounds = tuple[float, float]
 PERCENT: Bounds = (0.0, 100.0)
@@ -18,6 +21,7 @@ BOUNDS: dict[str, Bounds] = {  # by the beginning of a score's name
     "CIDEr": (0.0, 1000.0),
 }
 ANY: Bounds = (-math.inf, math.inf)
+VALUES = dict[str, FiniteFloat]
 LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
 
 
@@ -77,6 +81,27 @@ def possible(score: str, value: float) -> bool:
 def averages(score: str) -> bool:
     """Whether a primary score is the mean of its examples' (`Scores.per_example`): all are, but for BLEU's."""
     return not score.startswith("BLEU")
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps a class from being a metric, a line each; there is no base to extend."""
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+
+
+def scored(metric: Metric, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
+    """What a metric gives; raises PluginError where it fails and where that are no finite scores of the examples."""
+    scores = ask(metric, "__call__", predictions, examples, returns=Scores)
+    said = [
+        f"{title(metric)}: {fault}" for fault in attribute_faults(scores, {"values": VALUES, "per_example": VALUES})
+    ]
+    if not said and not scores.values:
+        said.append(f"{title(metric)}: values is empty")
+    if not said and (others := scores.per_example.keys() ^ {example.id for example in examples}):
+        said.append(f"{title(metric)}: per_example is not of the examples: {min(others)!r} is in one of them only")
+    if said:
+        raise PluginError(*said)
+    return scores
 
 
 def paired(metric: str, predictions: dict[str, str], examples: Sequence[Scorable]) -> list[tuple[str, Scorable]]:

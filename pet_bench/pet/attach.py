@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pet_bench.backbone.families import Site
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.backbone.ties import shared
-from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.errors import Faults, PluginError, UserError, foreign, unknown
 from pet_bench.files import impostor
-from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place
+from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place, ask_part, titled
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
 SELECTORS = ("all", "visual", *STACKED)
@@ -29,7 +29,7 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
     The inserts live in `model.pet` as `pet.<stack>.<layer>.<site>.<k>`, k counting the inserts of one site, applied
     in the design's order; a door's module is `pet.<kind>`. tasks: those that a part of their own may be built for.
     Raises UserError, with all faults together, for a site the backbone does not have and for a selector that matches
-    nothing.
+    nothing, and PluginError where a part fails or builds no module.
     """
     build = Builder(model, tuple(tasks))
     trained = set()
@@ -37,10 +37,11 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
         for door in design.doors:
             if door.kind in model.pet:
                 raise UserError(f'door "{door.kind}" is opened twice')
-            module = door.open(build)
+            module = ask_part(door, "open", build, returns=nn.Module | None)
             if module is not None:
-                model.pet[door.kind] = module
-            trained |= door.trained(model)
+                with foreign(f"{titled(door)}: its module cannot be pet.{door.kind}:"):
+                    model.pet[door.kind] = module
+            trained |= ask_part(door, "trained", model, returns=set[str])
 
     table = model.family.sites()
     faults = Faults()
@@ -55,8 +56,11 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
     for insert in design.inserts:
         for site in insert.sites:
             _insert(build, insert, site)
-    for name, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained or name.startswith("pet."))
+    if absent := sorted(trained - parameters.keys()):
+        raise PluginError(f"there is no parameter {absent[0]}, which is to train ({len(absent)} in all)")
     return model
 
 

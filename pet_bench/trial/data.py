@@ -12,8 +12,8 @@ from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, LeftOut, Split, Task, data_fingerprint
-from pet_bench.errors import Faults, UserError
-from pet_bench.registry import TASKS
+from pet_bench.errors import Faults, UserError, foreign
+from pet_bench.registry import TASKS, ask
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -62,7 +62,7 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
     """The tasks with their protocol options; raises one UserError for all unknown names, options and bad values."""
     faults, tasks = Faults(), []
     for name in names:
-        with faults:
+        with faults, foreign(f'task "{name}": its options raised'):
             tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
     faults.check()
     return tasks
@@ -70,11 +70,11 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
 
 def data_root(suite: str, runtime: Runtime) -> Path:
     """The folder of the data sets; raises UserError where there is none."""
-    embedded = suite_by_name(suite).embedded
+    chosen = suite_by_name(suite)
     if runtime.data is None:
-        if embedded is None:
+        if chosen.embedded is None:
             raise UserError(f'suite "{suite}" has no embedded data: say with --data where its folder is')
-        return embedded()
+        return ask(chosen, "embedded", returns=Path)
     if not runtime.data.is_dir():
         raise UserError(f"data folder {runtime.data} does not exist")
     return runtime.data
