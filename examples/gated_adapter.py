@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Bottleneck, Design, Insert, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,7 +54,7 @@ class GatedAdapter(Method):
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3}
     identity_at_start: ClassVar = True
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
 
     @classmethod
     def defaults(cls, shape):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Bottleneck, Design, Insert, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,7 +29,7 @@ class Adapter(Method):
     identity_at_start: ClassVar = True
 
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     norms: bool = True
 
     @classmethod

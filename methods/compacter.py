@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Design, Difference, Insert, Method, PHMBottleneck
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,10 +41,10 @@ class Compacter(Method):
         ),
     )  # fmt: skip
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     norms: bool
-    n: int = Field(default=2, gt=0)
-    rank: int | None = Field(default=None, gt=0)
+    n: Size = 2
+    rank: Size | None = None
     shared_rule: bool = False
     init_range: float = Field(default=0.01, gt=0)
     per_task: Literal["none", "both", "down", "up"] = "none"

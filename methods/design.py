@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Door, Insert, Method, Part, SmallGate, part
-from pet_bench.spec import STRICT, plain
+from pet_bench.spec import STRICT, Names, plain
 
 
 def _told(part: Any, *left_out: str) -> str:
@@ -39,7 +39,7 @@ class WrittenOut(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
 
     inserts: tuple[Insert, ...] = ()
-    train: tuple[str, ...] = ("visual",)
+    train: Names = ("visual",)
     doors: tuple[part(Door), ...] = Field(default=())
 
     @property

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Design, Insert, Method, WeightDecomposed
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names, Size
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,11 +26,11 @@ class DoRA(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     identity_at_start: ClassVar = True
 
-    rank: int = Field(gt=0)
+    rank: Size
     biases: bool
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    projections: tuple[str, ...] = ("query", "value")
+    projections: Names = ("query", "value")
 
     @classmethod
     def defaults(cls, shape):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Builder, Delta, Design, Insert, Method, Place
 from pet_bench.pet.deltas import gelu_new
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -21,10 +20,10 @@ class GeneratedBottleneck(Delta):
     """f(x) = W_u gelu_new(W_d x + b_d) + b_u, all written by the stack's hyper-network for (task, layer, place)."""
 
     kind: ClassVar = "generated-bottleneck"
-    width: int = Field(gt=0)
-    projected: int = Field(gt=0)
-    embedding: int = Field(gt=0)
-    hidden: int = Field(gt=0)
+    width: Size
+    projected: Size
+    embedding: Size
+    hidden: Size
 
     @property
     def formula(self) -> str:
@@ -123,11 +122,11 @@ class HyperFormer(Method):
     promptless: ClassVar = ("image-text",)
     learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 2e-3, "mini-t5": 2e-3}
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     norms: bool
-    projected: int = Field(default=8, gt=0)
-    embedding: int = Field(default=512, gt=0)
-    hidden: int = Field(default=128, gt=0)
+    projected: Size = 8
+    embedding: Size = 512
+    hidden: Size = 128
     task_prompts: bool | None = None
 
     @classmethod

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Design, Insert, Method, VectorGate
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -24,7 +24,7 @@ class IA3(Method):
     learning_rates: ClassVar = {"bart": 3e-3, "t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True
 
-    projections: tuple[str, ...] = ("key", "value")
+    projections: Names = ("key", "value")
     feed_forward: bool = True
 
     def design(self, shape):

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Insert, LowRank, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names, Size
 
 ATTENTIONS = ("encoder.self_attn", "decoder.self_attn", "decoder.cross_attn")
 
@@ -29,11 +29,11 @@ class LoRA(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-t5": 3e-3}
     identity_at_start: ClassVar = True
 
-    rank: int = Field(gt=0)
+    rank: Size
     biases: bool
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    projections: tuple[str, ...] = ("query", "value")
+    projections: Names = ("query", "value")
     per_task: bool = False
 
     @classmethod

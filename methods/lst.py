@@ -18,14 +18,17 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from pet_bench.errors import UserError
 from pet_bench.pet import Builder, Design, Door, Encoded, Method, VisionLanguageModel
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 NARROWED = {
     "bart": ("d_model", "encoder_ffn_dim", "decoder_ffn_dim"),
     "t5": ("d_model", "d_ff", "d_kv"),
 }
-ATTENTION = {"bart": ("q_proj", "k_proj", "v_proj", "out_proj"), "t5": ("q", "k", "v", "o")}
-# What pruning walks through, in order: layers of one entry read the same input and keep the same rows.
+# What pruning walks through, in order: the projections of a module that read the same input keep the same rows.
+ALIKE = {
+    "bart": (("q_proj", "k_proj", "v_proj"), ("out_proj",)),
+    "t5": (("q", "k", "v"), ("o",), ("wi",), ("wi_0", "wi_1"), ("wo",)),
+}
 WALK = {
     "bart": {
         "encoder": ("self_attn", "self_attn_layer_norm", "fc1", "fc2", "final_layer_norm"),
@@ -36,12 +39,11 @@ WALK = {
     },
     "t5": {
         "encoder": (
-            "layer.0.layer_norm", "layer.0.SelfAttention", "layer.1.layer_norm", "layer.1.DenseReluDense.wi",
-            "layer.1.DenseReluDense.wo",
+            "layer.0.layer_norm", "layer.0.SelfAttention", "layer.1.layer_norm", "layer.1.DenseReluDense",
         ),
         "decoder": (
             "layer.0.layer_norm", "layer.0.SelfAttention", "layer.1.layer_norm", "layer.1.EncDecAttention",
-            "layer.2.layer_norm", "layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo",
+            "layer.2.layer_norm", "layer.2.DenseReluDense",
         ),
     },
 }  # fmt: skip
@@ -52,9 +54,9 @@ class Side(Door):
     """The side network of `LST`, whose docstring has the formulas and the options."""
 
     kind: ClassVar = "side"
-    reduction: int = Field(gt=1)
+    reduction: Size = Field(gt=1)
     init: Literal["fisher", "magnitude", "random"]
-    samples: int = Field(gt=0)
+    samples: Size
 
     @property
     def formula(self) -> str:
@@ -223,13 +225,12 @@ class SideNetwork(nn.Module):
         importance: of every entry of a weight matrix of the backbone, in the shape of that matrix.
         """
         lm = model.lm
-        words = lm.get_input_embeddings().weight
-        kept = _largest(importance(words).abs().sum(0), self.up.in_features)
+        kept = _largest(importance(model.words).abs().sum(0), self.up.in_features)
         for stack, side in (("encoder", self.encoder), ("decoder", self.decoder)):
             columns = kept
             for layer, block in zip(_layers(lm, stack), side.blocks, strict=True):
                 for path in WALK[self.family][stack]:
-                    columns = _prune(layer, block, path, columns, importance, ATTENTION[self.family])
+                    columns = _prune(layer, block, path, columns, importance, ALIKE[self.family])
             if side.norm is not None:
                 side.norm.weight.copy_(_stacks(lm)[stack].final_layer_norm.weight[columns])
         if self.family == "t5":
@@ -238,22 +239,24 @@ class SideNetwork(nn.Module):
                 side.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight.copy_(source.weight)
 
 
-def _prune(layer, block, path: str, columns: Tensor, importance: Callable, attention: tuple[str, ...]) -> Tensor:
+def _prune(
+    layer, block, path: str, columns: Tensor, importance: Callable, alike: tuple[tuple[str, ...], ...]
+) -> Tensor:
     """Copy what is kept of `path` from layer to block; gives the rows kept, which the next matrix reads."""
     source, target = layer.get_submodule(path), block.get_submodule(path)
-    if hasattr(source, attention[0]):
-        *projections, out = attention
-        columns = _select(source, target, projections, columns, importance)
-        return _select(source, target, [out], columns, importance)
-    if not isinstance(source, nn.Linear):
+    groups = [names for names in alike if hasattr(source, names[0])]
+    if isinstance(source, nn.Linear):
+        head, _, name = path.rpartition(".")
+        source, target, groups = layer.get_submodule(head), block.get_submodule(head), [(name,)]
+    for names in groups:
+        columns = _select(source, target, names, columns, importance)
+    if not groups:
         for name, parameter in source.named_parameters():
             target.get_parameter(name).copy_(parameter[columns])
-        return columns
-    head, _, name = path.rpartition(".")
-    return _select(layer.get_submodule(head), block.get_submodule(head), [name], columns, importance)
+    return columns
 
 
-def _select(source, target, names: list[str], columns: Tensor, importance: Callable) -> Tensor:
+def _select(source, target, names: tuple[str, ...], columns: Tensor, importance: Callable) -> Tensor:
     pairs = [(source.get_submodule(name), target.get_submodule(name)) for name in names]
     scores = [importance(old.weight)[:, columns].abs().sum(1) for old, _ in pairs]
     rows = _largest(torch.stack(scores).prod(0), pairs[0][1].out_features)
@@ -360,9 +363,10 @@ class LST(Method):
 
     init: the side blocks start as a structured pruning of the backbone. From the embedding's d/reduction columns of
     largest importance on, every matrix keeps the columns selected last and its rows (1 of `reduction`) of largest
-    importance, q, k and v jointly by the product of theirs; norms follow, relative-bias tables are whole. importance
-    is "fisher", squared gradients of the text-only loss over `samples` training examples, as published; "magnitude",
-    |W|, needs no data, and stands until training begins. "random" starts as the family's new layers do.
+    importance, q, k and v jointly by the product of theirs, and so the two of a gated feed-forward; norms follow,
+    relative-bias tables are whole. importance is "fisher", squared gradients of the text-only loss over `samples`
+    training examples, as published; "magnitude", |W|, needs no data, and stands until training begins. "random" starts
+    as the family's new layers do.
 
     BART has no published run. Its side blocks are BART layers, its embedding norm acts on the text before both
     networks, and as it is post-norm there is no last norm.
@@ -374,9 +378,9 @@ class LST(Method):
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.03}
 
-    reduction: int = Field(default=4, gt=1)
+    reduction: Size = Field(default=4, gt=1)
     init: Literal["fisher", "magnitude", "random"] = "fisher"
-    samples: int = Field(default=1024, gt=0)
+    samples: Size = 1024
 
     def design(self, shape):
         return Design(doors=(Side(reduction=self.reduction, init=self.init, samples=self.samples),))

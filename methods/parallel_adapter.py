@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Bottleneck, Design, Insert, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names, Size
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,9 +26,9 @@ class ParallelAdapter(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-t5": 2e-3}
     identity_at_start: ClassVar = True
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     delta_scale: float = 4.0
-    sites: tuple[str, ...] = ("encoder.ffn", "decoder.ffn")
+    sites: Names = ("encoder.ffn", "decoder.ffn")
 
     @classmethod
     def defaults(cls, shape):

@@ -17,11 +17,14 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.adamss.layer import AdamssLayer
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.poly import Linear as PolyLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from pet_bench.backbone.ties import shared
 from pet_bench.errors import UserError, unknown
 from pet_bench.pet import Builder, Design, Door, Method
 from pet_bench.spec import STRICT
@@ -110,12 +113,22 @@ class PeftDoor(Door):
         config, lm = self.config(), build.model.lm
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
+        tied = shared(lm)
         with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
-        if isinstance(lm.get_input_embeddings(), BaseTunerLayer) and not isinstance(
-            lm.get_encoder().embed_tokens, BaseTunerLayer
-        ):
-            raise UserError(f"peft:{self.type}: no word is read through the module shared; target embed_tokens")
+        for path, module in lm.named_modules():
+            copied = module.original_module if isinstance(module, ModulesToSaveWrapper) else None
+            copied = module.base_layer if isinstance(module, LNTuningLayer) else copied
+            if copied is not None and not tied.isdisjoint(copied.modules()):
+                raise UserError(
+                    f"peft:{self.type} on {build.model.shape.backbone}: a copy of {path} would train, and its weights "
+                    "are tied: the word table is one for both stacks and the output layer"
+                )
+        if isinstance(lm.get_input_embeddings(), BaseTunerLayer):
+            raise UserError(
+                f"peft:{self.type}: no word is read through the module shared; target embed_tokens, "
+                "without ensure_weight_tying"
+            )
         if Path(lm.name_or_path).exists():
             config.base_model_name_or_path = build.model.shape.backbone  # a folder is nobody else's
         if self.type in PROMPTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,10 +16,10 @@ from transformers.masking_utils import sdpa_mask
 
 from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Builder, Design, Door, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Distinct, Size
 
 IMPLEMENTATION = "pet-bench-prefix"
-Attentions = tuple[Literal[ATTENTIONS], ...]
+Attentions = Annotated[tuple[Literal[ATTENTIONS], ...], Distinct]
 
 
 def attend(
@@ -72,8 +72,8 @@ class Prefix(Door):
     """
 
     kind: ClassVar = "prefix"
-    length: int = Field(gt=0)
-    hidden: int = Field(gt=0)
+    length: Size
+    hidden: Size
     attentions: Attentions = Field(default=ATTENTIONS, min_length=1)
     per_task: bool = False
 
@@ -132,8 +132,8 @@ class PrefixTuning(Method):
     year: ClassVar = 2021
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3}
 
-    hidden: int = Field(gt=0)
-    length: int = Field(default=20, gt=0)
+    hidden: Size
+    length: Size = 20
     attentions: Attentions = Field(default=ATTENTIONS, min_length=1)
     per_task: bool = False
 

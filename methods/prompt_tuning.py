@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.pet import Builder, Design, Door, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,8 +21,8 @@ class Prompt(Door):
     """
 
     kind: ClassVar = "prompt"
-    length: int = Field(gt=0)
-    hidden: int = Field(gt=0)
+    length: Size
+    hidden: Size
     per_task: bool = False
 
     @property
@@ -66,8 +65,8 @@ class PromptTuning(Method):
     year: ClassVar = 2021
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
 
-    length: int = Field(default=40, gt=0)
-    hidden: int = Field(default=800, gt=0)
+    length: Size = 40
+    hidden: Size = 800
     per_task: bool = False
 
     def design(self, shape):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Bottleneck, Design, Difference, Insert, Method
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 SITES = ("encoder.self_attn", "encoder.ffn", "decoder.self_attn", "decoder.cross_attn", "decoder.ffn")
 
@@ -38,7 +37,7 @@ class VLAdapter(Method):
         ),
     )  # fmt: skip
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     norms: bool
     per_task: Literal["none", "both", "down", "up"] = "none"
     task_prompts: bool | None = None

@@ -26,7 +26,7 @@ from pet_bench.pet import (
     SmallGate,
     VectorGate,
 )
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names, Size
 
 Where = Literal["sequential", "parallel", "replace", "ia3", "ia3-add"]
 Module = Literal["bottleneck", "phm", "factor", "none"]
@@ -86,15 +86,15 @@ class VLPET(Method):
         ),
     )  # fmt: skip
 
-    bottleneck: int = Field(gt=0)
+    bottleneck: Size
     module: Module = "bottleneck"
-    heads: int = Field(default=4, gt=0)
+    heads: Size = 4
     head_layout: Literal["down", "up", "down-up", "pair"] = "down"
     encoder: dict[Literal[ENCODER_SITES], Where] = Field(
         default_factory=lambda: {"self_attn": "sequential", "ffn": "sequential"}
     )
     gate: GateName
-    gate_width: int = Field(gt=0)
+    gate_width: Size
     gating: Literal["multiply", "add", "base"] = "multiply"
     gate_sigmoid: bool = False
     gate_padding: Literal["counted", "masked"] = "counted"
@@ -103,21 +103,21 @@ class VLPET(Method):
     delta_scale: float = 1.0
     base_scale: float = 1.0
     value_module: Module = "bottleneck"
-    value_bottleneck: int = Field(gt=0)
-    value_heads: int = Field(default=1, gt=0)
+    value_bottleneck: Size
+    value_heads: Size = 1
     decoder: dict[Literal[DECODER_SITES], Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
     value_gate: GateName = "none"
-    value_gate_width: int = Field(gt=0)
+    value_gate_width: Size
     value_scale: float = 1.0
     value_residual: bool = False
     module_init: Literal["default", "zero"]
     gate_init: Literal["default", "zero", "one"]
     value_init: Literal["default", "zero", "one"]
-    train: tuple[str, ...] = ("encoder.norms",)
+    train: Names = ("encoder.norms",)
     visual: Literal["trained", "frozen", "low-rank", "none"] = "trained"
-    projector_width: int = Field(default=96, gt=0)
-    projector_heads: int = Field(default=1, gt=0)
-    projector_gate_width: int | None = Field(default=None, gt=0)
+    projector_width: Size = 96
+    projector_heads: Size = 1
+    projector_gate_width: Size | None = None
     projector_residual: bool = False
 
     @classmethod

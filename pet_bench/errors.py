@@ -23,6 +23,11 @@ class UserError(Exception):
         return cls(*dict.fromkeys(lines))
 
 
+def shortened(text: str, most: int = 100) -> str:
+    """A text that somebody gave, for a message: `xxxxxxxx… (10,000 characters)` where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]}… ({len(text):,} characters)"
+
+
 class Stop(BaseException):
     """Raised by a trial's progress callback: save a checkpoint and leave. No fault, hence no Exception."""
 
@@ -30,9 +35,9 @@ class Stop(BaseException):
 def unknown(kind: str, name: str, possible: Iterable[str]) -> UserError:
     """`unknown method "lroa": did you mean "lora"? (possible: …)`"""
     possible = sorted(possible)
-    close = difflib.get_close_matches(str(name), possible, n=1)
+    close = difflib.get_close_matches(str(name)[:100], possible, n=1)
     hint = f' did you mean "{close[0]}"?' if close else ""
-    return UserError(f'unknown {kind} "{name}":{hint} (possible: {", ".join(possible) or "none"})')
+    return UserError(f'unknown {kind} "{shortened(str(name))}":{hint} (possible: {", ".join(possible) or "none"})')
 
 
 class Faults:

@@ -8,17 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from pet_bench.errors import UserError, unknown
+from pet_bench.errors import UserError, shortened, unknown
+from pet_bench.files import DEPTH
 
-STRICT = ConfigDict(extra="forbid")
+
+def distinct(values: Any) -> Any:
+    """A list in which nothing stands twice; raises ValueError otherwise."""
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f'"{value}" is listed twice')
+    return values
+
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # true is no number, "3" is none either
+LARGEST = 2**32 - 1  # of any number of a spec
 Control = Literal["none", "text-only", "noise"]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]  # torch's generator keeps 32 bits: beyond, two seeds were one trial
+Size = Annotated[int, Field(gt=0, le=1_000_000)]  # a width, rank or length; the product of two has 64 bits
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of epochs, updates or examples
+Distinct = AfterValidator(distinct)
+Names = Annotated[tuple[str, ...], Distinct]
+MissingFeatures = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,10 +50,10 @@ class Visual:
     (a square grid is max-pooled to it). images: rows of the image-order embedding, the most images an example has.
     """
 
-    width: int = Field(gt=0)
-    tokens: int = Field(gt=0)
-    pooled: int = Field(gt=0)
-    images: int = Field(default=2, gt=0)
+    width: Size
+    tokens: Size
+    pooled: Size
+    images: Size = 2
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -53,22 +74,22 @@ class Recipe:
     """
 
     lr: float = Field(gt=0)
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=500, ge=1)
+    epochs: Count = 20
+    batch_size: Count = 500
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.1, ge=0, le=1)
     clip: float = Field(default=5.0, gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     eps: float = Field(default=1e-6, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    valid_every: int = Field(default=1, ge=0)
+    max_steps: Count | None = None
+    valid_every: int = Field(default=1, ge=0, le=1_000_000_000)
     precision: Literal["float32", "bfloat16"] = "float32"
     selection: Literal["last", "best"] = "last"
     generation: Literal["checkpoint", "plain"] = "checkpoint"
     decay_norms: bool = True
     data_order: Literal["fixed", "seeded"] = "fixed"
-    bucket: int = Field(default=1, ge=1)
+    bucket: Count = 1
 
     @model_validator(mode="after")
     def _selection_needs_validation(self):
@@ -91,7 +112,7 @@ class MethodSpec:
             return cls(value)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return cls(value["name"], {key: option for key, option in value.items() if key != "name"})
-        raise UserError(f"a method is a name or a mapping with a name, found {value!r}")
+        raise UserError(f"a method is a name or a mapping with a name, found {shortened(repr(value))}")
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={plain(value)}" for key, value in sorted(self.options.items()))
@@ -121,13 +142,13 @@ class TrialSpec:
     suite: str
     tasks: tuple[str, ...]
     visual: Visual
-    seed: int
+    seed: Seed
     recipe: Recipe
     control: Control = "none"
     protocol: dict[str, dict[str, Any]] = Field(default_factory=dict)
     label: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hex digits of the SHA-256 of everything but `label`."""
         content = {key: value for key, value in asdict(self).items() if key != "label"}
@@ -154,17 +175,20 @@ class Runtime:
     device: "cpu", "cuda", … or "auto". threads: torch threads (None: all cores). plugins: loose plug-ins to load.
     accumulation: parts that each batch is split into, their gradients added up. checkpoint_seconds, checkpoint_steps:
     a checkpoint is written when so much time has passed or so many updates have been made since the last (None: never
-    for this reason).
+    for this reason). missing_features: "drop" leaves out the examples, in every split, of which a feature is not there.
+    What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`.
     """
 
     out: Path
     data: Path | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: Count | None = None
     plugins: tuple[str, ...] = ()
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: Count = 1
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
+    checkpoint_steps: Count | None = None
     checkpoint_steps: int | None = Field(default=None, ge=1)
+    missing_features: MissingFeatures = "refuse"
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:
@@ -173,15 +197,43 @@ def plain_runtime(runtime: Runtime) -> dict[str, Any]:
 
 
 def validate(cls: type, data: Any, what: str):
-    """Build a pydantic dataclass from plain data; every fault in one UserError line each.
+    """Build a pydantic dataclass from plain data, to the letter; every fault in one UserError line each.
 
-    `what` names the thing in messages: `grid.yaml: recipe.lr: Input should be greater than 0, found -1`.
+    Lists are tuples where those are asked for, and texts paths, but nothing else is made into something else. No number
+    is NaN, infinite or beyond 32 bits, whatever the type of its field. `what` names the thing in messages:
+    `grid.yaml: recipe.lr: Input should be greater than 0, found -1`.
     """
+    if odd := [": ".join(filter(None, (what, ".".join(place), fault))) for place, fault in _odd(data)]:
+        raise UserError.many(odd)
     try:
-        return TypeAdapter(cls).validate_python(data)
+        return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         names = [field.name for field in fields(cls)]
         raise UserError.many(_line(what, fault, names) for fault in error.errors()) from None
+
+
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # by a file system, by UTF-8
+
+
+def _odd(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What no specification holds, wherever it stands in plain data."""
+    if len(place) > DEPTH:
+        yield place[:3], f"nested too deeply (possible: {DEPTH} levels)"
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            if not isinstance(key, str):
+                yield place, f"a key is text, found {shortened(repr(key))}"
+            else:
+                yield from _odd(value, (*place, shortened(key)))
+    elif isinstance(data, list | tuple):
+        for index, value in enumerate(data):
+            yield from _odd(value, (*place, str(index)))
+    elif isinstance(data, float) and not math.isfinite(data):
+        yield place, f"a number is finite, found {data}"
+    elif isinstance(data, int | float) and abs(data) > LARGEST:
+        yield place, f"a number is at most {LARGEST:,}, found {shortened(str(data))}"
+    elif isinstance(data, str) and _UNWRITABLE.search(data):
+        yield place, f"text without null bytes and halves of surrogate pairs, found {shortened(ascii(data))}"
 
 
 def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError:
@@ -189,10 +241,10 @@ def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if len(fault["loc"]) == 1:
             return unknown(f"{what} key", place, names)
-        return f'{what}: unknown key "{place}"'
+        return f'{what}: unknown key "{shortened(place)}"'
     if fault["type"] in ("missing", "missing_argument"):
         return f"{what}: {place} is missing"
     if fault["type"] == "value_error":  # raised by a part of a design, which says what was found
         return UserError(*(f"{what}: {place}: {line}" for line in str(fault["ctx"]["error"]).splitlines()))
-    message = fault["msg"].replace("valid tuple", "list").replace("Tuple", "List")
-    return f"{what}: {place}: {message}, found {fault['input']!r}"
+    message = fault["msg"].replace("valid array", "list").replace("an object", "a mapping")
+    return f"{what}: {place}: {message}, found {shortened(repr(fault['input']))}"

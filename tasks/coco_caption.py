@@ -1,6 +1,7 @@
 """COCO captions on the Karpathy splits (Chen et al. 2015, arXiv:1504.00325; Karpathy and Fei-Fei 2015).
 
-Files, as in a VL-Adapter workspace: `COCO/dataset_coco.json`, `COCO/clip_features/…/<image>.h5`.
+Files, as in a VL-Adapter workspace: `COCO/dataset_coco.json`, `COCO/clip_features/…/<image>.h5`. Of an image's id and
+its file's name one is enough: each is in the other.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NotRequired
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from pet_bench.data.captions import CaptionTask
-from pet_bench.data.rows import read_json, shown
+from pet_bench.data.rows import named, read_json, shown
 from pet_bench.data.task import Example, Generate, OptionalSplit, Split
 from pet_bench.errors import unknown
 from pet_bench.metrics.cider import medoid
@@ -28,14 +29,18 @@ class Sentence(TypedDict):
 
 
 class Image(TypedDict):
-    filename: str
-    cocoid: int
+    filename: NotRequired[str]
+    filepath: NotRequired[str]
+    cocoid: NotRequired[int]
     split: str
     sentences: list[Sentence]
 
 
 class Captions(TypedDict):
     images: list[Image]
+
+
+SPLITS = {"train", "restval", "val", "test"}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -53,6 +58,7 @@ class CocoCaption(CaptionTask):
     batch_ratio: ClassVar = 50 / 60
     origins: ClassVar = {
         "COCO/dataset_coco.json": "VL-Adapter's data package, folder COCO; or Karpathy's caption_datasets.zip",
+        "COCO/coco_karpathy_*.json": "BLIP's annotations of COCO captions, a file for each of Karpathy's splits",
         "COCO/clip_features": "VL-Adapter's data package, folder COCO; CLIP RN101 grids of COCO train2014 and val2014",
     }
 
@@ -60,7 +66,7 @@ class CocoCaption(CaptionTask):
     train: str = "train+restval"
     valid: OptionalSplit = "val"
     test: str = "test"
-    max_length: int = Field(default=40, ge=3)
+    max_length: int = Field(default=40, ge=3, le=1024)
 
     @property
     def decoding(self):
@@ -71,10 +77,15 @@ class CocoCaption(CaptionTask):
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = self.sources(root, split)[0]
-        images = read_json(self.name, path, Captions)["images"]
+        where = f"{self.name}: {path}"
+        images = [named(row) for row in read_json(self.name, path, Captions)["images"]]
+        nameless = [f"{where}: images.row {i}.filename is missing" for i, image in enumerate(images) if not image]
+        if nameless:
+            raise shown(nameless, where)
         chosen = [image for image in images if image["split"] == name]
-        if not chosen:
-            raise unknown(f"{self.name} split in {path}", name, {image["split"] for image in images})
+        there = {image["split"] for image in images}
+        if not chosen and not {name, *there} <= SPLITS:  # of Karpathy's, a part of the data may have none
+            raise unknown(f"{self.name} split in {path}", name, there)
         twice = {name for name, count in Counter(image["filename"] for image in images).items() if count > 1}
         said = [f"{name} occurs more than once" for name in sorted(twice & {image["filename"] for image in chosen})]
         said += [f"{image['filename']} has no captions" for image in chosen if not image["sentences"]]
@@ -85,7 +96,7 @@ class CocoCaption(CaptionTask):
             if not sentence["raw"].strip()
         ]
         if said:
-            raise shown((f"{self.name}: {path}: {fault}" for fault in said), f"{self.name}: {path}")
+            raise shown((f"{where}: {fault}" for fault in said), where)
         for image in chosen:
             captions = [sentence["raw"].strip() for sentence in image["sentences"]]
             key, images = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)

@@ -1,8 +1,9 @@
 """GQA, balanced questions (Hudson and Manning 2019, arXiv:1902.09506).
 
 Files, as in a VL-Adapter workspace: `GQA/{train,valid,testdev}.json`, `VG/clip_features/…/<image>.h5` for train and
-valid, `GQA/clip_features/…/<image>.h5` for testdev. The official files of balanced questions are read too
-(`train="train_balanced_questions+val_balanced_questions"`, `test="testdev_balanced_questions"`).
+valid, `GQA/clip_features/…/<image>.h5` for testdev. The official files are read too
+(`train="train_balanced_questions+val_balanced_questions"`, `test="testdev_balanced_questions"`); of one that holds all
+questions those that are not balanced are trained on, but not tested, since the official accuracy leaves them out.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ from typing import ClassVar, NotRequired
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import SoftLabel, read_json, starts_with
+from pet_bench.data.rows import Id, SoftLabel, Text, read_json, starts_with
 from pet_bench.data.submissions import GQATypes
-from pet_bench.data.task import Example, OptionalSplit, Split, Task
+from pet_bench.data.task import Example, LeftOut, OptionalSplit, Split, Task
 from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 
 class Row(TypedDict):
-    question_id: str | int
-    img_id: str
-    sent: str
+    question_id: Id
+    img_id: Text
+    sent: Text
     label: SoftLabel
     types: NotRequired[GQATypes]
 
 
 class OfficialRow(TypedDict):
-    imageId: str
-    question: str
-    answer: str
+    imageId: Text
+    question: Text
+    answer: Text
+    isBalanced: NotRequired[bool]
     types: NotRequired[GQATypes]
 
 
@@ -81,11 +83,16 @@ class GQA(Task):
     def sources(self, root: Path, split: Split) -> list[Path]:
         return [root / "GQA" / f"{name}.json" for name in self.names(split)]
 
-    def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
+    def read(self, root: Path, name: str, split: Split) -> Iterator[Example | LeftOut]:
         path = root / "GQA" / f"{name}.json"
         folder = "GQA" if name.startswith(("testdev", "submi")) else "VG"
         if starts_with(path, b"{"):
-            rows = [from_official(*item) for item in read_json(self.name, path, dict[str, OfficialRow]).items()]
+            rows = []
+            for key, row in read_json(self.name, path, dict[Text, OfficialRow]).items():
+                if split == "train" or row.get("isBalanced", True):
+                    rows.append(from_official(key, row))
+                else:
+                    yield LeftOut(key, "it is not balanced, which the official accuracy does not count")
         else:
             rows = read_json(self.name, path, list[Row])
         for row in rows:

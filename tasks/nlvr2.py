@@ -1,20 +1,20 @@
 """NLVR2: is a statement true of a pair of photographs (Suhr et al. 2019, arXiv:1811.00491).
 
 Files, as in a VL-Adapter workspace: `nlvr/{train,valid,test}.json` in LXMERT's format (valid is the official dev,
-test the official test1), `nlvr/clip_features/…/<image>.h5`. The official files, one object a line, are read too
-(`valid="dev"`, `test="test1"`).
+test the official test1), `nlvr/clip_features/…/<image>.h5`. Where rows do not name their two images, the identifier
+does. The official files, one object a line, are read too (`valid="dev"`, `test="test1"`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NotRequired
 
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import read_json, read_json_lines, starts_with
+from pet_bench.data.rows import Text, read_json, read_json_lines, starts_with
 from pet_bench.data.task import Choose, Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.nlvr_accuracy import sentence_of
@@ -26,22 +26,20 @@ ANSWERS = ("true", "false")
 
 class Row(TypedDict):
     identifier: str
-    img0: str
-    img1: str
+    img0: NotRequired[Text]
+    img1: NotRequired[Text]
     label: Literal[0, 1]
-    sent: str
+    sent: Text
 
 
 class OfficialRow(TypedDict):
     identifier: str
     label: Literal["True", "False"]
-    sentence: str
+    sentence: Text
 
 
 def from_official(row: OfficialRow) -> Row:
-    pair = row["identifier"].rpartition("-")[0]
-    images = {"img0": f"{pair}-img0", "img1": f"{pair}-img1"}
-    return {"identifier": row["identifier"], "label": int(row["label"] == "True"), "sent": row["sentence"], **images}
+    return {"identifier": row["identifier"], "label": int(row["label"] == "True"), "sent": row["sentence"]}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -78,10 +76,11 @@ class NLVR2(Task):
             if key.count("-") != 3:
                 raise UserError(f"{self.name}: {path}: row {i}: identifier must have four fields, found {key!r}")
             answer = "true" if row["label"] else "false"
+            pair = key.rpartition("-")[0]
             yield Example(
                 id=key,
                 text=self.prompt + row["sent"],
-                images=(f"nlvr/{row['img0']}", f"nlvr/{row['img1']}"),
+                images=tuple(f"nlvr/{row.get(image, f'{pair}-{image}')}" for image in ("img0", "img1")),
                 targets=((answer, 1.0),),
                 references={"label": answer, "group": sentence_of(key)},
                 groups={"length": length_group(row["sent"])},

@@ -1,19 +1,21 @@
 """VQAv2 on the Karpathy splits (Goyal et al. 2017, arXiv:1612.00837).
 
 Files, as in a VL-Adapter workspace: `vqa/karpathy_{train,val,test}.json`, the official
-`vqa/v2_mscoco_{train,val}2014_annotations.json` for scoring, `COCO/clip_features/…/<image>.h5`.
+`vqa/v2_mscoco_{train,val}2014_annotations.json` for scoring, `COCO/clip_features/…/<image>.h5`. Where a row does not
+name its image, the official annotations do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NotRequired
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import SoftLabel, read_json, shown
+from pet_bench.data.rows import Id, SoftLabel, Text, read_json, shown
 from pet_bench.data.task import Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import length_group
@@ -21,12 +23,13 @@ from pet_bench.spec import STRICT
 
 
 class Row(TypedDict):
-    question_id: int | str
-    img_id: str
+    question_id: Id
+    img_id: NotRequired[Text]
     label: SoftLabel
-    sent: NotRequired[str]
-    question: NotRequired[str]
+    sent: NotRequired[Text]
+    question: NotRequired[Text]
     question_type: NotRequired[str]
+    answer_type: NotRequired[str]
 
 
 class Answer(TypedDict):
@@ -34,7 +37,8 @@ class Answer(TypedDict):
 
 
 class Annotation(TypedDict):
-    question_id: int | str
+    question_id: Id
+    image_id: NotRequired[Annotated[int, Field(ge=0)]]
     question_type: str
     answer_type: str
     answers: list[Answer]
@@ -42,6 +46,13 @@ class Annotation(TypedDict):
 
 class Annotations(TypedDict):
     annotations: list[Annotation]
+
+
+class Official(NamedTuple):
+    """truth: what the metric and the breakdowns need; image: the name of its file, where it is said."""
+
+    truth: dict[str, Any]
+    image: str | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -76,8 +87,8 @@ class VQA(Task):
 
     def sources(self, root: Path, split: Split) -> list[Path]:
         files = [root / "vqa" / f"{name}.json" for name in self.names(split)]
-        present = [path for path in _official(root) if path.is_file()]
-        return files if split == "train" else files + (present or _official(root))
+        official = [_annotations(root, part) for part in _PARTS]
+        return files if split == "train" else files + ([path for path in official if path.is_file()] or official)
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = root / "vqa" / f"{name}.json"
@@ -85,53 +96,68 @@ class VQA(Task):
         silent = [f"{self.name}: {path}: row {i}: sent is missing" for i, r in enumerate(rows) if not r.keys() & _TEXT]
         if silent:
             raise shown(silent, f"{self.name}: {path}")
-        truth = {} if split == "train" else self._truth(root, path, {str(row["question_id"]) for row in rows})
-        for row in rows:
+        wanted = {str(row["question_id"]) for row in rows if split != "train" or "img_id" not in row}
+        official = self._official(root, path, wanted) if wanted else {}
+        images = [row.get("img_id") or official[str(row["question_id"])].image for row in rows]
+        nowhere = [f"{self.name}: {path}: row {i}: img_id is missing" for i, image in enumerate(images) if not image]
+        if nowhere:
+            raise shown(nowhere, f"{self.name}: {path}")
+        for row, image in zip(rows, images, strict=True):
             key = str(row["question_id"])
             label = {} if "" in row["label"] else row["label"]
-            sentence, known = row.get("sent", row.get("question", "")), truth.get(key, {})
+            sentence = row.get("sent", row.get("question", ""))
+            known = official[key].truth if split != "train" else {}
             types = {name.replace("_", " "): known[name] for name in _TYPES if known}
             yield Example(
                 id=key,
                 text=self.prompt + sentence,
-                images=(f"COCO/{row['img_id']}",),
+                images=(f"COCO/{Path(image).stem}",),
                 targets=tuple(label.items()),
-                references={"label": label, **known} if truth else {},
+                references={"label": label, **known} if known else {},
                 kind=row.get("question_type", ""),
-                groups={**types, "length": length_group(sentence)} if truth else {},
+                groups={**types, "length": length_group(sentence)} if known else {},
             )
 
-    def _truth(self, root: Path, path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
-        """The annotators' answers by question; the second file is read only where the first does not have them all."""
-        truth, faults = {}, []
-        for file in _official(root):
-            if wanted <= truth.keys():
+    def _official(self, root: Path, path: Path, wanted: set[str]) -> dict[str, Official]:
+        """What the official files say, by question; the second is read only where the first does not have them all."""
+        found: dict[str, Official] = {}
+        faults: list[UserError | str] = []
+        for part in _PARTS:
+            if wanted <= found.keys():
                 break
+            file = _annotations(root, part)
             try:
                 rows = read_json(self.name, file, Annotations)["annotations"]
             except UserError as error:
                 faults.append(error)
                 continue
-            truth |= {
-                str(row["question_id"]): {
-                    "answers": [answer["answer"] for answer in row["answers"]],
-                    "answer_type": row["answer_type"],
-                    "question_type": row["question_type"],
-                }
-                for row in rows
-                if row["answers"] and str(row["question_id"]) in wanted
-            }
-        missing = wanted - truth.keys()
+            for row in rows:
+                key = str(row["question_id"])
+                if row["answers"] and key in wanted:
+                    if key in found:
+                        faults.append(f"{self.name}: {file}: question {key} occurs twice")
+                    image = f"COCO_{part}_{row['image_id']:012d}" if "image_id" in row else None
+                    truth = {
+                        "answers": [answer["answer"] for answer in row["answers"]],
+                        "answer_type": row["answer_type"],
+                        "question_type": row["question_type"],
+                    }
+                    found[key] = Official(truth, image)
+        missing = wanted - found.keys()
+        twice = [fault for fault in faults if isinstance(fault, str)]
         if missing:
             first = f"the first is {min(missing)!r}"
             lacking = f"{self.name}: {path}: {len(missing)} questions have no annotators' answers, {first}"
             raise UserError.many(faults or [lacking])
-        return truth
+        if twice:
+            raise shown(twice, self.name)
+        return found
 
 
 _TEXT = {"sent", "question"}
 _TYPES = ("question_type", "answer_type")
+_PARTS = ("val2014", "train2014")
 
 
-def _official(root: Path) -> list[Path]:
-    return [root / "vqa" / f"v2_mscoco_{part}_annotations.json" for part in ("val2014", "train2014")]
+def _annotations(root: Path, part: str) -> Path:
+    return root / "vqa" / f"v2_mscoco_{part}_annotations.json"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Delta, Design, Insert, Method, Place
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Names, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,7 +23,7 @@ class VectorLowRank(Delta):
     """
 
     kind: ClassVar = "vector-low-rank"
-    rank: int = Field(gt=0)
+    rank: Size
     start: float = 0.1
     seed: int = 0
 
@@ -83,10 +82,10 @@ class VeRA(Method):
     learning_rates: ClassVar = {}
     identity_at_start: ClassVar = True
 
-    rank: int = Field(gt=0)
+    rank: Size
     start: float = 0.1
     seed: int = 0
-    projections: tuple[str, ...] = ("query", "value")
+    projections: Names = ("query", "value")
 
     @classmethod
     def defaults(cls, shape):

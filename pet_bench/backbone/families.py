@@ -3,10 +3,11 @@
 A **site** is a pair of stock modules of one layer, (reader, writer): X is the reader's input, H the writer's output.
 The names are the same on every backbone: `{encoder,decoder}.{self_attn,cross_attn,ffn}`; `.query`, `.key`, `.value`,
 `.out` below an attention and `.in`, `.out` below a feed-forward, where reader and writer are the projection itself;
-`.ffn.hidden`, the hidden units after the activation; `decoder.cross_attn.memory`, the encoder states as keys and
-values read them; and `decoder.head`, the output layer. For a whole sub-layer X is the input of the sub-layer and H its
-output before dropout and the residual (METHODS.md section 2): in BART (post-norm) X is the normalised output of the
-previous sub-layer; in T5 (pre-norm) the raw residual stream, which is what the sub-layer's RMS norm reads.
+`.ffn.hidden`, the hidden units that `.ffn.out` reads; `decoder.cross_attn.memory`, the encoder states as keys and
+values read them; and `decoder.head`, the output layer. A gated feed-forward (see `GatedT5`) has `.ffn.gate` besides.
+For a whole sub-layer X is the input of the sub-layer and H its output before dropout and the residual (METHODS.md
+section 2): in BART (post-norm) X is the normalised output of the previous sub-layer; in T5 (pre-norm) the raw residual
+stream, which is what the sub-layer's RMS norm reads.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
@@ -26,13 +27,15 @@ class Site(NamedTuple):
     """Paths inside the stock model, with `{i}` for the layer.
 
     argument: X and H are both that keyword argument of the writer, which gets H' in its place. feeds: the linear
-    layer whose input H is, where neither reader nor writer tells its width.
+    layer whose input H is, where neither reader nor writer tells its width. before: H is what the writer reads, and
+    not what it writes.
     """
 
     reader: str
     writer: str
     argument: str | None = None
     feeds: str | None = None
+    before: bool = False
 
 
 class Family(ABC):
@@ -42,7 +45,9 @@ class Family(ABC):
     stacks: ClassVar[dict[str, str]]
     sub_layers: ClassVar[dict[str, tuple[str, str]]]
     projections: ClassVar[dict[str, str]]
-    feed_forward: ClassVar[dict[str, str]]  # below the layer's feed-forward: in, hidden, out
+    feed_forward: ClassVar[dict[str, str]]  # below the layer's feed-forward: its projections, `out` the last of them
+    hidden: ClassVar[str]  # the module that writes the hidden units, or that reads them where `hidden_before`
+    hidden_before: ClassVar[bool] = False
     norm: ClassVar[type[nn.Module]]
     visual_eps: ClassVar[float]
     word_std: ClassVar[float]  # of vocabulary rows added to a pre-trained table
@@ -60,9 +65,12 @@ class Family(ABC):
             if sub_layer.endswith("cross_attn"):
                 table[f"{sub_layer}.memory"] = Site(*(f"{layer}.{writer}",) * 2, argument="key_value_states")
             if sub_layer.endswith("ffn"):
-                up, hidden, down = (f"{layer}.{path.format(ffn=writer)}" for path in cls.feed_forward.values())
-                table |= {f"{sub_layer}.in": Site(up, up), f"{sub_layer}.out": Site(down, down)}
-                table[f"{sub_layer}.hidden"] = Site(table[sub_layer].reader, hidden, feeds=down)
+                for name, path in cls.feed_forward.items():
+                    table[f"{sub_layer}.{name}"] = Site(*(f"{layer}.{path.format(ffn=writer)}",) * 2)
+                hidden, out = f"{layer}.{cls.hidden.format(ffn=writer)}", table[f"{sub_layer}.out"].writer
+                table[f"{sub_layer}.hidden"] = Site(
+                    table[sub_layer].reader, hidden, feeds=out, before=cls.hidden_before
+                )
         return table | {"decoder.head": Site("lm_head", "lm_head")}
 
     @staticmethod
@@ -99,7 +107,8 @@ class Bart(Family):
         "decoder.ffn": ("fc1", "fc2"),
     }
     projections: ClassVar = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
-    feed_forward: ClassVar = {"in": "fc1", "hidden": "activation_fn", "out": "fc2"}
+    feed_forward: ClassVar = {"in": "fc1", "out": "fc2"}
+    hidden = "activation_fn"
     norm = nn.LayerNorm
     visual_eps = 1e-5
     word_std = 0.02
@@ -143,7 +152,8 @@ class T5(Family):
         "decoder.ffn": ("layer.2.layer_norm", "layer.2.DenseReluDense"),
     }
     projections: ClassVar = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    feed_forward: ClassVar = {"in": "{ffn}.wi", "hidden": "{ffn}.act", "out": "{ffn}.wo"}
+    feed_forward: ClassVar = {"in": "{ffn}.wi", "out": "{ffn}.wo"}
+    hidden = "{ffn}.act"
     norm = T5LayerNorm
     visual_eps = 1e-6
     word_std = 1.0
@@ -173,4 +183,20 @@ class T5(Family):
         nn.init.normal_(weight, std=1.0)
 
 
-FAMILY: dict[str, type[Family]] = {family.name: family for family in (Bart, T5)}
+class GatedT5(T5):
+    """T5 1.1 and Flan-T5: hidden units act(W_gate x) ⊙ (W_in x), `.ffn.gate` being wi_0 and `.ffn.in` wi_1.
+
+    `.in` is the linear one of the two, as the reference of IA³ has it on such models (it scales the output of wi_1,
+    which is to scale the hidden units).
+    """
+
+    feed_forward: ClassVar = {"gate": "{ffn}.wi_0", "in": "{ffn}.wi_1", "out": "{ffn}.wo"}
+    hidden = "{ffn}.dropout"  # no module writes the product
+    hidden_before = True
+
+
+def family_of(config: PreTrainedConfig) -> type[Family]:
+    """What a stock model of that configuration is."""
+    if config.model_type == Bart.name:
+        return Bart
+    return GatedT5 if config.is_gated_act else T5

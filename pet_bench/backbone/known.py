@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pet_bench.errors import UserError, unknown
+from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.files import is_file, is_folder, nameable, read_json
 from pet_bench.registry import BACKBONES
 
 FAMILIES = ("bart", "t5")
+SIZES = {
+    "bart": (
+        "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads",
+        "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings",
+    ),
+    "t5": ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
+}  # fmt: skip
 PUBLISHED_BATCH = {"bart": 500, "t5": 300}
 # VL-T5's 200 extra words: 100 sentinels, then 100 object-order words of which <vis_extra_id_j> is row V-1-j.
 EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1))
@@ -55,21 +62,43 @@ class Backbone:
     def recipe_values(self) -> dict[str, Any]:
         return self.recipe or {"batch_size": PUBLISHED_BATCH[self.family]}
 
+    def read_raw(self) -> dict[str, Any]:
+        """`config.json` as it is; raises UserError where the source has none, or that of another kind of model."""
+        if self.config:
+            return self.config
+        if Path(self.source).is_dir():
+            raw = read_json(Path(self.source) / "config.json", f'backbone "{self.name}": config.json')
+        else:
+            from transformers import PreTrainedConfig
+
+            try:
+                raw, _ = PreTrainedConfig.get_config_dict(self.source)
+            except Exception as error:
+                raise UserError(f'backbone "{self.name}": no configuration in {self.source} ({error})') from error
+        if not isinstance(raw, dict):
+            raise UserError(f'backbone "{self.name}": config.json is no mapping')
+        if (kind := raw.get("model_type")) not in FAMILIES:
+            raise UserError(f'backbone "{self.name}" is a {kind}; possible: {", ".join(FAMILIES)}')
+        return raw
+
     def read_config(self):
         """The `transformers` config, with every dropout of the published set-up left as the checkpoint has it.
 
         Raises UserError where the source is no readable BART or T5.
         """
-        from transformers import AutoConfig, BartConfig, T5Config
+        from transformers import BartConfig, T5Config
 
-        if self.config:
-            return {"bart": BartConfig, "t5": T5Config}[self.family](**self.config)
+        raw = self.read_raw()
         try:
-            config = AutoConfig.from_pretrained(self.source)
+            config = {"bart": BartConfig, "t5": T5Config}[self.family].from_dict(raw)
         except Exception as error:
-            raise UserError(f'backbone "{self.name}": no configuration in {self.source} ({error})') from error
-        if config.model_type not in FAMILIES:
-            raise UserError(f'backbone "{self.name}" is a {config.model_type}; possible: {", ".join(FAMILIES)}')
+            raise UserError(f'backbone "{self.name}": config.json: {error}') from error
+        faults = Faults()
+        for key in SIZES[self.family]:
+            size = getattr(config, key)
+            if type(size) is not int or size < 1:
+                faults.add(f'backbone "{self.name}": config.json: {key} must be a positive integer, found {size!r}')
+        faults.check()
         return config
 
     @property
@@ -94,19 +123,10 @@ def find_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES.get(name)
-    folder = Path(name)
-    if (folder / "config.json").is_file():
-        try:
-            family = json.loads((folder / "config.json").read_text()).get("model_type")
-        except ValueError as error:
-            raise UserError(f'backbone "{name}": config.json is not JSON ({error})') from error
-        if family not in FAMILIES:
-            raise UserError(f'backbone "{name}" is a {family}; possible: {", ".join(FAMILIES)}')
-        return Backbone(name, family, name)
-    if folder.is_dir():
+    if is_folder(name) and not is_file(Path(name) / "config.json"):
         raise UserError(f'backbone "{name}": the folder has no config.json')
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Backbone(name, Backbone(name, "", name).read_config().model_type, name)
+    if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
+        return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
     raise unknown("backbone", name, BACKBONES.names())
 
 

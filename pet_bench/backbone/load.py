@@ -4,40 +4,72 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
-    AutoTokenizer,
     BartForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     T5ForConditionalGeneration,
 )
 from transformers.utils import logging
 
-from pet_bench.backbone.families import FAMILY
+from pet_bench.backbone.families import family_of
 from pet_bench.backbone.known import EXTRA_WORDS, Backbone
 from pet_bench.backbone.model import VisionLanguageModel
-from pet_bench.errors import UserError
+from pet_bench.backbone.source import (
+    HEAD,
+    add_extra_words,
+    check_files,
+    grown_rows,
+    has_own_head,
+    own_tensors,
+    read_tokenizer,
+    said,
+    stored_tensors,
+)
+from pet_bench.backbone.ties import hold, put, ties, untie
+from pet_bench.errors import Faults, UserError
 from pet_bench.spec import Visual
 
 _STOCK = {"bart": BartForConditionalGeneration, "t5": T5ForConditionalGeneration}
+NAMED = 3  # tensors of one kind of fault that a message names
 
 
 def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> VisionLanguageModel:
-    """A backbone of that configuration with random weights (none at all on the `meta` device), vocabulary grown."""
+    """A backbone of that configuration with random weights (none at all on the `meta` device), vocabulary grown.
+
+    Tensors are tied as in the checkpoint, whose names are looked at. Raises UserError where the configuration makes no
+    model, and as `read_tokenizer` does, which says how far the vocabulary grows.
+    """
     config = backbone.read_config()
-    config.vocab_size = backbone.rows or config.vocab_size
+    config.vocab_size = grown_rows(backbone, config)
     with torch.device(device):
-        return VisionLanguageModel(_STOCK[backbone.family](config), backbone.shape, visual)
+        lm = _new(backbone, config)
+        untie(lm, own_tensors(backbone, ties(lm)))
+        return VisionLanguageModel(hold(lm), backbone.shape, visual)
+
+
+def _new(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedModel:
+    """The stock model of a configuration, all that can be tied tied."""
+    config.tie_word_embeddings = True
+    try:
+        return _STOCK[backbone.family](config)
+    except Exception as error:
+        raise UserError(f'backbone "{backbone.name}": config.json makes no model: {said(error)}') from error
 
 
 class Stock:
     """A pre-trained backbone as it comes, with its tokenizer: to be read once and copied for each trial.
 
     Handed to another process, its weights are plain arrays, which Ray keeps once a node; a process there only looks at
-    them, so that they cannot be written to.
+    them, so that they cannot be written to. What is one tensor here is one there.
     """
 
     def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase):
@@ -47,34 +79,90 @@ class Stock:
         return deepcopy(self.lm), deepcopy(self.tokenizer)
 
     def __getstate__(self):
-        arrays = {name: tensor.detach().numpy() for name, tensor in _tensors(self.lm)}
+        parameters = {name: tensor.detach().numpy() for name, tensor in self.lm.named_parameters()}
+        buffers = {name: tensor.numpy() for name, tensor in self.lm.named_buffers()}
+        arrays = parameters, buffers, ties(self.lm)
         return type(self.lm), self.lm.config, self.lm.generation_config, arrays, self.tokenizer
 
     def __setstate__(self, packed):
-        kind, config, generation, arrays, self.tokenizer = packed
-        self.lm = kind(config).eval()
+        kind, config, generation, (parameters, buffers, tied), self.tokenizer = packed
+        with torch.device("meta"):
+            self.lm = kind(config).eval()
         self.lm.generation_config = generation
         with warnings.catch_warnings(action="ignore"):  # that the arrays cannot be written to
-            for name, tensor in _tensors(self.lm):
-                tensor.data = torch.from_numpy(arrays[name])
+            for name, array in parameters.items():
+                put(self.lm, name, nn.Parameter(torch.from_numpy(array)))
+            for name, array in buffers.items():
+                put(self.lm, name, torch.from_numpy(array))
+        for name, first in tied.items():
+            put(self.lm, name, self.lm.get_parameter(first))
+        hold(self.lm)
 
 
-def _tensors(lm: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, tied ones once."""
     yield from lm.named_parameters()
     yield from lm.named_buffers()
 
 
 def read_stock(backbone: Backbone) -> Stock:
-    """The pre-trained backbone in float32; raises UserError where weights or tokenizer cannot be read."""
-    logging.disable_progress_bar()  # trials show their own
+    """The pre-trained backbone in float32, as its checkpoint has it: tied is what has one tensor there.
+
+    Raises UserError, with all faults together, where weights or tokenizer cannot be read; where the checkpoint lacks
+    tensors, has others, or has them in another shape, of another kind than floats, or not finite; and where its
+    tokenizer is another model's.
+    """
+    what, stored = f'backbone "{backbone.name}"', replace(backbone, config={})
+    check_files(backbone)
+    config = stored.read_config()
+    tokenizer = read_tokenizer(backbone, config)
+    names = stored_tensors(backbone)
+    config.tie_word_embeddings = True
     try:
-        tokenizer = AutoTokenizer.from_pretrained(backbone.source)
-        lm = _STOCK[backbone.family].from_pretrained(backbone.source, dtype=torch.float32)
+        with _quiet():
+            lm, info = _STOCK[backbone.family].from_pretrained(
+                backbone.source, config=config, dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True, weights_only=True,
+            )  # fmt: skip
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f'backbone "{backbone.name}" cannot be loaded from {backbone.source}: {first}') from error
-    return Stock(lm.eval(), tokenizer)
+        raise UserError(f"{what} cannot be loaded from {backbone.source}: {said(error)}") from error
+    faults = Faults()
+    for kind, found in (
+        ("lacks tensors", info["missing_keys"]),
+        ("has tensors that no such model has", info["unexpected_keys"]),
+        ("has tensors of a wrong shape", {_shapes(*one) for one in info["mismatched_keys"]}),
+        ("has tensors that are not finite", {name for name, tensor in _tensors(lm) if not tensor.isfinite().all()}),
+    ):
+        if found:
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            faults.add(f"{what}: its checkpoint {kind}: {', '.join(sorted(found)[:NAMED])}{more}")
+    if has_own_head(stored) and HEAD not in (names or {}):
+        faults.add(f"{what}: its checkpoint lacks {HEAD}, and config.json has tie_word_embeddings false")
+    for key, size in backbone.config.items():
+        if type(size) is int and getattr(config, key) != size:
+            faults.add(f"{what} is registered with {key} {size}, its checkpoint has {getattr(config, key)}")
+    for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        ours, theirs = getattr(config, key), getattr(lm.generation_config, key)
+        if theirs is not None and theirs != ours:
+            faults.add(f"{what}: {key} is {ours} in config.json and {theirs} in generation_config.json")
+    faults.check()
+    return Stock(hold(lm.eval()), tokenizer)
+
+
+def _shapes(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    return f"{name} {tuple(found)} for {tuple(expected)}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own reports and bars: what matters in them is said here, and trials show their own."""
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def load(
@@ -82,28 +170,65 @@ def load(
 ) -> tuple[VisionLanguageModel, PreTrainedTokenizerBase]:
     """The pre-trained backbone in float32 with its tokenizer, both grown by VL-T5's 200 extra words.
 
-    Words the tokenizer already has are not added again; new rows are drawn at random (METHODS.md section 7: standard
-    deviation 0.02 in BART, 1 in T5). stock: what `read_stock` gave, which is left as it is. Raises UserError where
-    weights or tokenizer cannot be read.
+    Words the tokenizer already has are not added again; `grow_vocabulary` says how new rows start. stock: what
+    `read_stock` gave, which is left as it is. Raises UserError as that does.
     """
     lm, tokenizer = (stock or read_stock(backbone)).copy()
-    known = tokenizer.get_vocab()
-    tokenizer.add_tokens([word for word in EXTRA_WORDS if word not in known], special_tokens=True)
-    grow_vocabulary(lm, len(tokenizer), FAMILY[backbone.family].word_std)
+    rows = add_extra_words(tokenizer)
+    grow_vocabulary(lm, rows, family_of(lm.config).word_std)
     last = tokenizer.convert_tokens_to_ids(EXTRA_WORDS[-1])
-    if last != lm.config.vocab_size - 1:
+    if last != rows - 1:
         raise UserError(
-            f'backbone "{backbone.name}": {EXTRA_WORDS[-1]} must be the last word ({lm.config.vocab_size - 1}), '
-            f"found at {last}"
+            f'backbone "{backbone.name}": {EXTRA_WORDS[-1]} must be the last word ({rows - 1}), found at {last}'
         )
     return VisionLanguageModel(lm, backbone.shape, visual), tokenizer
 
 
-def grow_vocabulary(lm: nn.Module, rows: int, std: float) -> None:
-    """Resize the tied word table to `rows`; new rows ~ N(0, std²)."""
+def grow_vocabulary(lm: PreTrainedModel, rows: int, std: float) -> None:
+    """Resize the word tables to `rows`; new rows ~ N(0, std²), in a tied output layer too (METHODS.md section 7).
+
+    An output layer of its own becomes a `GrownHead`, with which the model says what it said before. No published run
+    of these methods has one.
+    """
     old = lm.config.vocab_size
     if rows == old:
         return
+    words, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    own_head = head.weight is not words.weight
+    stacks = [lm.get_encoder(), lm.get_decoder()]
+    apart = [(stack, stack.embed_tokens) for stack in stacks if stack.embed_tokens.weight is not words.weight]
     lm.resize_token_embeddings(rows, mean_resizing=False)
+    tables = [lm.get_input_embeddings()]
+    for stack, table in apart:  # transformers has just put the common table in the place of the stack's own
+        stack.embed_tokens = lm._get_resized_embeddings(table, rows, mean_resizing=False)
+        tables.append(stack.embed_tokens)
     if rows > old:
-        nn.init.normal_(lm.get_input_embeddings().weight.data[old:], std=std)
+        for table in tables:
+            nn.init.normal_(table.weight.data[old:], std=std)
+        if own_head:
+            lm.set_output_embeddings(GrownHead(lm.get_output_embeddings(), old))
+
+
+class GrownHead(nn.Linear):
+    """An output layer W with rows for new words: W x, and for the new words `BELOW` less.
+
+    Their rows start as the mean of the others, so that a new word's logit starts that far below the mean logit, hence
+    below the largest for every x, and e^-100 of a probability is no number beside it in float32: neither greedy nor
+    beam search takes a new word, and the old ones have the probabilities that they had. The rows get gradients like
+    any other where the layer is trained; a new word that is a target can be learnt. Nothing is added that counts:
+    what is subtracted is no parameter.
+    """
+
+    BELOW = 100.0
+
+    def __init__(self, head: nn.Linear, old: int):
+        super().__init__(head.in_features, head.out_features, bias=False, device="meta")
+        self.weight, self.old = head.weight, old
+        with torch.no_grad():
+            self.weight[old:] = self.weight[:old].mean(dim=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, d) → (…, V)."""
+        logits = F.linear(x, self.weight, self.bias)
+        new = torch.arange(self.out_features, device=x.device) >= self.old
+        return logits - self.BELOW * new.to(logits.dtype)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from pet_bench.backbone.families import FAMILY, Family
+from pet_bench.backbone.families import Family, family_of
 from pet_bench.backbone.known import Shape
 from pet_bench.backbone.visual import VisualEmbedding, pool_grid
 from pet_bench.errors import UserError
@@ -61,7 +61,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.lm = lm
         self.shape = shape
-        self.family: type[Family] = FAMILY[shape.family]
+        self.family: type[Family] = family_of(lm.config)
         self.visual = VisualEmbedding(visual, shape.d, self.family.norm, self.family.visual_eps)
         self.pet = nn.ModuleDict()
         self.context = Context()
@@ -71,12 +71,17 @@ class VisionLanguageModel(nn.Module):
             self.family.init_linear(linear)
         self.family.init_embedding(self.visual.image_order.weight)
 
+    @property
+    def words(self) -> Tensor:
+        """The word table (V, d) that the encoder reads."""
+        return self.lm.get_encoder().embed_tokens.weight
+
     def encode(
         self, text: Tensor, features: Tensor, boxes: Tensor | None = None, *, task: str | None = None
     ) -> Encoded:
         """text (B, L) ids, features (B, I, N, f), boxes (B, I, N, 4) → states and mask over L + I*P positions."""
         self.context.task = task
-        visual = self.visual(features, self.lm.get_input_embeddings().weight, boxes)
+        visual = self.visual(features, self.words, boxes)
         words, mask = self.family.embed(self.lm, text), text != self.lm.config.pad_token_id
         for edit in self.text_edits:
             words, mask = edit(words, mask)
@@ -150,5 +155,7 @@ class VisionLanguageModel(nn.Module):
             do_sample=False,
             forced_bos_token_id=None,
             forced_eos_token_id=forced_end,
+            # transformers' own has as many layers as T5's encoder, which may be fewer than the decoder's
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             **({"no_repeat_ngram_size": 0, "early_stopping": False} if plain else {}),
         )

@@ -15,18 +15,19 @@ from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.output import guarded, say
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
-from pet_bench.cli.shared import Plugins, examples, key_value, load_plugins
+from pet_bench.cli.shared import SEEDS, App, Plugins, changes, examples, load_plugins, only_with
 from pet_bench.cli.tables import print_tables
-from pet_bench.errors import Faults, UserError
+from pet_bench.errors import Faults, UserError, shortened
 
 if TYPE_CHECKING:
     from pet_bench.trial.score import Scored
 
-app = typer.Typer(
+app = App(
     name="pet-bench",
     help="Which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?",
     no_args_is_help=True,
@@ -145,10 +146,15 @@ def show(
         str,
         typer.Argument(metavar="METHOD|TRIAL", help="A trial: its result's path, or the first 4 digits of its id."),
     ],
-    backbone: Annotated[str, typer.Option(help="Backbone whose defaults apply.")] = "bart-base",
-    suite: Annotated[str, typer.Option(help="Suite whose tasks it is built for.")] = "image-text",
+    backbone: Annotated[
+        str | None, typer.Option(help="Of a method: backbone whose defaults apply; default: bart-base.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Of a method: suite whose tasks it is built for; default: image-text.")
+    ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change an option; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Of a method: change an option; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a trial's id; by default all in results/.")] = None,
     plugin: Plugins = None,
@@ -158,8 +164,11 @@ def show(
     from pet_bench.registry import METHODS
 
     if name not in METHODS:
+        only_with("a METHOD, which this is not", False, backbone=backbone, suite=suite, set=option)
         show_trial(name, out)
         return
+    only_with("a TRIAL, and this is a method", False, out=out)
+    backbone, suite = backbone or "bart-base", suite or "image-text"
 
     from rich.console import Console
     from rich.markup import escape
@@ -168,7 +177,7 @@ def show(
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    found = describe(MethodSpec(name, dict(map(key_value, option or []))), backbone, suite)
+    found = describe(MethodSpec(name, changes(option, "OPTION=VALUE")), backbone, suite)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
     console.print(escape(found.doc), soft_wrap=True)
@@ -304,6 +313,7 @@ app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/l
         "pet-bench score results/demo/0123456789ab.json",
         "pet-bench score results/full/0123456789ab.json --data ~/datasets",
         "pet-bench score --metric cider captions.json --format json",
+        "pet-bench score --metric cider results.json --annotations captions_val2014.json",
         "pet-bench score --metric vqa-accuracy results.json --annotations v2_mscoco_val2014_annotations.json",
         "pet-bench score --metric nlvr-accuracy predictions.csv --annotations dev.json",
         "pet-bench score --metric multiple-choice-accuracy answers.json --annotations tvqa_val.jsonl",
@@ -325,9 +335,11 @@ def score(
 ) -> None:
     """Score a trial's saved predictions again, or anybody's predictions.
 
-    Captions: a list of {id, prediction, references}. vqa-accuracy: the official results and annotations. exact-match:
-    GQA's official results and questions. nlvr-accuracy: the official CSV (identifier,prediction) and annotations.
-    multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and answer_idx or again {id: answer}.
+    Captions: a list of {id, prediction, references}; COCO's results and annotations; or lines with `descs` as TVC, YC2C
+    and VATEX have them, predictions and references. vqa-accuracy: the official results and annotations. exact-match:
+    GQA's official results and questions, of which the balanced ones count. nlvr-accuracy: the official CSV
+    (identifier,prediction) and annotations. multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and
+    answer_idx, TVQA's solution by show, or again {id: answer}.
     """
     load_plugins(plugin)
     from pet_bench.trial.score import score_file, score_trial
@@ -335,7 +347,7 @@ def score(
     if metric:
         if data:
             raise UserError("--data is for scoring a trial's result, without --metric")
-        found = [score_file(metric, file, annotations, dict(map(_option, set_ or [])))]
+        found = [score_file(metric, file, annotations, changes(set_, "OPTION=VALUE", raw=True))]
     elif annotations or set_:
         raise UserError("--annotations and --set are for scoring with --metric NAME; a result knows its tasks")
     else:
@@ -347,13 +359,9 @@ def score(
     for place, view in enumerate(_score_views(found)):
         print("\n" * bool(place), end="")
         print_tables([view], keep=3)
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f'--set takes OPTION=VALUE, found "{text}"')
-    return key, value
+    for one in found:
+        for note in one.notes:
+            print(f"{one.what}: {note}")
 
 
 def _score_views(found: list[Scored]) -> list[Any]:
@@ -388,8 +396,10 @@ def _score_views(found: list[Scored]) -> list[Any]:
 def pretrain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="mini-bart or mini-t5.")],
     out: Annotated[Path, typer.Option(help="Folder to write the backbone to.")],
-    seed: int = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: those of the shipped backbone.")] = None,
+    seed: Annotated[int, typer.Option(**SEEDS, help="Of weights, text and exercises.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Updates; default: those of the shipped backbone.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="An earlier OUT to go on from.")] = None,
     course: Annotated[str, typer.Option(help="scenes, or clips, for which to go on from scenes.")] = "scenes",
 ) -> None:
@@ -405,9 +415,17 @@ def pretrain(
 
 def main(arguments: list[str] | None = None) -> None:
     """A user's fault is one line on stderr and exit code 2; anything else keeps its traceback."""
-    try:
-        app(arguments)
-    except UserError as error:
-        for fault in error.faults:
-            print(f"pet-bench: error: {fault}", file=sys.stderr)
+    with guarded():
+        try:
+            app(arguments)
+        except UserError as error:
+            fault = error
+        except OSError as error:
+            if not error.filename:
+                raise
+            fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
+        else:
+            return
+        for line in fault.faults:
+            say(line)
         sys.exit(2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pet_bench.cli.shared import Plugins, load_plugins
-from pet_bench.errors import UserError, unknown
+from pet_bench.errors import UserError, shortened, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,10 @@ def compare(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
     examples: Annotated[
-        int, typer.Option(min=0, help="List so many examples on which A is better by most, and as many for B.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="List so many examples on which A is better by most, and as many for B."
+        ),
     ] = 0,
     plugin: Plugins = None,
 ) -> None:
@@ -46,6 +49,8 @@ def compare(
     seeds (with n = 1 of the first alone), and is corrected by Holm over the rows. d is Cohen's, of paired examples.
     """
     load_plugins(plugin)
+    if a == b:
+        raise UserError(f'"{shortened(a)}" is compared with itself: give two methods or trials')
     from rich.console import Console
     from rich.markup import escape
 
@@ -78,9 +83,10 @@ def compare(
 
 def _results(out: list[str] | None, names: tuple[str, str]) -> tuple[pd.DataFrame, list[Path]]:
     """All results of the folders and of trials given by path, with the columns name (of the method) and folder."""
+    from pet_bench.files import is_folder
     from pet_bench.results import store
 
-    folders = [Path(one) if Path(one).is_dir() else _folder(one) for one in out or ()] or store.known_folders()
+    folders = [Path(one) if is_folder(one) else _folder(one) for one in out or ()] or store.known_folders()
     paths = [store.find(name, []) for name in names if "/" in name or name.endswith(".json")]
     found = store.collect(folders)
     for path in filter(None, paths):
@@ -105,6 +111,8 @@ def _sections(a: str, b: str, frame: pd.DataFrame) -> list[tuple[str, pd.DataFra
     for name, rows in zip((a, b), sides, strict=True):
         if rows[rows.task.notna() & rows.status.isin(["done", "suspect"])].empty:
             raise UserError(f'"{name}" has no scores: {", ".join(rows.status.unique())}')
+    if set(sides[0].id) & set(sides[1].id):
+        raise UserError(f'"{a}" and "{b}" are the same, or one is a part of the other: give two methods or trials')
     if all(trials):
         return [(" and ".join(dict.fromkeys(_place(rows) for rows in sides)), *sides)]
     groups = [dict(list(rows.groupby(["suite", "backbone"], sort=False))) for rows in sides]

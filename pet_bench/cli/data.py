@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pet_bench.cli.shared import Plugins, bar, examples, key_value, load_plugins
+from pet_bench.cli.shared import SEEDS, App, Plugins, bar, changes, examples, load_plugins
 from pet_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pet_bench.data.suite import Suite
     from pet_bench.data.task import Task
 
-app = typer.Typer(help="Check and prepare datasets.", no_args_is_help=True)
+app = App(help="Check and prepare datasets.", no_args_is_help=True)
 
 SuiteName = Annotated[
     str | None, typer.Option(help="Suite; by default every suite on user data of which the folder holds annotations.")
@@ -110,6 +110,10 @@ def pack(
     out: Annotated[
         Path | None, typer.Option(help="Cache folder; runs find it if PET_BENCH_CACHE names it. Default: theirs.")
     ] = None,
+    missing_features: Annotated[
+        Literal["refuse", "drop"],
+        typer.Option("--missing-features", help="As for run: drop leaves out their examples."),
+    ] = "refuse",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
     ] = None,
@@ -120,13 +124,18 @@ def pack(
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
     load_plugins(plugin)
+    from pet_bench.results.dropped import counts, summary
     from pet_bench.trial.data import read_and_pack
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
-            _, store = read_and_pack(root, tasks, chosen.visual, cache=out, progress=progress)
+            _, store, left_out = read_and_pack(
+                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress
+            )
         size = f"{len(store.index):,} features, {len(store.index) * store.array[:1].nbytes / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")
+        if left_out.dropped:
+            print(f"{chosen.name}: examples left out, since a feature is missing: {summary(counts(left_out.dropped))}")
     if out:
         print(f"runs find it with PET_BENCH_CACHE={out}")
 
@@ -150,11 +159,13 @@ def features(
         ),
     ] = None,
     random_weights: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Random weights, to try things out; the files say so.")
+        int | None, typer.Option(metavar="SEED", **SEEDS, help="Random weights, to try things out; the files say so.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 64,
-    fps: Annotated[float, typer.Option(min=0.01, help="Extracted frames a second; with --kind frames.")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Pictures encoded at once.")] = 64,
+    fps: Annotated[
+        float, typer.Option(min=0.01, max=1_000, help="Extracted frames a second; with --kind frames.")
+    ] = 3.0,
 ) -> None:
     """Extract CLIP features of raw images and videos, in the layout that the tasks read. Needs pet-bench[features].
 
@@ -183,7 +194,7 @@ def features(
 
 
 def _suites(
-    root: Path, name: str | None, tasks: list[str] | None, changes: list[str] | None
+    root: Path, name: str | None, tasks: list[str] | None, set_: list[str] | None
 ) -> list[tuple[Suite, list[Task]]]:
     """The suites that a data command is about, each with its tasks as the protocol changes make them."""
     from pet_bench.data.check import suites_in
@@ -199,8 +210,7 @@ def _suites(
     if not suites:
         raise UserError(f"{root} holds annotations of no suite; name one with --suite to see what it needs")
     protocol: dict[str, dict[str, Any]] = {}
-    for change in changes or []:
-        key, value = key_value(change)
+    for key, value in changes(set_, "TASK.KEY=VALUE").items():
         target, _, option = key.partition(".")
         if not option or target not in {task for suite in suites for task in suite.tasks}:
             possible = sorted(task for suite in suites for task in suite.tasks)
@@ -215,6 +225,8 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
 
     from rich.markup import escape
     from rich.table import Table
+
+    from pet_bench.results.dropped import summary
 
     table = Table("task", "split", "named", "files", box=None, pad_edge=False)
     for name in ("examples", "images", "features", "faults"):
@@ -232,6 +244,15 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
         for pattern, origin in report.origins.items():
             origins.add_row(escape(pattern), escape(origin))
         views += ["", origins]
+    left = [
+        escape(f"{part.task}: {n:,} of {part.name} ({part.split}) are left out: {why}")
+        for part in report.parts
+        for why, n in part.left_out.items()
+    ]
+    if report.dropped:
+        total = sum(part.dropped for part in report.parts)
+        left.append(f"--missing-features drop would leave out {total:,} examples: {summary(report.dropped)}")
+    views += ["", *left] if left else []
     values = f"all {report.features:,}" if report.sampled == report.features else f"{report.sampled:,}"
     looked = f"values of {values} features read" if report.features else "no features looked for"
     there = f"packed in {report.packed}" if report.packed else "not packed yet"
@@ -288,7 +309,7 @@ def _convert_views(source: Path, root: Path, report: Converted, parts: list[Read
 @app.command(epilog=examples("pet-bench data mini mini-data"))
 def mini(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder to write the mini datasets to.")],
-    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
+    seed: Annotated[int, typer.Option(**SEEDS, help="Seed of the world.")] = 0,
 ) -> None:
     """Write the mini datasets, all eight tasks, in the real datasets' file formats."""
     from pet_bench.mini.write_clips import write_all

@@ -55,13 +55,15 @@ def export(
                 raise UserError(f'"{one}" has no results in "{folder}"')
             found |= {id: (result, folder) for id, result in results.items() if id not in found}
     faults.check()
+    if out and (place := out if format == ExportFormat.PEFT else out.parent).resolve() in {
+        folder.resolve() for _, folder in found.values()
+    }:
+        raise UserError(f'--out "{out}" is beside results: every JSON file in "{place}" is taken for a result')
     if format == ExportFormat.PEFT:
         _write_peft(found, out)
         return
 
-    import yaml
-
-    from pet_bench.files import write_text
+    from pet_bench.files import dump_yaml, write_text
     from pet_bench.results.exchange import to_model_index
 
     scored = [result for result, _ in found.values() if result.metrics]
@@ -71,7 +73,7 @@ def export(
     if out and out.suffix == ".json":
         text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
     else:
-        text = yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
+        text = dump_yaml(index, allow_unicode=True)
     if left := len(found) - len(scored):
         print(f"{left} without scores {'is' if left == 1 else 'are'} left out", file=sys.stderr)
     if out:
@@ -84,6 +86,7 @@ def export(
 
 def _find(source: str, folders: list[Path]) -> tuple[dict[str, TrialResult], Path]:
     """Results by id, and their folder: one trial's, by an id in `folders`, those of a grid's trials, or a folder's."""
+    from pet_bench.files import is_folder
     from pet_bench.grid.spec import shipped
     from pet_bench.results import store
 
@@ -94,7 +97,7 @@ def _find(source: str, folders: list[Path]) -> tuple[dict[str, TrialResult], Pat
     if path := store.find(source, folders):
         return {path.stem: store.load(path)}, path.parent
     for folder in (Path(source), Path("results") / source):
-        if folder.is_dir():
+        if is_folder(folder):
             return store.load_all(folder), folder
     raise UserError(
         f"\"{source}\" is no grid (a file or a shipped one's name), no results folder and no trial (its result's path, "

@@ -25,7 +25,8 @@ def gates(
     task: Annotated[str | None, typer.Option(help="Task of the example; by default the trial's first.")] = None,
     example: Annotated[str | None, typer.Option(metavar="ID", help="A test example by its id.")] = None,
     index: Annotated[
-        int | None, typer.Option(metavar="N", help="A test example by its number, from 0; the default is 0.")
+        int | None,
+        typer.Option(metavar="N", min=0, max=10**9, help="A test example by its number, from 0; the default is 0."),
     ] = None,
     site: Annotated[
         list[str] | None, typer.Option(help="Only this site, encoder.ffn say; repeatable. Default: all with a gate.")

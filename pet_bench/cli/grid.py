@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_bench.cli.shared import GridName, Out, Plugins, folder_of, key_value, load_plugins, trials_of
-from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with, trials_of
+from pet_bench.errors import Faults, UserError, shortened, unknown
 
 if TYPE_CHECKING:
     from pet_bench.grid.run import Outcome
@@ -25,6 +25,10 @@ class Executor(StrEnum):
 
 class Control(StrEnum):
     NONE, TEXT_ONLY, NOISE = "none", "text-only", "noise"
+
+
+class MissingFeatures(StrEnum):
+    REFUSE, DROP = "refuse", "drop"
 
 
 class Order(StrEnum):
@@ -47,11 +51,21 @@ def _option(*names: str, panel: str | None = None, **more: Any):
 
 
 Data = Annotated[Path | None, _option(help="Root folder of the datasets; mini suites need none.")]
+Missing = Annotated[
+    MissingFeatures,
+    _option("--missing-features", help="drop leaves out examples, in every split, whose features are not there."),
+]
 Device = Annotated[str, _option(help="cpu, cuda, cuda:1, … or auto.")]
 Executed = Annotated[Executor, _option(help="Ray Tune, or one after another in this process.", panel=SCHEDULING)]
-Cpus = Annotated[float | None, _option(help="CPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
-Gpus = Annotated[float | None, _option(help="GPUs of one trial, or a fraction of one.", panel=SCHEDULING)]
-MaxConcurrent = Annotated[int | None, _option(min=1, help="Trials at a time; default: all that fit.", panel=SCHEDULING)]
+Cpus = Annotated[
+    float | None, _option(min=0.01, max=10_000, help="CPUs of one trial, or a fraction of one.", panel=SCHEDULING)
+]
+Gpus = Annotated[
+    float | None, _option(min=0, max=1_000, help="GPUs of one trial, or a fraction of one.", panel=SCHEDULING)
+]
+MaxConcurrent = Annotated[
+    int | None, _option(min=1, max=10_000, help="Trials at a time; default: all that fit.", panel=SCHEDULING)
+]
 Ordered = Annotated[
     Order | None, _option(help="Which trials start first; default: those of the first seed.", panel=SCHEDULING)
 ]
@@ -71,16 +85,19 @@ Every = Annotated[
                  panel=SURVIVAL),
 ]  # fmt: skip
 Retries = Annotated[
-    int | None, _option(min=0, help="How often a trial whose process died starts again.", panel=SURVIVAL)
+    int | None, _option(min=0, max=1_000, help="How often a trial whose process died starts again.", panel=SURVIVAL)
 ]
 Accumulation = Annotated[
-    int, _option(min=1, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL)
+    int,
+    _option(
+        min=1, max=1_000_000, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL
+    ),
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
 ]
 Estimated = Annotated[
-    Estimate, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
+    Estimate | None, _option(help="Ground of --dry-run: a few measured steps, or earlier results only.", panel=SHOWING)
 ]
 Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
 
@@ -93,7 +110,7 @@ def run(
     suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. With GRID: only these.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="Backbone; likewise.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; likewise.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; likewise.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(**SEEDS, help="Seed; likewise.")] = None,
     control: Annotated[
         list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
     ] = None,
@@ -103,10 +120,11 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
     ] = None,
     out: Out = None,
+    missing_features: Missing = MissingFeatures.REFUSE,
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
-    estimate: Estimated = Estimate.MEASURE,
+    estimate: Estimated = None,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -121,6 +139,11 @@ def run(
     accumulation: Accumulation = 1,
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
+    only_with("--dry-run", dry_run, estimate=estimate)
+    only_with(
+        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
+        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
     load_plugins(plugin)
     from pet_bench.grid.spec import ADHOC, load, parse, select
 
@@ -137,17 +160,17 @@ def run(
     else:
         raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
     plan = configure(
-        plan, set_ or [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        plan, changes(set_), cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     common = {
         "out": folder_of(plan, grid, out), "data": data, "device": device, "plugin": plugin, "log": log,
         "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
-        "accumulation": accumulation,
+        "accumulation": accumulation, "missing": missing_features,
     }  # fmt: skip
     trials = select(plan.trials(), **choice)
     if dry_run:
-        _dry_run(plan, trials, estimate == Estimate.MEASURE, **common)
+        _dry_run(plan, trials, estimate != Estimate.EARLIER, **common)
     else:
         _execute(plan, trials, again=False, **common)
 
@@ -164,10 +187,11 @@ def rerun(
     ] = None,
     data: Data = None,
     out: Out = None,
+    missing_features: Missing = MissingFeatures.REFUSE,
     device: Device = "auto",
     plugin: Plugins = None,
     dry_run: DryRun = False,
-    estimate: Estimated = Estimate.MEASURE,
+    estimate: Estimated = None,
     log: Log = None,
     executor: Executed = Executor.RAY,
     cpus: Cpus = None,
@@ -182,6 +206,11 @@ def rerun(
     accumulation: Accumulation = 1,
 ) -> None:
     """Run trials of a grid again, whatever their results; a result is only ever replaced by one that is no worse."""
+    only_with("--dry-run", dry_run, estimate=estimate)
+    only_with(
+        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
+        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
+    )  # fmt: skip
     load_plugins(plugin)
     from pet_bench.grid.spec import load
     from pet_bench.results import store
@@ -203,15 +232,16 @@ def rerun(
         print(f"no trial of {plan.name} in {folder} is " + ", ".join(key for key, wanted in chosen.items() if wanted))
         return
     plan = configure(
-        plan, [], cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
+        plan, {}, cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
         reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     common = {
         "out": folder, "data": data, "device": device, "plugin": plugin, "log": log, "executor": executor,
         "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
+        "missing": missing_features,
     }  # fmt: skip
     if dry_run:
-        _dry_run(plan, again, estimate == Estimate.MEASURE, again=True, **common)
+        _dry_run(plan, again, estimate != Estimate.EARLIER, again=True, **common)
     else:
         _execute(plan, again, again=True, **common)
 
@@ -221,17 +251,18 @@ def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
     faults, found = Faults(), set()
     for name in names:
         ids = [trial.id for trial in trials if trial.id.startswith(name)]
-        if len(ids) == 1:
+        if len(ids) == 1 and ids[0] in found:
+            faults.add(f"--trial {name}: trial {ids[0]} is named twice")
+        elif len(ids) == 1:
             found.add(ids[0])
         else:
-            faults.add(
-                f'{len(ids) or "no"} trials of this grid have an id that begins with "{name}"; see pet-bench status'
-            )
+            count, name = len(ids) or "no", shortened(name)
+            faults.add(f'{count} trials of this grid have an id that begins with "{name}"; see pet-bench status')
     faults.check()
     return found
 
 
-def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
+def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
     from pet_bench.grid.spec import parse
     from pet_bench.registry import TASKS
@@ -240,12 +271,11 @@ def configure(plan: Grid, changes: list[str], **resources: Any) -> Grid:
     parts = [(part, _method_names(part)) for part in (data, *data["also"])]
     methods = set().union(*(names for _, names in parts))
     faults = Faults()
-    for change in changes:
+    for key, value in changed.items():
         with faults:
-            key, value = key_value(change)
             target, dot, option = key.partition(".")
             if not dot or not option:
-                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{key}"')
+                raise UserError(f'--set takes recipe.KEY, TASK.KEY or METHOD.KEY, found "{shortened(key)}"')
             if target == "recipe":
                 override = {"when": {}, "recipe": {option: value}}
             elif target in methods:
@@ -270,47 +300,50 @@ def interval(text: str) -> dict[str, Any]:
     """`10min`, `90s`, `2h`, `200steps` or `never` as fields of the runtime."""
     if text == "never":
         return {"checkpoint_seconds": None}
-    found = re.fullmatch(r"([1-9]\d*) ?(s|min|h|steps?)", text)
+    found = re.fullmatch(r"([1-9]\d{0,5}) ?(s|min|h|steps?)", text, re.ASCII)
     if not found:
-        raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{text}"')
+        raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{shortened(text)}"')
     number, unit = int(found[1]), found[2]
     if unit.startswith("step"):
         return {"checkpoint_seconds": None, "checkpoint_steps": number}
     return {"checkpoint_seconds": float(number * {"s": 1, "min": 60, "h": 3600}[unit])}
 
 
-def _runtime(*, out, data, device, plugin, every, accumulation, **rest):
+def _runtime(*, out, data, device, plugin, every, accumulation, missing, **rest):
     from pet_bench.spec import Runtime
 
     return Runtime(
-        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation, **interval(every)
-    )
+        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation,
+        missing_features=missing.value, **interval(every),
+    )  # fmt: skip
+
+
+def _cluster(*, log, address, dashboard, **rest):
+    from pet_bench.grid.supervise import Cluster
+
+    return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
 
 
 def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time, whole
+    from pet_bench.grid.run import at_a_time, check_place, whole
 
-    runtime = _runtime(**common)
+    runtime, executor = _runtime(**common), common["executor"]
     whole(plan, runtime.out)
-    count = 1 if common["executor"] == Executor.INLINE else at_a_time(plan.resources, runtime)
+    resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
+    count = 1 if executor == Executor.INLINE else at_a_time(resources)
     dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
 
 
 def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
     """Run, and end with the exit status that says what became of it."""
     from pet_bench.grid.run import run_grid
-    from pet_bench.grid.supervise import Cluster
 
-    log = tuple(tracker.value for tracker in common["log"] or ())
-    if common["executor"] == Executor.INLINE and (log or common["address"] or common["dashboard"]):
-        raise UserError("--log, --ray-address and --dashboard are for --executor ray")
-    cluster = Cluster(common["address"], common["dashboard"], log)
     try:
         outcome = run_grid(
-            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=cluster
+            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=_cluster(**common)
         )
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, writing
+from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, writing
 from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
@@ -36,7 +36,9 @@ def report(
     ] = False,
     data: Annotated[Path | None, typer.Option(help="With --html: root folder of the datasets, as for run.")] = None,
     images: Annotated[Path | None, typer.Option(help="With --html: folder of the pictures, named by image id.")] = None,
-    examples: Annotated[int | None, typer.Option(min=0, help="With --html: examples of a task on it; 100.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="With --html: examples of a task on it; 100.")
+    ] = None,
     to: To = None,
     plugin: Plugins = None,
 ) -> None:
@@ -50,9 +52,7 @@ def report(
         raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
     if html and style:
         raise UserError("--html is of the comparison: leave --style away, which writes a page of its own")
-    for name, value in {"data": data, "images": images, "examples": examples}.items():
-        if value is not None and not html:
-            raise UserError(f"--{name} is for --html")
+    only_with("--html", html, data=data, images=images, examples=examples)
     if out and len(grids) > 1:
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.table import without_suspect as bare
@@ -151,7 +151,7 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     written = [found.report / name for name in ("table.md", "table.csv")]
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
-    written += _figures(found, table)
+    written += _figures(found)
     if page:
         from pet_bench.cli.page import write_page
 
@@ -171,12 +171,11 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
+def _figures(found: Found) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
     from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
     from pet_bench.report.figures import pareto_figure
     from pet_bench.report.look import write
-    from pet_bench.report.plot import score_vs_parameters
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
     order = {id: place for place, id in enumerate(found.frame.id.unique())}
@@ -185,7 +184,6 @@ def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
         for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
     )
     figures = {
-        "score_vs_parameters": partial(score_vs_parameters, table),
         "pareto": partial(pareto_figure, found.frame),
         "learning_curves": partial(learning_curves_figure, curves),
         "question_types": partial(question_types_figure, breakdowns),

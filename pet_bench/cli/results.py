@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pet_bench.cli.shared import examples
+from pet_bench.cli.shared import App, examples
 from pet_bench.errors import Faults, UserError
 
 
@@ -16,7 +16,7 @@ class Preferred(StrEnum):
     FIRST, NEWEST = "first", "newest"
 
 
-app = typer.Typer(help="Check folders of results.", no_args_is_help=True)
+app = App(help="Check folders of results.", no_args_is_help=True)
 
 
 @app.callback()
@@ -76,6 +76,10 @@ def merge(
 
     from pet_bench.results import store
 
+    places = Counter(path.resolve() for path in (*sources, out))
+    for path in (*sources, out):
+        if places[path.resolve()] > 1:
+            raise UserError(f'"{path}" is more than one of the sources and --out: it holds its own results')
     merged = store.merge(sources, out, prefer and prefer.value)
     for source, count in Counter(merged.copied.values()).items():
         print(f"{count} result{'s' * (count != 1)} copied from {source}")

@@ -8,12 +8,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from pet_bench.errors import Faults, UserError
+from pet_bench.errors import Faults, UserError, shortened
+from pet_bench.files import is_folder, nameable, parse_yaml
 
 if TYPE_CHECKING:
     from pet_bench.grid.spec import Grid
     from pet_bench.spec import TrialSpec
+
+SEEDS = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
+
+
+class Command(TyperCommand):
+    """A command that is told nothing twice, and no path that no file can have."""
+
+    def parse_args(self, ctx, args):
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        rest = super().parse_args(ctx, args)
+        faults = Faults()
+        for param in self.params:
+            value, option = ctx.params.get(param.name), param.param_type_name == "option"
+            name = param.opts[0] if option else param.metavar or param.name
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if option and given.count(param) > 1 and not isinstance(value, list | tuple):
+                faults.add(f"{name} is given {given.count(param)} times")
+            for one in dict.fromkeys(values):
+                if option and values.count(one) > 1:
+                    faults.add(f"{name} {shortened(str(one))} is given twice")
+                if isinstance(one, Path) and not nameable(one):
+                    faults.add(f"{name}: no file can be called {shortened(repr(str(one)))}")
+        faults.check()
+        return rest
+
+
+class App(typer.Typer):
+    """A Typer of such commands."""
+
+    def command(self, *args, **options):
+        return super().command(*args, cls=Command, **options)
+
 
 GridName = Annotated[
     str, typer.Argument(metavar="GRID", help="A grid file, a shipped grid's name or a results folder.")
@@ -31,6 +65,12 @@ Plugins = Annotated[
 ]
 
 
+def only_with(what: str, chosen: bool, **options: Any) -> None:
+    """Raises UserError for options that were given although what they are for was not chosen."""
+    if not chosen and (given := [name for name, value in options.items() if value is not None]):
+        raise UserError.many(f"--{name.replace('_', '-')} is for {what}" for name in given)
+
+
 def load_plugins(plugins: list[str] | None) -> None:
     from pet_bench.registry import load_plugin
 
@@ -42,8 +82,15 @@ def load_plugins(plugins: list[str] | None) -> None:
 
 
 def folder_of(plan: Grid, source: str | None, out: Path | None) -> Path:
-    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own."""
-    return out or (Path(source) if source and Path(source).is_dir() and source != plan.name else plan.folder)
+    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own.
+
+    Raises UserError where something else than a folder has that name.
+    """
+    folder = out or (Path(source) if source and is_folder(source) and source != plan.name else plan.folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f'results folder "{folder}" cannot be written to or read: {there} is no folder')
+    return folder
 
 
 def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
@@ -54,13 +101,23 @@ def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
     return plan.trials(), folder_of(plan, source, out)
 
 
-def key_value(text: str) -> tuple[str, Any]:
-    from pet_bench.files import parse_yaml
+def changes(texts: list[str] | None, form: str = "KEY=VALUE", *, raw: bool = False) -> dict[str, Any]:
+    """What `--set` changes, by key; raises UserError for all that is not of that form and for keys given twice.
 
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f'--set takes KEY=VALUE, found "{text}"')
-    return key, parse_yaml(value, f"--set {key}")
+    raw: values are text, not YAML.
+    """
+    found, faults = {}, Faults()
+    for text in texts or []:
+        with faults:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise UserError(f'--set takes {form}, found "{shortened(text)}"')
+            if key in found:
+                raise UserError(f"--set {shortened(key)} is given twice")
+            found[key] = None
+            found[key] = value if raw else parse_yaml(value, f"--set {shortened(key)}")
+    faults.check()
+    return found
 
 
 @contextmanager

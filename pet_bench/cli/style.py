@@ -6,6 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pet_bench.errors import UserError
+
 if TYPE_CHECKING:
     from pet_bench.cli.report import Found
 
@@ -26,6 +28,9 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
     from pet_bench.results.provenance import commit
 
     filled = fill(found.frame, find(name), commit()[0], found.folders)
+    if not {*found.frame.suite} & {*filled.frame.suite}:
+        suites = ", ".join(dict.fromkeys(found.frame.suite))
+        raise UserError(f"{name} is of the suite {filled.style.suite}, none of these trials is: they are of {suites}")
     filled = replace(filled, notes=(*filled.notes, *found.notes))
     texts = {kind: text_of(filled) for kind, (_, text_of) in FORMATS.items()}
     if format == TableFormat.TERMINAL:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from pet_bench.data.task import Task
 from pet_bench.metrics.captions import Tokenizer
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Distinct
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -20,7 +20,7 @@ class CaptionTask(Task):
 
     metric: ClassVar = "cider"
 
-    also: tuple[Literal["bleu", "meteor", "rouge-l"], ...] = ()
+    also: Annotated[tuple[Literal["bleu", "meteor", "rouge-l"], ...], Distinct] = ()
     tokenizer: Tokenizer = "ptb"
 
     @property

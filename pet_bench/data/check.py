@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -24,7 +25,7 @@ from pet_bench.data.store import (
     verify,
 )
 from pet_bench.data.suite import Suite
-from pet_bench.data.task import Example, Split, Task
+from pet_bench.data.task import Example, Split, Task, absent
 from pet_bench.errors import UserError
 from pet_bench.registry import SUITES, TASKS
 from pet_bench.spec import Visual
@@ -34,7 +35,10 @@ SAMPLE = 256  # features whose values are read where not all are
 
 @dataclass
 class Part:
-    """One split of a task. images: distinct images or clips that its examples name; ready: those with features."""
+    """One split of a task. images: distinct images or clips that its examples name; ready: those with features.
+
+    left_out: how many are not used, by reason. dropped: those that lack a feature, which a run may be told to drop.
+    """
 
     task: str
     split: Split
@@ -44,6 +48,8 @@ class Part:
     images: int = 0
     ready: int = 0
     faults: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    dropped: int = 0
 
 
 @dataclass
@@ -61,6 +67,15 @@ class Report:
     features: int = 0
     packed: Path | None = None
     whole: bool = False
+
+    @property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """By task and split, where a run could drop examples."""
+        counts: dict[str, dict[str, int]] = {}
+        for part in self.parts:
+            if part.dropped:
+                counts.setdefault(part.task, {})[part.split] = part.dropped
+        return counts
 
 
 def check(
@@ -88,22 +103,35 @@ def check(
         for split in get_args(Split):
             if getattr(task, split) is None:
                 continue
-            found, said = _tried(partial(task.examples, root, split))
-            examples = read[split] = found or []
+            found, said = _tried(partial(task.read_split, root, split))
+            examples, unused = found or ([], [])
+            lacking = [f"{task.name}: {item.why}" for item in unused if item.missing]
+            said = [*said, *(shown(lacking, task.name).faults if lacking else ())]
+            if split != "train" and examples:
+                said += _tried(partial(task.check_scorable, split, examples))[1]
+            read[split] = examples
             files = {path: _state(path, said) for path in task.sources(root, split)}
             name = getattr(task, split)
-            report.parts.append(Part(task.name, split, name, files, examples=len(examples), faults=len(said)))
+            reasons = dict(Counter(item.why for item in unused if not item.missing))
+            report.parts.append(
+                Part(
+                    task.name, split, name, files, examples=len(examples) + len(lacking), faults=len(said),
+                    left_out=reasons, dropped=len(lacking),
+                )
+            )  # fmt: skip
             wanted.append((task, examples))
             lines += said
         lines += _tried(partial(task.check_splits, root, read))[1]
     sources, faults = sources_of(root, [(task, examples) for task, examples in wanted if examples], visual)
     sample = set(sources if whole else islice(sources, 0, None, max(1, -(-len(sources) // SAMPLE))))
     bad = _features(root, sources, visual, sample, progress)
+    missing = {key for key in bad if absent(sources[key].feature_path(root, key))}
     report.features, report.sampled = len(sources), len(sample)
     for part, (_, examples) in zip(report.parts, wanted, strict=True):
         keys = {key for example in examples for key in example.images}
         part.images, part.ready = len(keys), len(keys - bad.keys())
         part.faults += part.images - part.ready
+        part.dropped += sum(not missing.isdisjoint(example.images) for example in examples)
     lines += faults
     for task in tasks:
         said = [line for key, found in bad.items() if sources[key] is task for line in found]

@@ -77,8 +77,8 @@ class ClipTask(Task):
     test: str = "val"  # the test splits' answers are not public
     truncation: Literal["right", "subtitles"] = "right"
     padded_frames: Literal["attended", "masked"] = "attended"
-    max_target: int = Field(default=20, ge=3)
-    max_length: int = Field(default=20, ge=3)
+    max_target: int = Field(default=20, ge=3, le=1024)
+    max_length: int = Field(default=20, ge=3, le=1024)
 
     @property
     def decoding(self):
@@ -169,6 +169,10 @@ class ChoiceTask(ClipTask):
         answers = " ".join(f"a{i}: {row[f'a{i}'].strip('. ')}." for i in range(self.choices))
         return [f"[Q] {row['q'].strip()}", f"[TS] ({row['ts']})", f"[Choices] {answers}"]
 
+    def kind(self, row: dict[str, Any]) -> str:
+        """The show that a question is about, if there are several."""
+        return ""
+
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         rows = list(self.rows(root, name, self.row))
         path = self.annotations(root, name)
@@ -179,7 +183,7 @@ class ChoiceTask(ClipTask):
         for row, spoken, clip in rows:
             text, spare = self.text(row, spoken)
             answer = f"a{row['answer_idx']}"
-            kind = row.get("show_name", "")
+            kind = self.kind(row)
             groups = ({"show": kind} if kind else {}) | {"length": length_group(row["q"])}
             references = {"answer": answer}
             yield Example(str(row["qid"]), text, clip, ((answer, 1.0),), references, kind, groups, spare)

@@ -44,7 +44,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from pet_bench.data.rows import shown
+from pet_bench.data.task import open_hdf5
 from pet_bench.errors import UserError
+from pet_bench.files import impostor_at
 
 Kind = Literal["images", "videos", "frames"]
 Progress = Callable[[int, int], None]
@@ -262,7 +264,7 @@ def _load(visual: torch.nn.Module, model: str, path: Path) -> None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if "TorchScript" in str(error):
             reason = "it is a TorchScript program, which is not run; save its state_dict() to a file, or give a tag"
-        raise UserError(f"weights {path} cannot be read: {reason}") from None
+        raise UserError(f"weights {path} {impostor_at(path) or f'cannot be read: {reason}'}") from None
     state = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     expected = {key: value.shape for key, value in visual.state_dict().items() if not key.endswith(UNCOUNTED)}
     found = {key: value.shape for key, value in state.items() if not key.endswith(UNCOUNTED)}
@@ -465,7 +467,7 @@ def _missing(source: Source, target: Path, suffix: str, origin: Origin, report: 
 def _header(file: Path, name: str) -> tuple[tuple[int, ...], Origin]:
     """Shape and origin in a feature file; the shape is () where the numbers are not floating-point ones."""
     if file.suffix == ".h5":
-        with h5py.File(file) as content:
+        with open_hdf5(file) as content:
             features = content[f"{name}/features"]
             return _shape(features), {key: str(value) for key, value in features.attrs.items()}
     with np.load(file, allow_pickle=False) as content:

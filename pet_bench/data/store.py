@@ -16,14 +16,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
-from pet_bench.data.cache import cache_dir
+from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.rows import shown
-from pet_bench.data.task import Example, Task
+from pet_bench.data.task import Example, Task, open_hdf5
 from pet_bench.errors import UserError
+from pet_bench.files import impostor_at
 from pet_bench.spec import Control, Visual
 
 Progress = Callable[[int, int], None]
@@ -139,7 +139,7 @@ class FeatureStore:
                         raise
                     shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
-            raise UserError(f"features: cannot write to the cache {folder.parent}: {error.strerror or error}") from None
+            raise unwritable("features:", folder.parent, error) from None
         store = cls.open(folder)
         if store is None:
             raise UserError(f"features: the packed features in {folder} cannot be read back; remove that folder")
@@ -292,7 +292,7 @@ def check_header(task: Task, root: Path, key: str, visual: Visual) -> None:
         if type(task).feature is not Task.feature:
             feature = np.asarray(task.feature(root, key))
             return feature.shape, feature.dtype
-        with h5py.File(task.feature_path(root, key)) as file:
+        with open_hdf5(task.feature_path(root, key)) as file:
             dataset = task.dataset(file, key)
             return dataset.shape, dataset.dtype
 
@@ -320,7 +320,8 @@ def _guarded(task: Task, root: Path, key: str, read: Callable[[], Any]) -> Any:
     except KeyError:
         raise UserError(f"{task.name}: feature file {path} has no key for {key!r}") from None
     except Exception as error:  # a damaged file can fail in any way its format knows
-        raise UserError(f"{task.name}: feature file {path} of {key!r} cannot be read: {error}") from None
+        what = impostor_at(path) or f"cannot be read: {error}"
+        raise UserError(f"{task.name}: feature file {path} of {key!r} {what}") from None
 
 
 def _check_form(task: Task, root: Path, key: str, visual: Visual, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -17,16 +17,18 @@ import h5py
 import numpy as np
 from pydantic import BeforeValidator
 
+from pet_bench.data.rows import shown
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import Metric, Scores
 from pet_bench.registry import METRICS
+from pet_bench.spec import MissingFeatures
 
 Split = Literal["train", "valid", "test"]
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
 FEATURES = "clip_features/data_clip_RN101_att"
-SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d+)?%?:((?P<end>\d+)%?)?\])?")
+SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,3})?%?:((?P<end>\d{1,3})%?)?\])?")
 
 
 class SplitPart(NamedTuple):
@@ -91,6 +93,19 @@ class Example:
     spare: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What stands in the place of an example that is not used, and why.
+
+    missing: whether something that it needs is not there, which is a fault unless such examples are to be dropped; else
+    it does not belong to what the official protocol counts.
+    """
+
+    id: str
+    why: str
+    missing: bool = False
+
+
 @dataclass(frozen=True)
 class Generate:
     """The answer is what the decoder writes. max_length counts special tokens, as in `transformers`."""
@@ -144,7 +159,7 @@ class Task(ABC):
         SplitPart.parse(self.valid or self.test)
 
     @abstractmethod
-    def read(self, root: Path, name: str, split: Split) -> Iterable[Example]:
+    def read(self, root: Path, name: str, split: Split) -> Iterable[Example | LeftOut]:
         """The examples of the split called `name` on disk, to be used as `split`; validates what it reads."""
 
     @abstractmethod
@@ -156,31 +171,55 @@ class Task(ABC):
         return [part.name for part in SplitPart.parse(getattr(self, split))]
 
     def examples(self, root: Path | str, split: Split) -> list[Example]:
-        """All examples of a split.
+        """All examples of a split; raises UserError as `used` does."""
+        return self.used(root, split)[0]
+
+    def used(
+        self, root: Path | str, split: Split, missing: MissingFeatures = "refuse"
+    ) -> tuple[list[Example], list[LeftOut]]:
+        """The examples of a split and what is left out of it, with "drop" also examples of which a feature is missing.
 
         Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
-        has a value of the wrong type, where an id occurs twice and where the split is empty.
+        has a value of the wrong type, where an id occurs twice, where the split is empty or nothing of it is left.
         """
+        found, unused = self.read_split(root, split)
+        if missing == "refuse":
+            if without := [f"{self.name}: {item.why}" for item in unused if item.missing]:
+                raise shown(without, self.name)
+            return found, unused
+        gone = {key for key in {key for e in found for key in e.images} if absent(self.feature_path(root, key))}
+        kept = [example for example in found if gone.isdisjoint(example.images)]
+        if not kept:
+            raise UserError(f'{self.name}: split "{getattr(self, split)}": each of its examples lacks a feature')
+        lacking = [example.id for example in found if not gone.isdisjoint(example.images)]
+        return kept, unused + [LeftOut(id, "a feature is missing", missing=True) for id in lacking]
+
+    def read_split(self, root: Path | str, split: Split) -> tuple[list[Example], list[LeftOut]]:
+        """All that a split's readers give; raises UserError as `used` does, but for what is missing."""
         names = getattr(self, split)
         if not names:
             raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
-        faults, found = [], []
+        faults, found, unused = [], [], []
         for part in SplitPart.parse(names):
             try:
-                found += part.of(self.read(Path(root), part.name, split))
+                read = list(self.read(Path(root), part.name, split))
             except UserError as error:
                 faults.append(error)
+            else:
+                unused += [item for item in read if isinstance(item, LeftOut)]
+                found += part.of(item for item in read if isinstance(item, Example))
         if faults:
             raise UserError.many(faults)
         files = self.sources(Path(root), split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
-            raise UserError(f"{where} holds no examples")
+            why = f"; {len(unused)} are left out, the first because {unused[0].why}" if unused else ""
+            raise UserError(f"{where} holds no examples{why}")
         repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
         if repeated:
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
             raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
-        return found
+        return found, unused
 
     def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:
         """Raises UserError where examples that are trained on are tested on, as when a file lies in another's place."""
@@ -205,7 +244,7 @@ class Task(ABC):
 
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """The feature of one image as stored, (tokens, width). Raises OSError or KeyError where it cannot be read."""
-        with h5py.File(self.feature_path(root, key)) as file:
+        with open_hdf5(self.feature_path(root, key)) as file:
             return self.dataset(file, key)[:]
 
     def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
@@ -228,6 +267,16 @@ class Task(ABC):
         for metric in self.metrics():
             with faults:
                 getattr(metric, "check", lambda: None)()
+        faults.check()
+
+    def check_scorable(self, split: Split, examples: Sequence[Example]) -> None:
+        """Raises UserError where these examples of a split leave one of the metrics without a meaning."""
+        faults, where = Faults(), f'{self.name}: split "{getattr(self, split)}"'
+        for metric in self.metrics():
+            try:
+                getattr(metric, "check_examples", lambda examples: None)(examples)
+            except UserError as error:
+                faults.add(UserError(*(f"{where}: {fault}" for fault in error.faults)))
         faults.check()
 
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
@@ -255,6 +304,22 @@ class Task(ABC):
         overall = self.constant_answer(train)
         answers = {kind: self.constant_answer(group) for kind, group in by_kind.items()} if len(by_kind) > 1 else {}
         return self.metrics()[0]({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """An HDF5 file to read, without a lock: not every file system has them, and a writer may hold one."""
+    return h5py.File(path, "r", locking=False)
+
+
+def absent(path: Path) -> bool:
+    """Whether there is no such file; one that cannot be looked at is for its reader to complain of."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _same(one: Example, other: Example) -> bool:

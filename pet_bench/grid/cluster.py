@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,14 +26,13 @@ import psutil
 from pet_bench.errors import UserError
 from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt
 from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.process import HEAD_GONE, cores, kill_session
+from pet_bench.grid.process import HEAD_GONE, INSTEAD, cores, kill_session, last_words, start_seconds
 from pet_bench.grid.spec import Grid, Resources, parse
 from pet_bench.registry import load_plugin
 from pet_bench.results import store
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Runtime, TrialSpec, plain_runtime, validate
 
-NODE_SECONDS = 120.0  # in which a node must start a worker
 REPORT_SECONDS = 1.0  # between two progress reports of a worker: each wakes the scheduler
 
 ENVIRONMENT = {
@@ -54,7 +54,7 @@ def main() -> None:
     events = os.fdopen(order["events"], "w", encoding="utf-8")
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        schedule(order, lambda event: _send(events, event))
+        schedule(order, lambda event: _send(events, event), lambda: _write(events, {"event": "Ready"}))
     except UserError as error:
         _write(events, {"event": "Faults", "faults": error.faults})
     _write(events, {"event": "Over"})
@@ -76,8 +76,11 @@ def _die_with_parent() -> None:
     kill_session(os.getpid())
 
 
-def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
-    """Check designs and data, start or join Ray and run the jobs; raises UserError before anything is trained."""
+def schedule(order: dict[str, Any], emit: Callable[[Event], None], ready: Callable[[], None]) -> None:
+    """Check designs and data, start or join Ray and run the jobs; raises UserError before anything is trained.
+
+    What else it raises before `ready` is called is no fault of Ray's.
+    """
     runtime = validate(Runtime, order["runtime"], "runtime")
     for plugin in runtime.plugins:
         load_plugin(plugin)
@@ -96,8 +99,10 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
     import ray
 
     address = order["address"]
+    ready()
     try:
-        _join(address, dashboard=order["dashboard"], threads=runtime.threads)
+        with _away(Path(order["folder"])):
+            _join(address, dashboard=order["dashboard"], threads=runtime.threads)
         resources = _with_gpus(grid.resources, runtime)
         nodes = _fitting(resources)
         if address is None:
@@ -106,11 +111,21 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None]) -> None:
             _check_nodes(nodes, runtime)
         # few at a time wait for a place, so that trials start in the order given; enough to fill a large cluster
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, sum(nodes.values()) // 4))
-        _tune(
-            replace(grid, resources=resources), jobs, runtime, StopFlag(Path(order["stop"])), shared, order["log"], emit
-        )
+        _tune(replace(grid, resources=resources), jobs, runtime, shared, order, emit)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _away(folder: Path) -> Iterator[None]:
+    """Ray lets its workers import from the working folder of whoever starts it: an empty one."""
+    before, empty = Path.cwd(), folder / "empty"
+    empty.mkdir()
+    os.chdir(empty)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _join(address: str | None, *, dashboard: bool, threads: int | None) -> None:
@@ -127,8 +142,10 @@ def _join(address: str | None, *, dashboard: bool, threads: int | None) -> None:
             ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
     except Exception as error:
         said = next(iter(str(error).strip().splitlines()), repr(error))
-        if address is None:
+        if address is None and isinstance(error, ConnectionError | TimeoutError | RuntimeError):
             sys.exit(f"it cannot be started: {said}")
+        if address is None:  # of its folder, or of what it was told
+            raise UserError(f"Ray cannot be started, {INSTEAD}: {said}") from error
         raise UserError(f"the Ray cluster at {address} cannot be joined: {said}") from error
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides; Ray has just set its own
 
@@ -187,7 +204,7 @@ def _check_nodes(nodes: Iterable[str], runtime: Runtime) -> None:
         for id, answer in answers.items():
             name = names[id]
             try:
-                sees, version = ray.get(answer, timeout=NODE_SECONDS)
+                sees, version = ray.get(answer, timeout=start_seconds())
             except Exception as error:
                 faults.append(f"node {name} cannot run pet-bench: {str(error).strip().splitlines()[-1]}")
                 continue
@@ -199,17 +216,18 @@ def _check_nodes(nodes: Iterable[str], runtime: Runtime) -> None:
         raise UserError.many(faults)
 
 
-def _tune(grid: Grid, jobs, runtime: Runtime, stop: StopFlag, shared, log: list[str], emit) -> None:
+def _tune(grid: Grid, jobs, runtime: Runtime, shared, order: dict[str, Any], emit) -> None:
     import ray
     from ray import tune
 
     from pet_bench.grid.loggers import callbacks
     from pet_bench.grid.search import asha
 
-    resources = grid.resources
+    resources, stop = grid.resources, StopFlag(Path(order["stop"]))
+    folder, own = Path(order["folder"]), order["address"] is None
     specs = {job.id: job.spec for job in jobs}
     scheduler = asha(grid, store.scan(runtime.out)[0].values())
-    watch = _watch(specs, stop, scheduler, emit)
+    watch = _watch(specs, stop, scheduler, emit, folder if own else None)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are shown by the display
     refs = {key: ray.put(value) for key, value in shared.kept.items()}
@@ -217,24 +235,26 @@ def _tune(grid: Grid, jobs, runtime: Runtime, stop: StopFlag, shared, log: list[
     space = {
         "runtime": plain_runtime(runtime),
         "stop": str(stop.path),
+        "folder": str(Path.cwd()) if own else None,
         "job": tune.grid_search([job.to_dict() for job in jobs]),
     }
-    with tempfile.TemporaryDirectory(prefix="pet-bench-") as scratch:
-        tune.Tuner(
-            tune.with_resources(_with(refs), {"cpu": resources.cpus, "gpu": resources.gpus or 0}),
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers,
-                trial_dirname_creator=lambda trial: trial.trial_id, scheduler=scheduler, metric=None,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch, name="grid", verbose=0, stop=watch.stopper,
-                failure_config=tune.FailureConfig(max_failures=resources.retries),
-                callbacks=[watch, *callbacks(log, runtime.out, grid.name, lambda line: emit(Note(line)))],
-            ),
-        ).fit()  # fmt: skip
-        ending.set()
+    tune.Tuner(
+        tune.with_resources(_with(refs), {"cpu": resources.cpus, "gpu": resources.gpus or 0}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers,
+            trial_dirname_creator=lambda trial: trial.trial_id, scheduler=scheduler, metric=None,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "trials"), name="grid", verbose=0, stop=watch.stopper,
+            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            callbacks=[watch, *callbacks(order["log"], runtime.out, grid.name, lambda line: emit(Note(line)))],
+        ),
+    ).fit()  # fmt: skip
+    ending.set()
     watch.close()
+    if watch.stopper.fault:
+        raise UserError(watch.stopper.fault)
 
 
 def _with(refs: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
@@ -250,6 +270,8 @@ def _worker(config: dict[str, Any], refs: dict[str, Any]) -> None:
     """One job in a Ray worker: everything arrives as names and plain data, plug-ins are loaded here."""
     from ray import tune
 
+    if config["folder"]:  # relative paths, as of a backbone, mean what they mean in the command
+        os.chdir(config["folder"])
     runtime = validate(Runtime, config["runtime"], "runtime")
     for plugin in runtime.plugins:
         load_plugin(plugin)
@@ -286,20 +308,26 @@ def _shared(refs: dict[str, Any]):
 kept: list[Any] = []
 
 
-def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callable[[Event], None]):
-    """Tune's events as ours."""
+def _watch(
+    specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callable[[Event], None], own: Path | None = None
+):
+    """Tune's events as ours. own: the folder of a Ray whose workers have no others to wait for."""
     from ray import tune
 
     class Halt(tune.Stopper):
-        """Ends the run: at once where results cannot be written, or when those running at the stop flag are done."""
+        """Ends the run: at once where results cannot be written or no worker starts, or when those running at the stop
+        flag are done."""
 
         at_once = False
+        fault = ""
 
         def __call__(self, trial_id, result):
             return False
 
         def stop_all(self):
-            if self.at_once:
+            if own and not watch.running and time.monotonic() - watch.idle_since > start_seconds():
+                self.fault = none_started(own)
+            if self.at_once or self.fault:
                 return True
             if watch.leaving is None and stop.is_up:
                 watch.leaving = set(watch.running)
@@ -311,6 +339,7 @@ def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callabl
             self.running: set[str] = set()
             self.leaving: set[str] | None = None
             self.said: dict[str, Ended] = {}
+            self.idle_since = time.monotonic()
 
         def __reduce__(self):  # Tune saves its callbacks; nobody reads that
             return tune.Callback, ()
@@ -327,7 +356,7 @@ def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callabl
                 emit(Progress(**result["progress"]))
 
         def on_trial_recover(self, iteration, trials, trial, **info):
-            self.running.discard(_id(trial))
+            self._over(_id(trial))
             emit(Retried(_id(trial), _reason(trial)))
 
         def on_trial_complete(self, iteration, trials, trial, **info):
@@ -341,8 +370,12 @@ def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callabl
             self._end(self.said.get(_id(trial)) or Ended(_id(trial), "died", _reason(trial)))
 
         def _end(self, ended: Ended) -> None:
-            self.running.discard(ended.id)
+            self._over(ended.id)
             emit(ended)
+
+        def _over(self, id: str) -> None:
+            self.running.discard(id)
+            self.idle_since = time.monotonic()
 
         def close(self) -> None:
             """Tune says nothing of the trials that it ends with the run."""
@@ -351,6 +384,13 @@ def _watch(specs: dict[str, TrialSpec], stop: StopFlag, scheduler, emit: Callabl
 
     watch = Watch()
     return watch
+
+
+def none_started(folder: Path) -> str:
+    """What is said of the Ray in this folder, whose workers do not start."""
+    words = last_words(folder)
+    within = f"no worker has started within {start_seconds():g} s (PET_BENCH_START_SECONDS), {INSTEAD}"
+    return f"{within}: {words}" if words else within
 
 
 def _id(trial) -> str:

@@ -174,7 +174,11 @@ class _Estimator:
                 root = data_root(spec.suite, self.runtime)
                 splits = SPLITS if spec.recipe.valid_every else ("train", "test")
                 self.sizes[key] = {
-                    task.name: {s: len(task.examples(root, s)) for s in splits if s != "valid" or task.valid}
+                    task.name: {
+                        s: len(task.used(root, s, self.runtime.missing_features)[0])
+                        for s in splits
+                        if s != "valid" or task.valid
+                    }
                     for task in build_tasks(spec.tasks, spec.protocol)
                 }
             except UserError as error:
@@ -344,9 +348,10 @@ def dry_run(
     """Print what a run of these trials would do. Nothing is written but, in the cache, features as they are packed.
 
     measure: time a few updates of each set-up that has no earlier results. earlier: whether these count.
-    again: whether finished trials would run too. Raises UserError for results that cannot be read and for methods that
-    do not fit their backbones, as a run would.
+    again: whether finished trials would run too. Raises UserError for results that cannot be read, for methods that do
+    not fit their backbones and, when all has been printed, for the data, as a run would.
     """
+    from pet_bench.trial.check import check_data
     from pet_bench.trial.count import count_parameters
 
     runtime = replace(runtime, threads=runtime.threads or max(1, int(grid.resources.cpus)))
@@ -361,9 +366,14 @@ def dry_run(
             counts[trial.id] = counted.get(key)
         faults.check()
         there = existing(trials, results, runtime.out, grid.also_finished)
+        if runtime.missing_features == "refuse":  # as in a run
+            there |= {id: replace(there[id], finished=False) for id in there if id in results and results[id].dropped}
         if again:
             there = {id: replace(state, finished=False) for id, state in there.items()}
         finished = {id for id, state in there.items() if state.finished}
+        status.update("checking the data")
+        with faults:
+            check_data([trial for trial in trials if trial.id not in finished], runtime, pack=False)
         known = results.values() if earlier else ()
         estimates = estimate(
             trials, known, runtime, measure=measure, finished=finished, say=lambda line: status.update(escape(line))
@@ -373,3 +383,4 @@ def dry_run(
         console.width = max(width, Console(width=1000).measure(view).maximum)
     console.print(view)
     console.width = width
+    faults.check()

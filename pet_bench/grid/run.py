@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from pet_bench.errors import UserError
+from pet_bench.errors import Faults, UserError
 from pet_bench.files import write_text
 from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, is_finished
 from pet_bench.grid.claim import StopFlag, Taken, claim, taken
 from pet_bench.grid.estimate import costs
 from pet_bench.grid.loggers import check_trackers
-from pet_bench.grid.process import cores
+from pet_bench.grid.process import cores, start_seconds
 from pet_bench.grid.progress import Display
 from pet_bench.grid.search import check_executor, stopped
 from pet_bench.grid.spec import Grid, Resources, load
@@ -79,13 +79,15 @@ def run_grid(
     if not again:
         check_executor(grid, executor)
     check_trackers(cluster.log)
-    cluster.check()
+    resources = check_place(grid.resources, runtime, executor, cluster)
     trials = grid.trials() if trials is None else trials
     runtime = _absolute(runtime, grid.resources)
     store.check_writable(runtime.out)
     results = store.load_all(runtime.out)
     whole(grid, runtime.out)
     finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
+    if runtime.missing_features == "refuse":  # what lacks examples is made again, with all of them
+        finished -= {id for id, result in results.items() if result.dropped}
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
     missing = [trial for trial in trials if trial.id not in finished]
@@ -101,7 +103,6 @@ def run_grid(
     stop = StopFlag.of(runtime.out)
     course = _Course(grid, runtime, jobs, display, console)
     if executor == "ray":
-        resources = _fit(grid.resources, runtime, cluster)
         search = None if again else grid.search  # what is asked for again runs to its end
         on_ray = replace(grid, resources=resources, search=search)
 
@@ -173,22 +174,61 @@ def _doubled(parts: int, spec: TrialSpec) -> int:
     return min(2 * parts, spec.recipe.batch_size)
 
 
-def _fit(resources: Resources, runtime: Runtime, cluster: Cluster) -> Resources:
-    """The resources with defaults filled in; raises UserError where one trial would not fit this machine."""
-    if cluster.address is None and resources.cpus > cores():
-        raise UserError(f"resources: a trial asks for {resources.cpus:g} cpus, this machine has {cores()}")
-    if resources.gpus is not None or cluster.address is not None:  # a cluster's are known when it is joined
+def check_place(
+    resources: Resources, runtime: Runtime, executor: Executor = "ray", cluster: Cluster | None = None
+) -> Resources:
+    """The resources with defaults filled in.
+
+    Raises UserError where this machine, or the cluster named, has no such device, no room for one trial or no Ray.
+    """
+    cluster, faults = cluster or Cluster(), Faults()
+    if executor == "inline" and cluster != Cluster():
+        faults.add("--log, --ray-address and --dashboard are for --executor ray")
+    if executor == "ray":
+        with faults:
+            start_seconds()
+    if cluster.address is not None and executor == "ray":  # its nodes' devices are known when it is joined
+        with faults:
+            cluster.check()
+        if runtime.device not in ("auto", "cpu", "cuda"):
+            faults.add(f'device "{runtime.device}" cannot be used on a Ray cluster (possible: auto, cpu, cuda)')
+    else:
+        with faults:
+            resources = _here(resources, runtime, executor)
+    faults.check()
+    return resources
+
+
+def _here(resources: Resources, runtime: Runtime, executor: Executor) -> Resources:
+    """The resources of a trial on this machine; raises UserError where they are not there."""
+    import torch
+
+    from pet_bench.trial.device import find_device
+
+    device = find_device(runtime.device)
+    if executor == "inline":  # no more than one at a time, on the device
         return resources
+    there = {"cpus": cores(), "gpus": torch.cuda.device_count() if device.index is None else 1}
+    if resources.gpus is None:
+        resources = replace(resources, gpus=float(device.type == "cuda"))
+    faults = [
+        f"resources: a trial asks for {asked:g} {kind}, this machine has {number}"
+        for kind, number in there.items()
+        if (asked := getattr(resources, kind)) > number
+    ]
+    if resources.gpus > 1 and resources.gpus % 1:
+        faults.append(f"resources: gpus is a fraction of one or a whole number, found {resources.gpus:g}")
+    if runtime.device.startswith("cuda") and not resources.gpus:
+        faults.append(f'resources: device "{runtime.device}" needs a GPU, a trial asks for 0 gpus')
+    if faults:
+        raise UserError.many(faults)
+    return resources
+
+
+def at_a_time(resources: Resources) -> int:
+    """How many trials with these resources run side by side on this machine."""
     import torch
 
-    return replace(resources, gpus=float(runtime.device != "cpu" and torch.cuda.is_available()))
-
-
-def at_a_time(resources: Resources, runtime: Runtime) -> int:
-    """How many trials run side by side on this machine."""
-    import torch
-
-    resources = _fit(resources, runtime, Cluster())
     fitting = int(cores() / resources.cpus)
     if resources.gpus:
         fitting = min(fitting, int(torch.cuda.device_count() / resources.gpus))

@@ -14,18 +14,20 @@ search:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import product
 from random import Random
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from pet_bench.errors import UserError, unknown
-from pet_bench.spec import STRICT, Recipe
+from pet_bench.errors import UserError, shortened, unknown
+from pet_bench.spec import STRICT, Count, Distinct, Recipe, Seed, distinct
 
-Seed = Annotated[StrictInt, Field(ge=0)]
+MOST = 10_000  # trials of a grid
+Seeds = Annotated[list[Seed], Field(min_length=1), Distinct]
 Values = dict[str, Any]  # of what is searched: "recipe.lr" → 1e-3, and of the method's options "rank" → 8
 
 # u in [0, 1) → a value between two ends
@@ -45,11 +47,10 @@ def _rounded(value: float, low: float, high: float) -> float:
 def _check(values: Any) -> Any:
     """A list of values or a range, as a grid file has it."""
     if isinstance(values, list) and values:
-        return values
+        return distinct(values)
     if not isinstance(values, dict) or len(values) != 1:
-        raise ValueError(
-            f"expected a list of values or a range such as {{log_uniform: [1e-5, 1e-2]}}, found {values!r}"
-        )
+        found = shortened(repr(values))
+        raise ValueError(f"expected a list of values or a range such as {{log_uniform: [1e-5, 1e-2]}}, found {found}")
     ((kind, ends),) = values.items()
     if kind not in RANGES:
         raise ValueError(str(unknown("range", kind, RANGES)))
@@ -57,7 +58,7 @@ def _check(values: Any) -> Any:
     pair = isinstance(ends, list) and [type(end) in (int, int if whole else float) for end in ends] == [True, True]
     if not pair or not ends[0] < ends[1] or (above and ends[0] <= 0):
         what = f"two {'whole ' if whole else ''}numbers{' above 0' if above else ''}, the smaller first"
-        raise ValueError(f"{kind} takes {what}, found {ends!r}")
+        raise ValueError(f"{kind} takes {what}, found {shortened(repr(ends))}")
     return values
 
 
@@ -66,18 +67,18 @@ class EarlyStopping:
     """ASHA (Li et al., MLSys 2020): at the validations of epochs g, g·η, g·η², … a trial goes on only while its score
     is among the best 1/η of those that have got so far. grace_epochs g, reduction η."""
 
-    grace_epochs: Annotated[StrictInt, Field(ge=1)] = 2
-    reduction: Annotated[StrictInt, Field(ge=2)] = 3
+    grace_epochs: Count = 2
+    reduction: Count = Field(default=3, ge=2)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Search:
     """See the module's docstring."""
 
-    space: dict[StrictStr, Annotated[Any, AfterValidator(_check)]] = Field(min_length=1)
-    samples: Annotated[StrictInt, Field(ge=1)] | None = None
+    space: dict[str, Annotated[Any, AfterValidator(_check)]] = Field(min_length=1)
+    samples: Annotated[int, Field(ge=1, le=MOST)] | None = None
     sample_seed: Seed = 0
-    seeds: list[Seed] = Field(default=(0,), validate_default=True, min_length=1)
+    seeds: Seeds = Field(default_factory=lambda: [0])
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
@@ -123,6 +124,10 @@ class Search:
         space = {key: next(iter(v.values())) if isinstance(v, dict) else v for key, v in self.of(method).items()}
         count = max(map(len, space.values()), default=1)
         return [{key: values[min(i, len(values) - 1)] for key, values in space.items()} for i in range(count)]
+
+    def most(self, method: str) -> int:
+        """Of how many candidates there are no more, without making them."""
+        return self.samples or math.prod(map(len, self.of(method).values()))
 
     def candidates(self, method: str, group: str) -> list[Values]:
         """All combinations or, of random ones, `samples` that differ, fewer where there are no more.

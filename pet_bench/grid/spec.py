@@ -26,6 +26,7 @@ final runs of what it finds best.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import field, fields, replace
@@ -33,25 +34,25 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, Strict, StrictBool, StrictInt, StrictStr, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, field_validator
 from pydantic.dataclasses import dataclass
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
-from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.files import read_yaml
-from pet_bench.grid.space import Search, Seed, Values, options_of, recipe_of
+from pet_bench.errors import Faults, UserError, shortened, unknown
+from pet_bench.files import dump_yaml, is_file, is_folder, nameable, read_yaml
+from pet_bench.grid.space import MOST, Search, Seeds, Values, options_of, recipe_of
 from pet_bench.registry import METHODS
-from pet_bench.spec import STRICT, Control, MethodSpec, Recipe, TrialSpec, plain, validate
+from pet_bench.spec import STRICT, Control, Distinct, MethodSpec, Recipe, TrialSpec, distinct, plain, validate
 from pet_bench.trial.data import build_tasks
 from pet_bench.trial.resolve import check_selection, resolve
 
 SHIPPED = Path(__file__).parent / "grids"
 ADHOC = "adhoc"  # the name of a grid that the command line's flags make
 PART = {"suites", "backbones", "methods", "seeds", "controls", "recipe", "protocol", "overrides"}  # keys below `also`
-Options = dict[StrictStr, Any]
-Names = Annotated[list[StrictStr], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Options = dict[str, Any]
+Names = Annotated[list[str], Distinct, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Listed = Annotated[list[str], Field(min_length=1), Distinct]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -79,7 +80,7 @@ class Override:
     when: Options
     recipe: Options = field(default_factory=dict)
     options: Options = field(default_factory=dict)
-    protocol: dict[StrictStr, Options] = field(default_factory=dict)
+    protocol: dict[str, Options] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -92,17 +93,24 @@ class Resources:
     often a trial starts again whose process died.
     """
 
-    cpus: float = Field(default=1.0, gt=0, strict=True)
-    gpus: Annotated[float, Strict(), Field(ge=0)] | None = None
-    max_concurrent: Annotated[StrictInt, Field(ge=1)] | None = None
+    cpus: float = Field(default=1.0, ge=0.01, le=10_000)
+    gpus: Annotated[float, Field(ge=0, le=1_000)] | None = None
+    max_concurrent: Annotated[int, Field(ge=1, le=MOST)] | None = None
     order: Literal["seed", "cheapest", "listed"] = "seed"
-    reuse_workers: StrictBool = False
-    retries: Annotated[StrictInt, Field(ge=0)] = 2
+    reuse_workers: bool = False
+    retries: int = Field(default=2, ge=0, le=1_000)
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_shared(cls, gpus):
+        if gpus and (gpus < 0.01 or (gpus > 1 and gpus != int(gpus))):
+            raise ValueError(f"GPUs of a trial are a fraction of one, 0.01 at least, or a whole number; found {gpus:g}")
+        return gpus
 
 
 @dataclass(frozen=True, config=STRICT)
 class ControlSeeds:
-    seeds: list[Seed] | None = None
+    seeds: Seeds | None = None
 
 
 @dataclass(frozen=True)
@@ -132,30 +140,64 @@ def _listed(controls: Any) -> Any:
     """`[none, text-only]` as the mapping it stands for."""
     if not isinstance(controls, list | tuple) or not all(isinstance(name, str) for name in controls):
         return controls
-    if len(set(controls)) < len(controls):
-        raise ValueError("a control is listed twice")
-    return dict.fromkeys(controls)
+    return dict.fromkeys(distinct(controls))
+
+
+def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list]]:
+    """A method as a grid lists it: the options that are set, and those of which it stands for every combination.
+
+    Raises UserError where it is neither a name nor a mapping, and where the two do not fit.
+    """
+    given = {"sweep": {}, **entry} if isinstance(entry, dict) else {"sweep": {}}
+    sweep = given.pop("sweep")
+    method = MethodSpec.parse(given if isinstance(entry, dict) else entry)
+    lists = isinstance(sweep, dict) and all(isinstance(values, list) and values for values in sweep.values())
+    if not lists or (not sweep and isinstance(entry, dict) and "sweep" in entry):
+        raise UserError(f"method {method.name}: sweep maps options to lists of values, found {shortened(repr(sweep))}")
+    for option, values in sweep.items():
+        if option in method.options:
+            raise UserError(f"method {method.name}: {option} is both set and swept")
+        try:
+            distinct(values)
+        except ValueError as error:
+            raise UserError(f"method {method.name}: sweep of {option}: {error}") from None
+    return method, sweep
+
+
+def _method(entry: Any) -> Any:
+    """An entry of the list of methods, as it is; raises ValueError where it is none."""
+    try:
+        _swept(entry)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return entry
+
+
+def _folder(name: str) -> str:
+    if not name or not nameable(name):
+        raise ValueError(f"no folder can be called {shortened(repr(name))}")
+    return name
 
 
 @dataclass(frozen=True, config=STRICT)
 class Grid:
     """The trials of a grid file, see the module's docstring; `load` and `parse` make one."""
 
-    name: StrictStr = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
-    suites: list[StrictStr] = Field(min_length=1)
-    backbones: list[StrictStr] = Field(min_length=1)
-    methods: list[Any] = Field(min_length=1)
-    seeds: list[Seed] = Field(default=(0,), validate_default=True, min_length=1)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)]
+    suites: Listed
+    backbones: Listed
+    methods: Annotated[list[Annotated[Any, AfterValidator(_method)]], Field(min_length=1)]
+    seeds: Seeds = Field(default_factory=lambda: [0])
     controls: Annotated[dict[Control, ControlSeeds | None], BeforeValidator(_listed)] = Field(
         default=("none",), validate_default=True, min_length=1
     )
     recipe: Options = field(default_factory=dict)
-    protocol: dict[StrictStr, Options] = field(default_factory=dict)
+    protocol: dict[str, Options] = field(default_factory=dict)
     overrides: list[Options] = field(default_factory=list)
     also: list[Options] = field(default_factory=list)
     search: Search | None = None
     resources: Resources = field(default_factory=Resources)
-    out: StrictStr | None = None
+    out: Annotated[str, AfterValidator(_folder)] | None = None
 
     @property
     def folder(self) -> Path:
@@ -168,7 +210,7 @@ class Grid:
 
     def dump(self) -> str:
         """The grid as YAML that `load` reads back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=100)
+        return dump_yaml(self.to_dict(), width=100)
 
     def to_dict(self) -> dict[str, Any]:
         return TypeAdapter(Grid).dump_python(self, mode="json")
@@ -217,9 +259,8 @@ class Grid:
         """The trials but for `also`."""
         faults = Faults()
         methods = [method for entry in self.methods for method in _methods(entry, faults)]
-        suites = _known(faults, "suite", self.suites, suite_by_name)
-        backbones = _known(faults, "backbone", self.backbones, find_backbone)
-        seeds = _known(faults, "seed", self.seeds)
+        suites = _known(faults, self.suites, suite_by_name)
+        backbones = _known(faults, self.backbones, find_backbone)
         tasks = {suite: set(suite_by_name(suite).tasks) for suite in suites}
         present = {
             "method": {name for method in methods for name in (method.name, str(method))},
@@ -241,11 +282,15 @@ class Grid:
         if self.search:
             with faults:
                 self.search.check_methods({method.name for method in methods})
+        tried = sum(self.search.most(method.name) if self.search else 1 for method in methods)
+        count = sum(map(len, map(self._seeds, self.controls))) * len(suites) * len(backbones) * tried
+        if count > MOST:
+            faults.add(f"{self.name}: {count:,} trials (possible: {MOST:,})")
+            faults.check()
         used, found = set(), {}
-        for control, part in self.controls.items():
-            own = seeds if part is None or part.seeds is None else _known(faults, "seed", part.seeds)
-            own = self.search.seeds if self.search and own else own
-            for seed, suite, backbone, method in product(own, suites, backbones, methods):
+        for control in self.controls:
+            seeds, alike = self._seeds(control), {}
+            for suite, backbone, method in product(suites, backbones, methods):
                 recipe, protocol, options = dict(self.recipe), dict(self.protocol), dict(method.options)
                 for place, (when, override) in overrides.items():
                     if when.matches(method=method, backbone=backbone, suite=suite, control=control):
@@ -259,15 +304,24 @@ class Grid:
                 base = MethodSpec(method.name, options)
                 for values in _candidates(self.search, group, base, recipe, protocol, faults):
                     with faults:
-                        trial = _trial(group, base, seed, recipe, protocol, values)
-                        if trial.id in found:
+                        trial = _trial(group, base, seeds[0], recipe, protocol, values)
+                        if trial.id in alike:
                             faults.add(f"trial {trial} is listed twice")
-                        found[trial.id] = Planned(trial, group, values)
+                        alike[trial.id] = Planned(trial, group, values)
+            for seed in seeds:
+                for planned in alike.values():
+                    trial = replace(planned.trial, seed=seed)
+                    found[trial.id] = replace(planned, trial=trial)
         if found:
             for place in overrides.keys() - used:
                 faults.add(f"{place}: no trial matches when {overrides[place][1].when}")
         faults.check()
         return list(found.values())
+
+    def _seeds(self, control: Control) -> list[int]:
+        """The seeds of a control's trials."""
+        part = self.controls[control]
+        return self.search.seeds if self.search else self.seeds if part is None or part.seeds is None else part.seeds
 
 
 def _candidates(
@@ -305,12 +359,10 @@ def _trial(group: Group, method: MethodSpec, seed: int, recipe: Options, protoco
     return replace(trial, label=f"{name[:-1]}, {shown})" if name.endswith(")") else f"{name}({shown})")
 
 
-def _known(faults: Faults, kind: str, names: list, find: Callable[[str], Any] = lambda name: name) -> list:
-    """The names that `find` finds, each once."""
+def _known(faults: Faults, names: list[str], find: Callable[[str], Any]) -> list[str]:
+    """The names that `find` finds."""
     known = []
-    for name in dict.fromkeys(names):
-        if names.count(name) > 1:
-            faults.add(f'{kind} "{name}" is listed twice')
+    for name in names:
         with faults:
             find(name)
             known.append(name)
@@ -319,15 +371,11 @@ def _known(faults: Faults, kind: str, names: list, find: Callable[[str], Any] = 
 
 def _methods(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
     """The methods that an entry stands for: one, or one per combination of its `sweep`."""
-    sweep = entry.get("sweep", {}) if isinstance(entry, dict) else {}
     with faults:
-        plain = {key: value for key, value in entry.items() if key != "sweep"} if isinstance(entry, dict) else entry
-        method = MethodSpec.parse(plain)
+        method, sweep = _swept(entry)
         METHODS.get(method.name)
-        if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
-            raise UserError(f"method {method.name}: sweep maps options to lists of values, found {sweep!r}")
-        if both := sorted(set(sweep) & set(method.options)):
-            raise UserError(f"method {method.name}: {', '.join(both)} is both set and swept")
+        if (count := math.prod(map(len, sweep.values()))) > MOST:
+            raise UserError(f"method {method.name}: its sweep makes {count:,} methods (possible: {MOST:,})")
         for values in product(*sweep.values()):
             yield MethodSpec(method.name, method.options | dict(zip(sweep, values, strict=True)))
 
@@ -359,7 +407,8 @@ def parse(data: Any, where: str = "grid") -> Grid:
     """A grid from plain data; raises UserError with every unknown key and wrong type."""
     if not isinstance(data, dict):
         raise UserError(
-            f"{where}: a grid is a mapping with the keys {', '.join(f.name for f in fields(Grid))}, found {data!r}"
+            f"{where}: a grid is a mapping with the keys {', '.join(f.name for f in fields(Grid))}, "
+            f"found {shortened(repr(data))}"
         )
     return validate(Grid, data, where)
 
@@ -374,13 +423,13 @@ def load(source: str | Path) -> Grid:
     path = Path(source)
     if str(source) in shipped():
         path = SHIPPED / f"{source}.yaml"
-    elif path.is_dir():
+    elif is_folder(path):
         path = path / "grid.yaml"
         if not path.is_file():
             raise UserError(f'results folder "{source}" has no grid.yaml')
-    elif not path.is_file():
+    elif not is_file(path):
         if path.suffix in (".yaml", ".yml"):
-            raise UserError(f'grid file "{source}" does not exist')
+            raise UserError(f'grid file "{shortened(str(source))}" does not exist')
         raise unknown("grid", str(source), shipped())
     return parse(read_yaml(path, f'grid file "{path}"'), str(source))
 
@@ -388,7 +437,7 @@ def load(source: str | Path) -> Grid:
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
     """The trials whose suite, backbone, method, seed or control is among those named; none named selects all.
 
-    Raises UserError for a name that no trial has.
+    Raises UserError for a name that no trial has, and where nothing is left.
     """
     keys = {
         "suite": lambda trial: trial.suite,
@@ -403,6 +452,10 @@ def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
         for name in set(wanted) - possible:
             faults.add(f"not in this grid: {unknown(kind, str(name), map(str, possible))}")
     faults.check()
-    return [
+    left = [
         trial for trial in trials if all(not wanted or keys[kind](trial) in wanted for kind, wanted in names.items())
     ]
+    if not left:
+        chosen = (f"{kind} {' or '.join(map(str, wanted))}" for kind, wanted in names.items() if wanted)
+        raise UserError(f"no trial of this grid has all of {', '.join(chosen)}")
+    return left

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pet_bench.errors import UserError
 from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started
 from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.process import HEAD_GONE, kill_session
+from pet_bench.grid.process import HEAD_GONE, INSTEAD, environment, interpreter, kill_session, last_words, lodging
 from pet_bench.grid.spec import Grid
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Runtime, plain_runtime
@@ -61,10 +61,10 @@ def run_on_ray(
 ) -> None:
     """Run the jobs to their ends, each of which is emitted once.
 
-    Where Ray dies, it is started anew for what is left. Raises UserError for faults that it finds before training,
-    where Ray dies again and again, and where a cluster that was joined is gone.
+    Where Ray dies, it is started anew for what is left. Raises UserError for faults that are found before training,
+    where Ray dies again of the same or again and again, and where a cluster that was joined is gone.
     """
-    left, barren, idle = {job.id: job for job in jobs}, 0, 0
+    left, barren, idle, last = {job.id: job for job in jobs}, 0, 0, ""
     again = "joined" if cluster.address else "started"
     while left and not stop.is_up:
         running, before, trained, storage = set(), len(left), False, False
@@ -82,7 +82,9 @@ def run_on_ray(
                 emit(event)
             if scheduler.over and (not left or stop.is_up or storage):
                 return
-            reason = scheduler.reason()
+            reason, failed = scheduler.end()
+            if failed and not scheduler.ready:  # Ray had no part in it
+                raise UserError(f"what runs the trials cannot be started: {reason}")
         barren = 0 if len(left) < before else barren + 1
         idle = 0 if trained else idle + 1
         try:
@@ -92,14 +94,24 @@ def run_on_ray(
             raise UserError(f"{gone}; start it and run the same command again") from None
         for id in running:
             emit(Retried(id, "Ray died"))
-        if barren == PATIENCE or idle == IMPATIENCE:
-            raise UserError(f"Ray died {max(barren, idle)} times before any trial ended: {reason}")
+        same = failed and idle > 1 and _without_numbers(reason) == _without_numbers(last)
+        if same or barren == PATIENCE or idle == IMPATIENCE:
+            raise UserError(f"Ray cannot be used (tried {max(barren, idle)} times), {INSTEAD}: {reason}")
+        last = reason
         emit(Note(f"Ray died ({reason}): it is {again} again, trials left: {len(left)}"))
 
 
+def _without_numbers(reason: str) -> str:
+    """What stays the same of it from one process to the next."""
+    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason)
+
+
 class _Scheduler:
-    def __init__(self, process: subprocess.Popen, events, errors):
-        self.process, self.pipe, self.errors, self.over = process, events, errors, False
+    """The process and what it says. ready: it is about to use Ray. over: all is done."""
+
+    def __init__(self, process: subprocess.Popen, events, errors, folder: Path):
+        self.process, self.pipe, self.errors, self.folder = process, events, errors, folder
+        self.ready = self.over = False
 
     def events(self) -> Iterator[Event]:
         """Until the process is done or dead; raises UserError for faults that it found."""
@@ -108,45 +120,63 @@ class _Scheduler:
             match kind := message.pop("event"):
                 case "Faults":
                     raise UserError(*message["faults"])
+                case "Ready":
+                    self.ready = True
                 case "Over":
                     self.over = True
                 case _:
                     yield EVENTS[kind](**message)
 
-    def reason(self) -> str:
-        """What the process said last, or how it ended."""
+    def end(self) -> tuple[str, bool]:
+        """How it ended, in words, and whether of an error of its own, which the next start may meet as well."""
         code = self.process.wait()
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
         if code < 0:
-            return f"killed by signal {-code}"
+            return f"killed by signal {-code}", False
         if code == HEAD_GONE:
-            return "a process of its head was killed"
+            return "a process of its head was killed", False
         if any("Failed to connect to GCS" in line for line in lines[-3:]):
-            return "its head does not answer"
-        return lines[-1][:300] if lines else f"exit status {code}"
+            return "its head does not answer", False
+        said, words = lines[-1][:300] if lines else f"exit status {code}", last_words(self.folder)
+        return f"{said}; the last words of its processes: {words}" if words else said, True
 
 
 @contextmanager
 def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
-    read, write = os.pipe()
-    order = {
-        "events": write, "grid": grid.to_dict(), "runtime": plain_runtime(runtime), "stop": str(stop.path),
-        "jobs": [job.to_dict() for job in jobs], **asdict(cluster),
-    }  # fmt: skip
-    with tempfile.TemporaryFile() as errors, os.fdopen(read, encoding="utf-8") as events:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pet_bench.grid.cluster"],
-            stdin=subprocess.PIPE, stdout=errors, stderr=errors, pass_fds=[write], start_new_session=True,
-        )  # fmt: skip
-        os.close(write)
-        try:
-            with suppress(BrokenPipeError):  # it is dead already: its events end
-                process.stdin.write(json.dumps(order).encode() + b"\n")
-                process.stdin.flush()
-            yield _Scheduler(process, events, errors)
-        finally:
-            kill_session(process.pid)
-            process.wait()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+    runtime, variables = _on_one_gpu(runtime)
+    with lodging() as name:
+        folder = Path(name)
+        variables = environment(folder if cluster.address is None else None) | variables
+        read, write = os.pipe()
+        order = {
+            "events": write, "grid": grid.to_dict(), "runtime": plain_runtime(runtime), "stop": str(stop.path),
+            "jobs": [job.to_dict() for job in jobs], "folder": name, **asdict(cluster),
+        }  # fmt: skip
+        with (folder / "said").open("w+b") as errors, os.fdopen(read, encoding="utf-8") as events:
+            process = subprocess.Popen(
+                [interpreter(folder), "-m", "pet_bench.grid.cluster"], env=variables,
+                stdin=subprocess.PIPE, stdout=errors, stderr=errors, pass_fds=[write], start_new_session=True,
+            )  # fmt: skip
+            os.close(write)
+            try:
+                with suppress(BrokenPipeError):  # it is dead already: its events end
+                    process.stdin.write(json.dumps(order).encode() + b"\n")
+                    process.stdin.flush()
+                yield _Scheduler(process, events, errors, folder)
+            finally:
+                kill_session(process.pid)
+                process.wait()
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+
+
+def _on_one_gpu(runtime: Runtime) -> tuple[Runtime, dict[str, str]]:
+    """`cuda:1` for Ray, which hands out the GPUs that it sees: the runtime and the variable that shows it only that."""
+    kind, colon, index = runtime.device.partition(":")
+    if not colon:
+        return runtime, {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return replace(runtime, device=kind), {
+        "CUDA_VISIBLE_DEVICES": visible.split(",")[int(index)].strip() if visible else index
+    }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
+from pet_bench.errors import UserError
 from pet_bench.metrics.captions import CaptionMetric
 from pet_bench.metrics.ptb import tokenize
-from pet_bench.metrics.scores import Scorable, Scores, mean
+from pet_bench.metrics.scores import BOUNDS, Bounds, Scorable, Scores, mean
 
 ORDERS = range(1, 5)
 SIGMA = 6.0
@@ -47,7 +49,7 @@ def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     """Score per item, 0 to 10, of tokenised text: 10 · mean over references of the similarity.
 
     idf = ln N − ln max(1, items in whose references the n-gram occurs), N the number of items: scores of a subset
-    do not compare with those of the full split, and a single item scores 0.
+    do not compare with those of the full split, and a single item scores 0 (`CIDEr` refuses it).
     """
     counted = [[ngrams(text) for text in texts] for texts in references]
     frequency = Counter(gram for texts in counted for gram in set().union(*texts))
@@ -79,12 +81,36 @@ def medoid(captions: Sequence[str], sample: int = 20_000) -> str:
     return captions[closeness.index(max(closeness))]
 
 
+def _refuse_degenerate(metric: str, references: Iterable[Sequence[str]], items: int) -> None:
+    """Raises UserError where all items have the same n-grams in their tokenised references."""
+    if items == 1:
+        raise UserError(f"{metric}: one item has no CIDEr: by its definition (ln 1) it is 0 whatever is predicted")
+    grams = ({gram for text in texts for gram in ngrams(text)} for texts in references)
+    first = next(grams, None)
+    if first is not None and all(other == first for other in grams):
+        raise UserError(
+            f"{metric}: the references of all {items} items have the same words, so that there is no CIDEr: by its "
+            "definition it is 0 whatever is predicted"
+        )
+
+
 class CIDEr(CaptionMetric):
-    """CIDEr-D with σ = 6 over n = 1..4: the mean over the items."""
+    """CIDEr-D with σ = 6 over n = 1..4: the mean over the items.
+
+    Where every item has the same n-grams in its references, as a single item has, every weight is ln 1 = 0, and so is
+    the score of any caption. The official code prints that 0; here it is a UserError, since it measures nothing.
+    """
 
     name = "cider"
+    bounds: ClassVar[Bounds] = BOUNDS["CIDEr"]
+
+    def check_examples(self, examples: Sequence[Scorable]) -> None:
+        """Raises UserError where no caption whatever could score."""
+        references = ([tokenize(caption) for caption in example.references["captions"]] for example in examples)
+        _refuse_degenerate(self.name, references, len(examples))
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         keys, texts, references = zip(*self.tokenised(predictions, examples), strict=True)
+        _refuse_degenerate(self.name, references, len(keys))
         per_example = {key: 100.0 * s for key, s in zip(keys, cider_d(texts, references), strict=True)}
         return Scores({"CIDEr": mean(list(per_example.values()))}, per_example)

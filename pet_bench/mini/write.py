@@ -131,7 +131,7 @@ class Writer:
     def image(self, folder: str, name: str, scene: Scene) -> None:
         picture = draw(scene, self.pixels)
         picture.save(self.root / folder / "images" / f"{name}.png")
-        with h5py.File(self.root / folder / FEATURES / f"{name}.h5", "w") as file:
+        with h5py.File(self.root / folder / FEATURES / f"{name}.h5", "w", locking=False) as file:
             file.create_dataset(f"{name}/features", data=patches(picture))
         self.scenes[name] = scene
         if self.progress:

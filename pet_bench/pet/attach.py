@@ -12,7 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pet_bench.backbone.families import Site
 from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.ties import shared
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.files import impostor
 from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place
@@ -90,10 +92,10 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
                 node[key] = nn.ModuleDict()
             node = node[key]
         node[str(sum(key.isdigit() for key in node))] = inserted  # a site may hold its own projections' nodes too
-        _hook(reader, writer, paths.argument, inserted)
+        _hook(reader, writer, paths, inserted)
 
 
-def _hook(reader: nn.Module, writer: nn.Module, argument: str | None, inserted: Inserted) -> None:
+def _hook(reader: nn.Module, writer: nn.Module, site: Site, inserted: Inserted) -> None:
     """H ← inserted(X, H) whenever the stock model runs the pair: X is kept from reader to writer."""
     kept: list[Tensor] = []
 
@@ -105,13 +107,20 @@ def _hook(reader: nn.Module, writer: nn.Module, argument: str | None, inserted: 
         h = inserted(kept.pop(), h)
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
-    def edit(module, args, kwargs):
-        return args, kwargs | {argument: inserted(kwargs[argument], kwargs[argument])}
+    def write_before(module, args):
+        return inserted(kept.pop(), args[0]), *args[1:]
 
-    if argument:
+    def edit(module, args, kwargs):
+        value = kwargs[site.argument]
+        return args, kwargs | {site.argument: inserted(value, value)}
+
+    if site.argument:
         writer.register_forward_pre_hook(edit, with_kwargs=True)
+        return
+    reader.register_forward_pre_hook(read, with_kwargs=True)
+    if site.before:
+        writer.register_forward_pre_hook(write_before)
     else:
-        reader.register_forward_pre_hook(read, with_kwargs=True)
         writer.register_forward_hook(write)
 
 
@@ -122,13 +131,13 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
     is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
     Raises UserError, changing nothing, where the design holds anything else.
     """
-    folded, faults = {}, Faults()
+    folded, faults, tied = {}, Faults(), shared(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
     for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
         linear = inserted.place.feeds or inserted.place.writer
         if not inserted.mergeable:
             faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
-        elif linear.weight is model.lm.get_input_embeddings().weight:
+        elif linear in tied:
             faults.add(f"{path}: the projection is the word table too: it cannot be merged")
         elif inserted.is_merged:
             faults.add(f"{path} is merged already")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pet_bench.errors import UserError
 from pet_bench.pet.design import Builder, Delta, Place
 from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 def gelu_new(x: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class Bottleneck(Delta):
     """
 
     kind: ClassVar = "bottleneck"
-    width: int = Field(gt=0)
+    width: Size
     zero_init: bool = False
     per_task: Literal["none", "both", "down", "up"] = "none"
-    heads: int = Field(default=1, gt=0)
+    heads: Size = 1
     layout: Literal["down", "up", "down-up", "pair"] = "down"
     activation: Literal["gelu_new", "relu"] = "gelu_new"
     norm_before: bool = False
@@ -111,9 +111,9 @@ class PHMBottleneck(Delta):
     """
 
     kind: ClassVar = "phm"
-    width: int = Field(gt=0)
-    n: int = Field(default=2, gt=0)
-    rank: int | None = Field(default=None, gt=0)
+    width: Size
+    n: Size = 2
+    rank: Size | None = None
     shared_rule: bool = False
     init_range: float = Field(default=0.01, gt=0)
     per_task: Literal["none", "both", "down", "up"] = "none"
@@ -140,8 +140,8 @@ class FactorBottleneck(Delta):
     """The low-rank adapter: both layers of `Bottleneck` are `FactorLinear` of that rank."""
 
     kind: ClassVar = "factor"
-    width: int = Field(gt=0)
-    rank: int = Field(default=1, gt=0)
+    width: Size
+    rank: Size = 1
 
     @property
     def formula(self) -> str:
@@ -173,7 +173,7 @@ class LowRank(Delta):
     """
 
     kind: ClassVar = "low-rank"
-    rank: int = Field(gt=0)
+    rank: Size
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     per_task: bool = False
@@ -219,7 +219,7 @@ class WeightDecomposed(Delta):
     """
 
     kind: ClassVar = "weight-decomposed"
-    rank: int = Field(gt=0)
+    rank: Size
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 

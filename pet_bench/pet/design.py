@@ -18,7 +18,7 @@ from pet_bench.backbone.families import Family
 from pet_bench.backbone.model import Context, VisionLanguageModel
 from pet_bench.errors import UserError, unknown
 from pet_bench.registry import METHODS
-from pet_bench.spec import STRICT, validate
+from pet_bench.spec import STRICT, Names, validate
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -212,7 +212,7 @@ class Insert:
     ("l2"), over d, after the gate.
     """
 
-    sites: tuple[str, ...] = Field(min_length=1)
+    sites: Names = Field(min_length=1)
     delta: part(Delta) | None = None
     reads: Literal["output", "input"] = "output"
     gate: part(Gate) | None = None
@@ -262,7 +262,7 @@ class Design:
     """
 
     inserts: tuple[Insert, ...] = ()
-    train: tuple[str, ...] = ("visual",)
+    train: Names = ("visual",)
     doors: tuple[part(Door), ...] = field(default=())
 
 

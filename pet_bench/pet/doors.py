@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.errors import UserError
 from pet_bench.pet.deltas import TwoLayer
 from pet_bench.pet.design import Builder, Door
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,9 +24,9 @@ class LowRankProjector(Door):
     """
 
     kind: ClassVar = "low-rank-projector"
-    width: int = Field(gt=0)
-    heads: int = Field(default=1, gt=0)
-    gate_width: int | None = Field(default=None, gt=0)
+    width: Size
+    heads: Size = 1
+    gate_width: Size | None = None
     residual: bool = False
 
     @property

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.errors import UserError
 from pet_bench.pet.deltas import TwoLayer
 from pet_bench.pet.design import Gate, Place
-from pet_bench.spec import STRICT
+from pet_bench.spec import STRICT, Size
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,7 +26,7 @@ class LargeGate(Gate):
     """
 
     kind: ClassVar = "large"
-    width: int | None = Field(gt=0)
+    width: Size | None
     zero_init: bool = False
 
     @property

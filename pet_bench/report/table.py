@@ -78,6 +78,13 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order.index].reset_index(drop=True)
 
 
+def named(rows: pd.DataFrame) -> pd.Series:
+    """The method of each row, where trials of one name differ in their recipe with the beginning of their setup."""
+    keys = [key for key in ("suite", "backbone", "control", "method") if key in rows]
+    several = rows.groupby(keys, dropna=False).setup.transform("nunique") > 1
+    return rows.method.where(~several, rows.method + " (" + rows.setup.str[:6] + ")")
+
+
 def tasks_of(table: pd.DataFrame) -> list[str]:
     """The score columns of a comparison: its tasks."""
     columns = list(table.columns)
@@ -106,6 +113,7 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
         for trial in group[group.status == "suspect"].itertuples():
             lines.append(f"{mark}: {names[trial.id]}: {trial.error}")
     lines += _ran(trials, names)
+    lines += _lacking(trials, names)
     for suite, group in trials.groupby("suite", sort=False):
         if (count := group.data.nunique(dropna=False)) > 1:
             lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
@@ -129,6 +137,15 @@ def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
     }
     line = "; ".join(f"{how}: {', '.join(which)}" for how, which in found.items() if which)
     return [line] if line else []
+
+
+def _lacking(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """A line for each set of examples that trials left out for want of a feature."""
+    return [
+        f"caution: without examples whose images are missing ({which}): "
+        + ("all trials" if len(group) == len(trials) else ", ".join(names[id] for id in group.id))
+        for which, group in trials[trials.dropped.ne("")].groupby("dropped", sort=False)
+    ]
 
 
 def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:

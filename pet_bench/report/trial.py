@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pet_bench.grid.progress import COLOURS, duration
 from pet_bench.results import store
+from pet_bench.results.dropped import summary
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import Recipe, plain
 
@@ -107,6 +108,8 @@ def _made(result: TrialResult, commit: str | None) -> Iterator[str]:
     yield ", ".join(f"{name} {version}" for name, version in origin.packages.items())
     if origin.data:
         yield f"data {origin.data}"
+    if result.dropped:
+        yield f"examples left out, since a feature was missing: {summary(result.dropped)}"
 
 
 def _parameters(result: TrialResult) -> Iterator[str]:

@@ -12,6 +12,7 @@ import yaml
 from pet_bench.backbone.known import Shape, find_backbone
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.registry import TASKS
+from pet_bench.results.dropped import summary
 from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import TrialSpec, plain, validate
@@ -114,6 +115,9 @@ def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
     if result.provenance.data:
         yield ""
         yield f"Fingerprint of the annotations and features read: `{result.provenance.data}`."
+    if result.dropped:
+        yield ""
+        yield f"Examples left out, since a feature was missing: {summary(result.dropped)} (`dropped.json`)."
 
 
 def _parameters(result: TrialResult) -> Iterator[str]:

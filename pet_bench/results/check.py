@@ -10,8 +10,8 @@ from typing import Any
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import averages
+from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
-from pet_bench.results import store
 from pet_bench.results.consistency import primary, same
 from pet_bench.results.schema import TrialResult
 
@@ -48,6 +48,7 @@ def _faults(result: TrialResult, folder: Path) -> Iterator[str]:
     for task, path in result.predictions.items():
         for fault in _predictions(result, task, path, folder):
             yield f"{task}: {fault}"
+    yield from _dropped(result, folder)
     yield from _private(result)
 
 
@@ -75,6 +76,19 @@ def _predictions(result: TrialResult, task: str, name: str, folder: Path) -> Ite
         mean = sum(one for _, one in found.values()) / len(found)
         if not same(score.value, mean):
             yield f'{metric} is {score.value}, but the mean score in "{name}" is {mean}'
+
+
+def _dropped(result: TrialResult, folder: Path) -> Iterator[str]:
+    if strange := sorted(result.dropped.keys() - {*result.spec.get("tasks", ())}):
+        yield f"it dropped examples of {', '.join(strange)}, which it was not trained on"
+    if result.dropped:
+        try:
+            listed = dropped.counts(dropped.read(dropped.place(folder, result.id)))
+        except UserError as error:
+            yield from error.faults
+        else:
+            if listed != result.dropped:
+                yield f"it dropped {dropped.summary(result.dropped)}, but {dropped.summary(listed)} are listed"
 
 
 def _private(result: TrialResult) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION = 2
+LATER = {"dropped"}  # keys that this version has not had from its start: without them their default is meant
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
 
@@ -151,3 +152,8 @@ class TrialResult(Record):
     curve: list[Point] = Field([], description="the learning curve")
     selected: Selected | None = Field(None, description="what was tested; null: the model after the last update")
     predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")
+    dropped: dict[str, dict[str, Annotated[int, Field(gt=0, strict=True)]]] = Field(
+        {},
+        description="task → split → examples left out of it because a feature was missing (--missing-features drop); "
+        "which, is in <id>/dropped.json",
+    )

@@ -21,10 +21,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.files import read_json, read_text, replacing, write_text
+from pet_bench.files import is_file, read_json, read_text, replacing, write_text
+from pet_bench.results import dropped
 from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
+from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
 from pet_bench.spec import TrialSpec
 
@@ -62,7 +63,7 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
     data = upgrade(data)
-    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in data]
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields.keys() - LATER if key not in data]
     try:
         result = TrialResult.model_validate(data)
     except ValidationError as error:
@@ -199,7 +200,7 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
     """
     if Path(name).suffix == ".json" or "/" in name:
         path = Path(name).with_suffix(".json")  # or its folder, as a shell completes it
-        return path if path.is_file() else None
+        return path if is_file(path) else None
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
     found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
@@ -369,7 +370,7 @@ COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "resumed",
-    "notes", "commit", "dirty", "data", "device", "error",
+    "notes", "dropped", "commit", "dirty", "data", "device", "error",
 ]  # fmt: skip
 
 
@@ -377,7 +378,8 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
     """Tidy results: one row per trial × task × metric, one row without a task for a trial that has no scores.
 
     Trials of `missing` have the status "missing". `setup` is equal for trials that differ only in their seed.
-    `resumed`: how often it was taken up again. `error`: also why it is suspect.
+    `resumed`: how often it was taken up again. `dropped`: examples left out for want of a feature, in words. `error`:
+    also why it is suspect.
     """
     rows = []
     for result in results:
@@ -385,7 +387,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
-        row |= {"notes": "; ".join(result.run.notes)}
+        row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups"}) if result.parameters else {}
         row |= result.cost.model_dump() if result.cost else {}
         scores = [

@@ -23,6 +23,7 @@ from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.data import TrialData
+from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
 from pet_bench.trial.shared import Shared
 
@@ -116,14 +117,11 @@ def prepare_device(runtime: Runtime) -> torch.device:
     """The device to train on, with the trial's share of threads; raises UserError where it is not there."""
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    name = runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(runtime.device)
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f'device "{name}" cannot be used: {str(error).splitlines()[0]}') from None
+        raise UserError(f'device "{device}" cannot be used: {str(error).splitlines()[0]}') from None
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     forget_peak(device)

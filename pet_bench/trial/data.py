@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pet_bench.data.rows import shown
-from pet_bench.data.store import FeatureStore, damage, sources_of
+from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
-from pet_bench.data.task import Example, Split, Task, data_fingerprint
+from pet_bench.data.task import Example, LeftOut, Split, Task, data_fingerprint
 from pet_bench.errors import Faults, UserError
 from pet_bench.registry import TASKS
-from pet_bench.spec import Runtime, TrialSpec, Visual, validate
+from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+Examples = dict[str, dict[Split, list[Example]]]  # by task and split
+
+
+@dataclass(frozen=True)
+class LeftOuts:
+    """What is not used. dropped: ids by task and split, for want of a feature. notes: what does not count, in lines."""
+
+    dropped: dict[str, dict[Split, list[str]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, unused: Mapping[str, Mapping[Split, Sequence[LeftOut]]]) -> LeftOuts:
+        dropped, notes = {}, []
+        for task, splits in unused.items():
+            for split, items in splits.items():
+                if missing := [item.id for item in items if item.missing]:
+                    dropped.setdefault(task, {})[split] = missing
+                reasons = Counter(item.why for item in items if not item.missing)
+                notes += [f"{task}: {n:,} of the {split} split are left out: {why}" for why, n in reasons.items()]
+        return cls(dropped, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -23,9 +46,16 @@ class TrialData:
     """Tasks in the suite's order; their examples by task and split; the features of all of them."""
 
     tasks: list[Task]
-    examples: dict[str, dict[Split, list[Example]]]
+    examples: Examples
     store: FeatureStore
     fingerprint: str
+    left_out: LeftOuts = field(default_factory=LeftOuts)
+
+
+class Read(NamedTuple):
+    examples: Examples
+    store: FeatureStore | None
+    left_out: LeftOuts
 
 
 def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> list[Task]:
@@ -56,35 +86,46 @@ def read_and_pack(
     visual: Visual,
     *,
     splits: Sequence[Split] = SPLITS,
+    missing: MissingFeatures = "refuse",
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, dict[Split, list[Example]]], FeatureStore]:
-    """Examples by task and split, and the packed features of all of them.
+    pack: bool = True,
+) -> Read:
+    """Examples by task and split, and the packed features of all of them. missing: as in `Runtime`.
 
     Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
-    annotations are at fault.
+    annotations are at fault and without `pack`; what is packed already has been read.
     """
-    faults, examples = Faults(), {}
+    faults, examples, unused = Faults(), {}, {}
     for task in tasks:
-        examples[task.name] = {}
+        examples[task.name], unused[task.name] = {}, {}
         for split in splits:
             if split != "valid" or task.valid is not None:
                 with faults:
-                    examples[task.name][split] = task.examples(root, split)
+                    found, unused[task.name][split] = task.used(root, split, missing)
+                    examples[task.name][split] = found
+                    if split != "train":
+                        task.check_scorable(split, found)
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
-    if faults.found:
+    if faults.found or not pack:
         sources, said = sources_of(root, wanted, visual)
-        said += damage(root, sources, visual)
+        files = files_of(root, sources)
+        if said or files is None or not FeatureStore.open(packed_in(files, visual, cache), sources):
+            said += damage(root, sources, visual)
         if said:
             faults.add(shown(said, "features"))
         faults.check()
-    return examples, FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
+        return Read(examples, None, LeftOuts.of(unused))
+    store = FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
+    return Read(examples, store, LeftOuts.of(unused))
 
 
-def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None) -> TrialData:
-    """Read all annotations and pack all features that the trial needs.
+def read_data(
+    spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None, *, pack: bool = True
+) -> TrialData | None:
+    """Read all annotations and pack all features that the trial needs; without `pack`, only check them.
 
     Raises one UserError for everything that is wrong with them, and for what a metric needs and is not installed.
     """
@@ -95,7 +136,12 @@ def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], 
             task.check_metrics()
     with faults:
         splits = SPLITS if spec.recipe.valid_every else ("train", "test")
-        examples, store = read_and_pack(root, tasks, spec.visual, splits=splits, progress=progress)
+        examples, store, left_out = read_and_pack(
+            root, tasks, spec.visual, splits=splits, missing=runtime.missing_features, progress=progress, pack=pack
+        )
     faults.check()
+    if store is None:
+        return None
     read = {split for parts in examples.values() for split in parts}
-    return TrialData(tasks, examples, store, data_fingerprint(root, tasks, store.fingerprint, sorted(read)))
+    fingerprint = data_fingerprint(root, tasks, store.fingerprint, sorted(read))
+    return TrialData(tasks, examples, store, fingerprint, left_out)

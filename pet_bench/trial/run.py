@@ -11,8 +11,8 @@ import torch
 from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import build_method, count, save_trained
+from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
-from pet_bench.results import store
 from pet_bench.results.card import CARD, card
 from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
@@ -36,8 +36,9 @@ def run_trial(
 ) -> TrialResult:
     """Train and evaluate one trial and write its result to `<out>/<id>.json`, last of all.
 
-    Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) with their model card (`README.md`) and
-    the test predictions with their scores (`predictions.<task>.jsonl.gz`). Equal specs give equal numbers on one
+    Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) with their model card (`README.md`),
+    the test predictions with their scores (`predictions.<task>.jsonl.gz`) and, where examples were left out for want of
+    a feature, which (`dropped.json`). Equal specs give equal numbers on one
     machine, also where a trial was interrupted: it goes on from the checkpoint in its folder, which is removed in the
     end. `on_progress` may raise `Stop` at any call, which passes; in training a checkpoint is written first. The result
     is suspect where the loss is not finite, which ends the trial, or predictions have collapsed.
@@ -59,6 +60,8 @@ def run_trial(
             stale.unlink(missing_ok=True)
         found = {"status": "suspect", "error": str(error)}
     trial.run.peak_memory_bytes = peak_memory(device)
+    trial.run.notes += [note for note in data.left_out.notes if note not in trial.run.notes]
+    dropped.write(dropped.place(runtime.out, spec.id), data.left_out.dropped)
     result = TrialResult(
         id=spec.id,
         spec=spec.to_dict(),
@@ -77,6 +80,7 @@ def run_trial(
             adapter_bytes=adapter.stat().st_size if adapter.exists() else 0,
         ),
         curve=trial.curve,
+        dropped=dropped.counts(data.left_out.dropped),
         **found,
     )
     if adapter.exists():

@@ -11,21 +11,22 @@ from pet_bench.data.submissions import read_submission
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.registry import METRICS
+from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
-from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import build_tasks, data_root
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One scoring. old: the values recorded in the result, where there are any. n: examples."""
+    """One scoring. old: the values recorded in the result, if there is one. n: examples. notes: what was left out."""
 
     what: str
     scores: Scores
     n: int
     breakdowns: dict[str, dict[str, tuple[float, int]]]
     old: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         parts = {
@@ -34,7 +35,10 @@ class Scored:
         }
         old = {} if self.old is None else {"old": self.old}
         values, each = self.scores.values, self.scores.per_example
-        return {"name": self.what, "n": self.n, "values": values, **old, "breakdowns": parts, "per_example": each}
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {
+            "name": self.what, "n": self.n, "values": values, **old, **notes, "breakdowns": parts, "per_example": each
+        }  # fmt: skip
 
 
 def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
@@ -45,6 +49,7 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
     """
     result = store.load(path)
     spec = TrialSpec.from_dict(result.spec)
+    left_out = dropped.read(dropped.place(path.parent, spec.id)) if result.dropped else {}
     tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, Runtime(path.parent, data))
     faults, found = Faults(), []
     for task in tasks:
@@ -53,7 +58,8 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
             if not (file := saved.find(spec.id, task.name, [path.parent])):
                 raise UserError(f"{task.name}: predictions {path.parent / saved.name(spec.id, task.name)} are missing")
             predictions = {id: text for id, (text, _) in saved.read(file).items()}
-            examples = task.examples(root, "test")
+            gone = set(left_out.get(task.name, {}).get("test", ()))
+            examples = [example for example in task.read_split(root, "test")[0] if example.id not in gone]
             scores = task.score(predictions, examples)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
             found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
@@ -69,6 +75,6 @@ def score_file(name: str, file: Path, annotations: Path | None = None, options: 
         raise unknown(f"option of {name}", option, possible)
     metric = kind(**options or {})
     getattr(metric, "check", lambda: None)()
-    predictions, items = read_submission(name, file, annotations)
+    predictions, items, notes = read_submission(name, file, annotations)
     scores = metric(predictions, items)
-    return Scored(name, scores, len(items), breakdowns(scores, items))
+    return Scored(name, scores, len(items), breakdowns(scores, items), notes=notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pet_bench.backbone.known import find_backbone
@@ -12,7 +12,7 @@ from pet_bench.backbone.load import Stock, read_stock
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Split
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import TrialData, build_tasks, data_root, read_data
+from pet_bench.trial.data import LeftOuts, TrialData, build_tasks, data_root, read_data
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Reading:
     examples: dict[str, dict[Split, list[Example]]]
     store: FeatureStore | None
     fingerprint: str
+    left_out: LeftOuts = field(default_factory=LeftOuts)
 
 
 class Shared:
@@ -43,7 +44,7 @@ class Shared:
 
         def read() -> Reading:
             data = read_data(spec, runtime, progress)
-            return Reading(data.examples, data.store, data.fingerprint)
+            return Reading(data.examples, data.store, data.fingerprint, data.left_out)
 
         about = [spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
         key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
@@ -52,7 +53,7 @@ class Shared:
             wanted = [(task, part) for task in tasks for part in found.examples[task.name].values()]
             packed = FeatureStore.pack(data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
             found = self.kept[key] = replace(found, store=packed)
-        return TrialData(tasks, found.examples, found.store, found.fingerprint)
+        return TrialData(tasks, found.examples, found.store, found.fingerprint, found.left_out)
 
     def stock(self, spec: TrialSpec) -> Stock:
         """The stock backbone of a trial; raises UserError where it cannot be loaded."""

@@ -118,9 +118,10 @@ def nlvr2(root: Path) -> Path:
 
 def coco_caption(root: Path) -> Path:
     images = []
-    for number, split in enumerate(("train", "train", "restval", "val", "test"), start=50):
+    for number, split in enumerate(("train", "train", "restval", "val", "test", "val", "test"), start=50):
         name = f"COCO_{'train' if split == 'train' else 'val'}2014_{number:012d}"
         grid(root, "COCO", name, float(number))
+        animal = "cat" if number < 55 else "dog"  # CIDEr needs items that differ
         images.append(
             {
                 "filepath": "val2014",
@@ -130,8 +131,8 @@ def coco_caption(root: Path) -> Path:
                 "split": split,
                 "sentids": [1, 2],
                 "sentences": [
-                    {"raw": " a cat on a mat \n", "tokens": [], "imgid": number, "sentid": 1},
-                    {"raw": "a red cat", "tokens": [], "imgid": number, "sentid": 2},
+                    {"raw": f" a {animal} on a mat \n", "tokens": [], "imgid": number, "sentid": 1},
+                    {"raw": f"a red {animal}", "tokens": [], "imgid": number, "sentid": 2},
                 ],
             }
         )
@@ -211,7 +212,7 @@ def video(root: Path) -> Path:
             files["tvqa"].append(tv | question | {"a4": "blue", "show_name": "Castle"} | answer)
             files["how2qa"].append(how2 | question | answer)
             files["tvc"].append(tv | {"clip_id": 100 + i, "duration": 60.02, "ts": [35.73, 40.9], "descs": kinds})
-            files["yc2c"].append(yc2 | {"clip_id": 100 + i, "duration": 7, "descs": descs[:1]})
+            files["yc2c"].append(yc2 | {"clip_id": 100 + i, "duration": 7, "descs": descs[i % 2 : i % 2 + 1]})
         for name, rows in files.items():
             rows = rows[:1] if name == "how2qa" or (name, split) == ("tvc", "val") else rows
             lines(home / name / f"{name}_{split}{'' if name == 'tvqa' else '_release'}.jsonl", rows)

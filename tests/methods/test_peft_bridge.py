@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
 import peft
 import pytest
@@ -217,6 +218,40 @@ def test_a_tuner_on_the_word_table():
     assert not torch.equal(logits_of(model), logits_of(tiny_model("t5")))
     with pytest.raises(UserError, match="no word is read through the module shared; target embed_tokens"):
         tiny("t5", "lora", target_modules=["shared"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("lora", {"modules_to_save": ["lm_head"]}),
+        ("lora", {"modules_to_save": ["lm_head"], "ensure_weight_tying": True}),
+        ("lora", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+        ("loha", {"modules_to_save": ["shared"]}),
+        ("vera", {"modules_to_save": ["decoder"]}),
+        ("ln_tuning", {"target_modules": ["lm_head"]}),
+        ("lora", {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
+        ("lora", {"target_modules": ["shared", "embed_tokens"]}),
+    ],
+)
+@pytest.mark.parametrize("family", TINY)
+def test_what_would_train_a_copy_of_the_word_table_or_one_never_read_is_refused(family, kind, options):
+    for device in ("meta", "cpu"):
+        model = build(TINY[family], VISUAL, device=device)
+        design = build_method(MethodSpec(f"peft:{kind}", options), model.shape).design(model.shape)
+        with pytest.raises(UserError, match=r"its weights are tied|no word is read through") as error:
+            attach(model, design, TASKS)
+        assert len(error.value.faults) == 1
+
+
+def test_an_output_layer_of_its_own_can_be_trained_whole():
+    """T5 1.1's is no word table; where it is one, the same options are refused."""
+    config = TINY["t5"].config | {"tie_word_embeddings": False}
+    model = build(replace(TINY["t5"], config=config), VISUAL)
+    options = {"modules_to_save": ["lm_head"]}
+    attach(model, build_method(MethodSpec("peft:lora", options), model.shape).design(model.shape), TASKS)
+    assert count(model)["groups"]["head"] == 60 * 32
+    model(**tiny_batch()).logsumexp(-1).sum().backward()
+    assert all(p.grad is not None for p in trained(model).values())
 
 
 def test_biases_of_the_backbone_train_where_the_option_says_so():

@@ -106,7 +106,7 @@ FAULTS = [
         {"gate": "lrage", "gating": "mul", "scale": "big"},
         [
             'inserts.0.gate: unknown gate "lrage": did you mean "large"?',
-            "inserts.0.scale: Input should be a valid number, unable to parse string as a number, found 'big'",
+            "inserts.0.scale: Input should be a valid number, found 'big'",
             "inserts.0.gating: Input should be 'multiply', 'add' or 'base', found 'mul'",
         ],
     ),

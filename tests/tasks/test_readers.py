@@ -213,7 +213,7 @@ DAMAGE = {
     CocoCaption: "COCO/dataset_coco.json",
     NLVRv1: "nlvr/test/test.json",
 }
-KEYS = {VQA: "img_id", GQA: "sent", NLVR2: "img1", CocoCaption: "images", NLVRv1: "sentence"}
+KEYS = {VQA: "label", GQA: "sent", NLVR2: "sent", CocoCaption: "images", NLVRv1: "sentence"}
 
 
 def message(kind, root, split="test", **options):
@@ -314,7 +314,7 @@ def test_several_faults_come_together(tmp_path):
 
 
 def test_many_faults_are_cut_at_twenty_with_a_count(tmp_path):
-    roots.dump(tmp_path / "GQA/testdev.json", [{"question_id": str(i), "img_id": "1", "sent": ""} for i in range(30)])
+    roots.dump(tmp_path / "GQA/testdev.json", [{"question_id": str(i), "img_id": "1", "sent": "?"} for i in range(30)])
     said = message(GQA, tmp_path).splitlines()
     assert len(said) == 21 and said[-1].endswith("and 10 faults more")
 

@@ -8,12 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pet_bench.backbone import find_backbone
 from pet_bench.backbone.load import read_stock
 from pet_bench.data.store import FeatureStore
+from pet_bench.spec import MethodSpec
 from pet_bench.trial import shared as module
+from pet_bench.trial.count import count_parameters
+from pet_bench.trial.run import run_trial
 from pet_bench.trial.shared import Shared
+from tests.backbone.checkpoints import write
 
 
 @pytest.fixture
@@ -102,3 +107,25 @@ def test_a_stock_backbone_arrives_as_it_was_sent(name):
     with torch.no_grad():
         lm.get_input_embeddings().weight.zero_()  # a copy is the trial's own
     assert torch.equal(arrived.lm.get_input_embeddings().weight, before)
+
+
+@pytest.mark.parametrize("kind", ["t5 gated own head", "bart own head"])
+def test_a_trial_is_the_same_inline_and_in_a_worker(kind, mini_trial, runtime, tmp_path):
+    """Losses, predictions and counts, of a trial that trains every weight."""
+    folder = write(tmp_path / "checkpoint", kind, grown=False)
+    spec = mini_trial("full", str(folder), suite="mini-image-text/nlvr2", recipe={"max_steps": 3})
+    here = Shared()
+    results = [
+        run_trial(spec, replace(runtime, out=tmp_path / where), shared=shared)
+        for where, shared in (("inline", here), ("worker", Shared(get=lambda key: handed_over(here.kept[key]))))
+    ]
+    inline, worker = (r.model_dump(include={"curve", "metrics", "parameters", "average"}) for r in results)
+    for found in (inline, worker):
+        for point in found["curve"]:
+            point.pop("seconds", None)
+    assert inline == worker
+    meta = count_parameters(spec.backbone, MethodSpec("full"), spec.suite)
+    assert (results[0].parameters.trainable, results[0].parameters.total) == (meta["trainable"], meta["total"])
+    files = [load_file(tmp_path / where / spec.id / "adapter.safetensors") for where in ("inline", "worker")]
+    assert files[0].keys() == files[1].keys() and all(torch.equal(files[0][key], files[1][key]) for key in files[0])
+    assert "lm.lm_head.weight" in files[0]

@@ -72,14 +72,17 @@ def convert(
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
     for converter in [_converter(task) for task in dict.fromkeys(tasks)] or CONVERTERS.values():
-        found, wanted = {}, bool(tasks)
+        found, wanted, posing = {}, bool(tasks), {}
         for download in converter.downloads:
             with faults:
                 file = source.find(download)
                 wanted |= file is not None and not download.shared
                 if file := file or in_place(download, root):
                     found[download.name] = file
-        refused = [
+                elif not download.shared:
+                    posing |= source.impostors(download)
+        refused = [f"{converter.task}: {file} {what}" for file, what in posing.items()]
+        refused += [
             f"{converter.task}: {file} is not converted: {why}"
             for pattern, why in converter.refused
             for file in source.matching(pattern)
@@ -89,13 +92,14 @@ def convert(
             continue
         report.tasks.append(converter.task)
         jobs.append(Job(work, converter, found))
-        lacking = [d for d in converter.downloads if d.needed and d.name not in found]
+        lacking = list(converter.lacking(found))
         report.missing += [Missing(converter.task, d.title, _origin(converter.task, d.place)) for d in lacking]
         report.notes += refused if lacking else ()
     faults.check()
-    if report.missing:
+    nothing = not any(job.files for job in jobs)
+    if report.missing or nothing:
         report.notes += [f"{path} {why}" for path, why in source.sealed.items()]
-    if not any(job.files for job in jobs):
+    if nothing:
         raise UserError.many([f"{source.folder} holds no download to convert", *_wanted(report), *report.notes])
     try:
         work.expect({file for job in jobs for file in job.files.values()})

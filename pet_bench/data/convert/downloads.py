@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from pet_bench.errors import UserError
+from pet_bench.files import BOM, impostor, impostor_at
 
 if TYPE_CHECKING:
     from pet_bench.data.convert.work import Job
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz")
 HEAD = 1 << 16
+UNREADABLE = (OSError, BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged file or archive raises
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Download:
     place: where it would lie below the root; some are read there as they are. names: ends of the paths that it may
     have elsewhere, the official one first, by default its name; letter case does not count. mark: what its beginning
     matches, where other files have its name. needed: whether something is missing without it. shared: whether it is
-    other tasks' file too, so that having it does not mean that this task is wanted.
+    other tasks' file too, so that having it does not mean that this task is wanted. instead: downloads that together
+    hold the same, by their names.
     """
 
     place: str
@@ -36,14 +40,19 @@ class Download:
     mark: re.Pattern[bytes] | None = None
     needed: bool = True
     shared: bool = False
+    instead: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.place.rpartition("/")[2]
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        return self.names or (self.name,)
+
+    @property
     def title(self) -> str:
-        return self.names[0] if self.names else self.name
+        return self.ends[0]
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,14 @@ class Converter:
     downloads: tuple[Download, ...]
     run: Callable[[Job], None]
     refused: tuple[tuple[str, str], ...] = ()
+
+    def lacking(self, found: Container[str]) -> Iterator[Download]:
+        """What else is needed than the downloads of these names."""
+        for download in self.downloads:
+            if download.needed and download.name not in found:
+                parts = [part for part in self.downloads if part.name in download.instead]
+                absent = [part for part in parts if part.name not in found]
+                yield from absent if len(absent) < len(parts) else [download]
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,18 @@ class File:
         else:
             with self.path.open("rb") as stream:
                 yield stream
+
+    def head(self) -> bytes:
+        """How it begins, without a byte order mark; nothing where it cannot be read, which is said when it is."""
+        try:
+            with self.open() as stream:
+                return stream.read(HEAD).removeprefix(BOM)
+        except UNREADABLE:
+            return b""
+
+    def impostor(self) -> str | None:
+        """What it is, where that is not what its name says."""
+        return impostor(self.head())
 
     def same(self, other: File) -> bool:
         if self.size != other.size:
@@ -108,7 +137,7 @@ class Source:
                     with ZipFile(path) as archive:
                         members = [member for member in archive.infolist() if _readable(member.filename.lower())]
                 except (BadZipFile, OSError) as error:
-                    self.sealed[path] = f"cannot be read: {error}"
+                    self.sealed[path] = impostor_at(path) or f"cannot be read: {error}"
                     continue
                 for member in members:
                     self.files[f"{key}/{member.filename.lower()}"] = File(path, member.file_size, member.filename)
@@ -124,12 +153,16 @@ class Source:
 
     def find(self, download: Download) -> File | None:
         """Raises UserError where two files of the same name differ."""
-        ends = download.names or (download.title,)
-        found = next(filter(None, (_marked(self.matching(end), download.mark) for end in ends)), [])
+        found = next(filter(None, (_marked(self.matching(end), download.mark) for end in download.ends)), [])
         for other in found[1:]:
             if not found[0].same(other):
                 raise UserError(f"{download.title}: {found[0]} and {other} differ; leave one of them")
         return found[0] if found else None
+
+    def impostors(self, download: Download) -> dict[str, str]:
+        """Files under its names that are something else altogether, and what."""
+        files = (file for end in download.ends for file in self.matching(end))
+        return {str(file): what for file in files if (what := file.impostor())}
 
 
 def in_place(download: Download, root: Path) -> File | None:
@@ -139,15 +172,8 @@ def in_place(download: Download, root: Path) -> File | None:
 
 
 def _marked(files: Iterable[File], mark: re.Pattern[bytes] | None) -> list[File]:
-    return [file for file in files if mark is None or mark.match(_head(file))]
-
-
-def _head(file: File) -> bytes:
-    try:
-        with file.open() as stream:
-            return stream.read(HEAD)
-    except (OSError, BadZipFile):
-        return b""
+    heads = ((file, file.head()) for file in files)
+    return [file for file, head in heads if not impostor(head) and (mark is None or mark.match(head))]
 
 
 def _readable(name: str) -> bool:

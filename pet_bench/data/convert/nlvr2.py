@@ -38,7 +38,7 @@ def run(job: Job) -> None:
             continue
         seen = set()
         with job.rows(f"nlvr/{ours}.json", name, pretty=True) as add:
-            for number, (place, row) in enumerate(job.read(name, Row, lines=True)):
+            for number, (place, row) in enumerate(job.read(name, Row, form="lines")):
                 key = row["identifier"]
                 if key in seen:
                     job.fault(name, f"{place}: identifier {key!r} occurs twice")

@@ -8,17 +8,27 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from pet_bench.files import json_value
+
 CHUNK = 1 << 20
 MARGIN = 1 << 16  # a fault further than this from the end of what was read is none of a text that goes on
 CUT = "the text ends too early"
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
+def elements(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every element of a list; raises ValueError as `members` does."""
+    text = _Text(stream)
+    for number in text.each("["):
+        yield f"row {number}", text.value()
+    text.end()
+
+
 def members(stream: BinaryIO, within: str | None = None) -> Iterator[tuple[str, Any]]:
     """(place, value) of every member of an object; or, within a key of it, of every element of the list there.
 
-    Unlike `json.loads` it yields a repeated key as often as it stands. Raises ValueError where the text is no JSON or
-    of another form, at the place reached.
+    At the top it yields a repeated key as often as it stands. Raises ValueError where the text is no JSON (to the
+    letter, as `files.decode_json` has it) or of another form, at the place reached.
     """
     text = _Text(stream)
     if within is None:
@@ -35,17 +45,15 @@ def members(stream: BinaryIO, within: str | None = None) -> Iterator[tuple[str, 
                 text.value()
         if not found:
             raise ValueError(f'no list "{within}" in it')
-    if rest := text.peek():
-        raise ValueError(f"expected nothing more, found {rest!r}")
+    text.end()
 
 
 class _Text:
     """A JSON text that is read on as it is taken apart."""
 
     def __init__(self, stream: BinaryIO):
-        self.stream = io.TextIOWrapper(stream, encoding="utf-8")
+        self.stream = io.TextIOWrapper(stream, encoding="utf-8-sig")
         self.text, self.at = "", 0
-        self.decode = json.JSONDecoder().raw_decode
 
     def more(self) -> bool:
         read = self.stream.read(max(CHUNK, len(self.text) - self.at))
@@ -61,6 +69,10 @@ class _Text:
             if not self.more():
                 return ""
 
+    def end(self) -> None:
+        if rest := self.peek():
+            raise ValueError(f"expected nothing more, found {rest!r}")
+
     def take(self, mark: str) -> None:
         if (found := self.peek()) != mark:
             raise ValueError(f"expected {mark!r}, found {found!r}" if found else CUT)
@@ -71,7 +83,7 @@ class _Text:
         self.peek()
         while True:
             try:
-                value, end = self.decode(self.text, self.at)
+                value, end = json_value(self.text, self.at)
             except json.JSONDecodeError as error:
                 behind = self.text[error.pos :]
                 if len(behind) > MARGIN or not self.more():

@@ -7,14 +7,14 @@ predictions.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from pet_bench.data.convert.coco import Text
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
+from pet_bench.data.rows import Text
 
 HOW2QA_CSV = (
     "the authors' CSV is of other questions and another split, on videos by their YouTube names, for which the clips' "
@@ -48,7 +48,7 @@ class Answered4(Asked4):
 
 class Asked5(Asked4):
     a4: str
-    show_name: str
+    show_name: NotRequired[str]
 
 
 class Answered5(Asked5):
@@ -105,7 +105,7 @@ def converter(
 def _said(job: Job, name: str) -> set[str]:
     """The clips that have subtitles."""
     found: dict[str, int] = {}
-    for place, row in job.read(name, Subtitles, lines=True):
+    for place, row in job.read(name, Subtitles, form="lines"):
         if found.setdefault(row["vid_name"], said := hash(str(row["sub"]))) != said:
             job.fault(name, f"{place}: clip {row['vid_name']!r} occurs twice, with different subtitles")
     return set(found)
@@ -114,7 +114,7 @@ def _said(job: Job, name: str) -> set[str]:
 def _check(job: Job, name: str, schema: Any, clips: set[str] | None) -> None:
     """Nothing may have an id twice, and every clip must have subtitles, where those are there."""
     seen: set[tuple[str, int]] = set()
-    for place, row in job.read(name, schema, lines=True):
+    for place, row in job.read(name, schema, form="lines"):
         ids = [(key, row[key]) for key in ("qid", "clip_id") if key in row]
         for key, value in ids + [("desc_id", description["desc_id"]) for description in row.get("descs", ())]:
             if (key, value) in seen:

@@ -26,8 +26,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from pet_bench.data.convert import coco
 from pet_bench.data.convert.answers import ANSWERS, LABELS, given
-from pet_bench.data.convert.coco import KARPATHY, Image, images
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
 from pet_bench.metrics.vqa_accuracy import normalise
@@ -35,7 +35,7 @@ from pet_bench.metrics.vqa_accuracy import normalise
 PARTS = ("train2014", "val2014")
 QUESTIONS = {part: f"v2_OpenEnded_mscoco_{part}_questions.json" for part in PARTS}
 ANNOTATIONS = {part: f"v2_mscoco_{part}_annotations.json" for part in PARTS}
-SOURCES = (*QUESTIONS.values(), *ANNOTATIONS.values(), KARPATHY)
+SOURCES = (*QUESTIONS.values(), *ANNOTATIONS.values())
 SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 OCCURRENCES = 9
 PUBLISHED = 3129
@@ -102,12 +102,12 @@ def rebuilt(job: Job) -> dict[str, int]:
     return numbers
 
 
-def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, Image]) -> Iterator[tuple[str, Any]]:
+def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, coco.Image]) -> Iterator[tuple[str, Any]]:
     """(split, row) of all questions that have annotations."""
 
-    def unmatched(name: str, said: str, other: str) -> None:
-        if other not in job.torn:
-            job.fault(name, f"{said} {job.files[other]}")
+    def unmatched(name: str, said: str, *others: str) -> None:
+        if not job.torn.intersection(others):
+            job.fault(name, f"{said} {', '.join(str(job.files[other]) for other in others)}")
 
     asked = questions(job, part)
     for row in annotations(job, part):
@@ -118,7 +118,7 @@ def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, Imag
         elif of != image:
             job.fault(ANNOTATIONS[part], f"question {key} is of image {image}, but in the questions of image {of}")
         elif image not in splits:
-            unmatched(ANNOTATIONS[part], f"question {key}: image {image} is in no split of", KARPATHY)
+            unmatched(ANNOTATIONS[part], f"question {key}: image {image} is in no split of", *coco.sources(job))
         else:
             label, optimal = soft_label([answer["answer"] for answer in row["answers"]], vocabulary)
             yield (
@@ -139,10 +139,10 @@ def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, Imag
 
 def run(job: Job) -> None:
     vocabulary = given(job, "vqa", pretty=True) if job.has(ANSWERS) else None
-    if job.has(*SOURCES):
+    if job.has(*SOURCES) and coco.complete(job):
         vocabulary = rebuilt(job) if vocabulary is None else vocabulary
-        splits = images(job)
-        sources = (*SOURCES, ANSWERS) if job.has(ANSWERS) else SOURCES
+        splits = coco.images(job)
+        sources = (*SOURCES, *coco.sources(job), *((ANSWERS,) if job.has(ANSWERS) else ()))
         with ExitStack() as stack:
             add = {
                 split: stack.enter_context(job.rows(f"vqa/karpathy_{split}.json", *sources))
@@ -163,7 +163,7 @@ VQA = Converter(
     "vqa",
     (
         *(Download(f"vqa/{name}") for name in (*QUESTIONS.values(), *ANNOTATIONS.values())),
-        Download(f"COCO/{KARPATHY}", shared=True),
+        *coco.downloads(shared=True),
         Download(f"vqa/{ANSWERS}", (f"vqa/{ANSWERS}",), needed=False),
     ),
     run,

@@ -6,24 +6,24 @@ import filecmp
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any, BinaryIO, Literal
-from zipfile import BadZipFile
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from pet_bench.data.convert.downloads import Converter, File
-from pet_bench.data.convert.stream import members
-from pet_bench.data.rows import fault_line, shown
+from pet_bench.data.convert.downloads import UNREADABLE, Converter, File
+from pet_bench.data.convert.stream import elements, members
+from pet_bench.data.rows import conforming, shown, validated
 from pet_bench.errors import UserError
+from pet_bench.files import BOM
 
 Progress = Callable[[int, int], None]
 State = Literal["written", "overwritten", "unchanged"]
+Form = Literal["members", "elements", "lines"]
 OFTEN = 1024  # rows between two reports of progress
 
 
@@ -144,29 +144,29 @@ class Job:
         self.work.notes.append(f"{self.task}: {said}")
 
     def read(
-        self, name: str, schema: Any, *, within: str | None = None, lines: bool = False
+        self, name: str, schema: Any, *, within: str | None = None, form: Form = "members"
     ) -> Iterator[tuple[str, Any]]:
         """(place, row) of everything in a download that follows the schema; the rest is noted as faults.
 
-        The rows are lines, or what `stream.members` yields. One row is in memory at a time.
+        The rows are what `stream` yields of its members, or of one within it, or of its elements; or lines. One row is
+        in memory at a time.
         """
         file, adapter, count = self.files[name], TypeAdapter(schema), 0
         where = f"{self.task}: {file}"
+        check = validated if form == "lines" else conforming
         try:
             with file.open() as stream, self.work.reading(file) as at:
-                for place, row in _lines(stream) if lines else members(stream, within):
+                for place, row in FORMS[form](stream) if form != "members" else members(stream, within):
                     count += 1
                     if count % OFTEN == 0:
                         at(stream.tell())
-                    try:
-                        valid = adapter.validate_json(row) if lines else adapter.validate_python(row)
-                    except ValidationError as error:
+                    faults, valid = check(f"{where}: {place}", row, adapter)
+                    if faults:
                         self.torn.add(name)
-                        for fault in error.errors():
-                            self.work.faults.setdefault(where, []).append(fault_line(f"{where}: {place}", fault))
+                        self.work.faults.setdefault(where, []).extend(faults)
                     else:
                         yield place, valid
-        except (OSError, BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except UNREADABLE as error:
             self.torn.add(name)
             self.fault(name, f"cannot be read: {getattr(error, 'strerror', None) or error}")
         except ValueError as error:
@@ -202,14 +202,20 @@ class Job:
             yield add
             file.write("\n]" if written.rows else "[]")
 
-    def whole(self, target: str, content: dict | list, *names: str, pretty: bool = True) -> None:
-        """A JSON file of one value; pretty as in `rows`."""
-        written = Written(self.task, target, tuple(self.files[name] for name in names), len(content))
+    def whole(
+        self, target: str, content: dict | list, *names: str, pretty: bool = True, rows: int | None = None
+    ) -> None:
+        """A JSON file of one value; pretty as in `rows`. rows: that it holds, by default its elements."""
+        written = Written(self.task, target, tuple(self.files[name] for name in names), rows or len(content))
         text = json.dumps(content, indent=4, sort_keys=True) if pretty else json.dumps(content)
         self.work.draft(written).write_text(text, encoding="utf-8")
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     for number, line in enumerate(stream, start=1):
+        line = line.removeprefix(BOM) if number == 1 else line
         if line.strip():
             yield f"line {number}", line
+
+
+FORMS = {"elements": elements, "lines": _lines}
