@@ -390,7 +390,8 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from pet_bench.grid.status import status as states_of
 
     trials, folder = trials_of(grid, out)
-    states, faults = states_of(trials, folder)
+    faults = Faults()
+    states = states_of(trials, folder, faults)
     table = Table(box=None, pad_edge=False)
     for name in ("status", "id", "trial", "note"):
         table.add_column(name, overflow="fold" if name == "note" else None, no_wrap=name in ("status", "id"))
@@ -403,5 +404,4 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     counts = Counter(state.status for state in states)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     Console().print(f"{said} of {len(states)} trials", soft_wrap=True)
-    if faults:
-        raise UserError.many(faults)
+    faults.check()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pet_bench.errors import UserError
+from pet_bench.errors import Faults
 from pet_bench.grid.claim import taken
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
@@ -25,11 +25,13 @@ class State:
     note: str = ""
 
 
-def status(trials: list[TrialSpec], out: Path) -> tuple[list[State], list[UserError]]:
-    """The state of each trial, in the grid's order, and the faults of each file in `out` that is no valid result."""
-    results, faults = store.scan(out)
+def status(trials: list[TrialSpec], out: Path, faults: Faults | None = None) -> list[State]:
+    """The state of each trial, in the grid's order. faults: gets those of the files in `out` that are no results."""
+    results, unreadable = store.scan(out)
+    for fault in unreadable if faults is not None else ():
+        faults.add(fault)
     files = {path.stem for path in store.files(out)}
-    return [_state(trial, results.get(trial.id), trial.id in files, out) for trial in trials], faults
+    return [_state(trial, results.get(trial.id), trial.id in files, out) for trial in trials]
 
 
 def _state(trial: TrialSpec, result: TrialResult | None, there: bool, out: Path) -> State:

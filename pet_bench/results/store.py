@@ -277,7 +277,7 @@ def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) 
             odd = difference(held, result) if held and held.metrics and result.metrics else ""
             if odd and not prefer:
                 pair = f'in "{place / id}.json" and in "{source / id}.json"'
-                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or say which to prefer")
+                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or give --prefer")
             elif held is None or _better(result, held, newest=bool(odd) and prefer == "newest"):
                 known[id], copies[id] = result, source
             elif place is out:

@@ -6,7 +6,6 @@ import copy
 import gzip
 import json
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,50 +14,15 @@ import yaml
 import pet_bench
 from pet_bench.cli import main
 from pet_bench.errors import UserError
-from pet_bench.files import write_text
-from pet_bench.grid.spec import parse
 from pet_bench.metrics.scores import bounds, possible
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
-from pet_bench.results.schema import Part, Point, Selected
-
-N, STEPS = 8, 6
-ANSWERS = {"lora": 4, "full": 6}  # right ones of vqa's 8; gqa has 2
-CURVE = [
-    Point(step=3, epoch=1.0, split="train", task="vqa", loss=2.0),
-    Point(step=3, epoch=1.0, split="valid", task="vqa", metrics={"accuracy": 50.0}),
-    Point(step=6, epoch=2.0, split="train", task="gqa", loss=1.0),
-    Point(step=6, epoch=2.0, split="train", loss=1.5),
-]
-
-
-GRID = {"name": "g", "suites": ["image-text/vqa+gqa"], "backbones": ["bart-base"], "methods": list(ANSWERS)}
-
-
-@cache
-def trials():
-    return parse(GRID, "g").trials()
 
 
 @pytest.fixture
-def folder(make_result, tmp_path, monkeypatch):
-    """results/g: whole results of two methods, with their predictions and the grid that they are of."""
-    monkeypatch.chdir(tmp_path)
+def folder(results_of_a_grid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    folder = Path("results/g")
-    write_text(folder / "grid.yaml", yaml.safe_dump(GRID))
-    for trial, right in zip(trials(), ANSWERS.values(), strict=True):
-        result = make_result(n=N, steps=STEPS, vqa=100 * right / N, gqa=25.0)
-        result.id, result.spec = trial.id, trial.to_dict()
-        result.curve, result.selected = CURVE, Selected(step=3, epoch=1.0, score=50.0)
-        result.predictions = {task: saved.name(result.id, task) for task in result.metrics}
-        parts = {"yes": Part(value=100.0, n=right), "no": Part(value=0.0, n=N - right)}
-        result.breakdowns = {"vqa": {"answer": parts, "some": {"red": Part(value=50.0, n=2)}}}
-        for task, hits in (("vqa", right), ("gqa", 2)):
-            said = {str(i): "yes" for i in range(N)}
-            saved.write(folder / saved.name(result.id, task), said, {str(i): 100.0 * (i < hits) for i in range(N)})
-        store.save(result, folder)
-    return folder
+    return results_of_a_grid
 
 
 @pytest.fixture
