@@ -3,7 +3,11 @@
 In Python, results are DataFrames: `pet_bench.load_results("demo")` and its kin (`pet_bench.results.frames`).
 """
 
+import sys
 from typing import Any
+
+if sys.argv[:1] == ["-m"] and "pet_bench.cli" in sys.orig_argv and not sys.flags.safe_path:
+    del sys.path[0]  # the working folder, which may have a random.py: `python -m pet_bench.cli` is to be `pet-bench`
 
 __version__ = "0.1.0"
 __all__ = ["load_breakdowns", "load_curves", "load_predictions", "load_results", "load_settings"]

@@ -21,7 +21,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
-from pet_bench.errors import UserError, unknown
+from pet_bench.errors import UserError, shortened, unknown
+from pet_bench.files import is_file
 
 T = TypeVar("T")
 _LOOSE = "pet_bench_plugin_"
@@ -158,8 +159,8 @@ def _import(source: str):
     try:
         if path.suffix != ".py":
             return importlib.import_module(source)
-        if not path.is_file():
-            raise UserError(f'plug-in "{source}": no such file')
+        if not is_file(path):
+            raise UserError(f'plug-in "{shortened(source)}": no such file')
         path = path.resolve()
         name = f"{_LOOSE}{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
         if name in sys.modules:

@@ -7,9 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
-from pet_bench.data.cache import cache_dir
+from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.suite import Suite
-from pet_bench.errors import UserError
 from pet_bench.spec import Visual
 
 
@@ -37,7 +36,7 @@ def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], Non
             write(root)
         except OSError as error:
             if not root.is_dir():  # otherwise another process was first
-                raise UserError(f"the mini world cannot be written to the cache {root}: {error}") from None
+                raise unwritable("the mini world:", root.parent, error) from None
     return root
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.files import read_json
+from pet_bench.files import is_file, is_folder, nameable, read_json
 from pet_bench.registry import BACKBONES
 
 FAMILIES = ("bart", "t5")
@@ -123,13 +123,9 @@ def find_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES.get(name)
-    try:
-        folder, config = Path(name).is_dir(), (Path(name) / "config.json").is_file()
-    except OSError as error:  # a name too long for a file's
-        raise UserError(f'backbone "{name[:60]}…": {error.strerror}') from None
-    if folder and not config:
+    if is_folder(name) and not is_file(Path(name) / "config.json"):
         raise UserError(f'backbone "{name}": the folder has no config.json')
-    if folder or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+    if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
         return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
     raise unknown("backbone", name, BACKBONES.names())
 

@@ -15,11 +15,13 @@ from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
+from pet_bench.cli.output import guarded, say
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
 from pet_bench.cli.shared import SEEDS, App, Plugins, changes, examples, load_plugins, only_with
+from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
 
 if TYPE_CHECKING:
@@ -54,7 +56,6 @@ class ScoreFormat(StrEnum):
 @app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
     """List what there is and where it comes from; methods with source, year and parameters, grids with their trials."""
-    from rich.console import Console
     from rich.table import Table
 
     from pet_bench.registry import REGISTRIES
@@ -75,7 +76,9 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
                 table.add_row("" if place else name, what, text)
     elif kind == Kind.METHODS:
         for column in ("name", "year", "trainable", "%", "source"):
-            table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
+            table.add_column(
+                column, no_wrap=column == "name", justify="right" if column in ("trainable", "%") else "left"
+            )
         for row in _method_rows():
             table.add_row(*row)
         for family in REGISTRIES["method"].families():
@@ -89,7 +92,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
             table.add_row(*row)
     else:
         for name in ("kind", "name", "from"):
-            table.add_column(name, overflow="fold")
+            table.add_column(name, no_wrap=True)
         for registry in REGISTRIES.values():
             if kind is None or f"{registry.kind}s" == kind:
                 for name in registry.names():
@@ -98,7 +101,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
                     table.add_row(registry.kind, f"{family}<type>", registry.origin(family))
         for path in _grid_files() if kind is None else ():
             table.add_row("grid", path.stem, f"pet_bench.grid:grids/{path.name}")
-    Console().print(table)
+    print_tables([table], least=["from", "year", "trainable"])
 
 
 def _grid_files() -> list[Path]:
@@ -353,10 +356,12 @@ def score(
         print(json.dumps([one.to_dict() for one in found] if not metric else found[0].to_dict(), indent=1))
         return
 
-    from rich.console import Console
-
-    for view in _score_views(found):
-        Console().print(view)
+    for place, view in enumerate(_score_views(found)):
+        print("\n" * bool(place), end="")
+        print_tables([view], keep=3)
+    for one in found:
+        for note in one.notes:
+            print(f"{one.what}: {note}")
 
 
 def _score_views(found: list[Scored]) -> list[Any]:
@@ -379,8 +384,7 @@ def _score_views(found: list[Scored]) -> list[Any]:
         for group, values in one.breakdowns.items():
             for value, (mean, n) in values.items():
                 parts.add_row(one.what, group, escape(value), f"{mean:.2f}", str(n))
-    notes = [f"{one.what}: {note}" for one in found for note in one.notes]
-    return [scores, *notes, *(["", parts] if parts.row_count else [])]
+    return [scores, parts] if parts.row_count else [scores]
 
 
 @app.command(
@@ -411,16 +415,17 @@ def pretrain(
 
 def main(arguments: list[str] | None = None) -> None:
     """A user's fault is one line on stderr and exit code 2; anything else keeps its traceback."""
-    try:
-        app(arguments)
-    except UserError as error:
-        fault = error
-    except OSError as error:
-        if not error.filename:
-            raise
-        fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
-    else:
-        return
-    for line in fault.faults:
-        print(f"pet-bench: error: {line}", file=sys.stderr)
-    sys.exit(2)
+    with guarded():
+        try:
+            app(arguments)
+        except UserError as error:
+            fault = error
+        except OSError as error:
+            if not error.filename:
+                raise
+            fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
+        else:
+            return
+        for line in fault.faults:
+            say(line)
+        sys.exit(2)

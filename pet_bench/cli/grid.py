@@ -364,7 +364,10 @@ def _status(outcome: Outcome) -> int:
 
 
 def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
-    """Show which trials of a grid are done, suspect, stopped early, failed, running, interrupted or missing."""
+    """Show which trials of a grid are done, suspect, stopped early, failed, running, interrupted or missing.
+
+    Exit code 2 if there are files in the folder that are no valid results, each on a line.
+    """
     load_plugins(plugin)
     from collections import Counter
 
@@ -372,18 +375,22 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.grid.status import status as states_of
 
-    states = states_of(*trials_of(grid, out))
+    trials, folder = trials_of(grid, out)
+    states, faults = states_of(trials, folder)
     table = Table(box=None, pad_edge=False)
-    for name in ("status", "id", "trial", ""):
-        table.add_column(name, overflow="fold", no_wrap=name in ("status", "id"))
+    for name in ("status", "id", "trial", "note"):
+        table.add_column(name, overflow="fold" if name == "note" else None, no_wrap=name in ("status", "id"))
     color = {"done": "green", "suspect": "yellow", "stopped_early": "cyan", "missing": "dim", "interrupted": "dim"}
     for state in states:
         style = color.get(state.status, "red" if state.status in ("failed", "oom", "unreadable") else "blue")
         texts = state.trial.id, escape(str(state.trial)), escape(state.note)
         table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
-    console = Console()
-    console.print(table)
+    print_tables([table], least=["note"])
     counts = Counter(state.status for state in states)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    Console().print(f"{said} of {len(states)} trials", soft_wrap=True)
+    if faults:
+        raise UserError.many(faults)

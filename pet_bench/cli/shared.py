@@ -28,12 +28,13 @@ class Command(TyperCommand):
         rest = super().parse_args(ctx, args)
         faults = Faults()
         for param in self.params:
-            value, name = ctx.params.get(param.name), param.opts[0]
+            value, option = ctx.params.get(param.name), param.param_type_name == "option"
+            name = param.opts[0] if option else param.metavar or param.name
             values = list(value) if isinstance(value, list | tuple) else [value]
-            if given.count(param) > 1 and not isinstance(value, list | tuple):
+            if option and given.count(param) > 1 and not isinstance(value, list | tuple):
                 faults.add(f"{name} is given {given.count(param)} times")
             for one in dict.fromkeys(values):
-                if values.count(one) > 1:
+                if option and values.count(one) > 1:
                     faults.add(f"{name} {shortened(str(one))} is given twice")
                 if isinstance(one, Path) and not nameable(one):
                     faults.add(f"{name}: no file can be called {shortened(repr(str(one)))}")
@@ -130,3 +131,18 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+To = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write there, where the folder of the results is read-only, say.")
+]
+
+
+@contextmanager
+def writing(remedy: str) -> Iterator[None]:
+    """What is written for the user under this is written, or it is said in one line what was not, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        place = f'"{error.filename}"' if error.filename else "a file"
+        raise UserError(f"{place} cannot be written: {error.strerror or error}; {remedy}") from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pet_bench.data.cache import cache_dir
+from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task, open_hdf5
 from pet_bench.errors import UserError
@@ -139,7 +139,7 @@ class FeatureStore:
                         raise
                     shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
-            raise UserError(f"features: cannot write to the cache {folder.parent}: {error.strerror or error}") from None
+            raise unwritable("features:", folder.parent, error) from None
         store = cls.open(folder)
         if store is None:
             raise UserError(f"features: the packed features in {folder} cannot be read back; remove that folder")

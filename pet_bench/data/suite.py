@@ -34,13 +34,17 @@ def suite_by_name(name: str) -> Suite:
     A lone task takes visual features, recipe and data from the first suite, in the alphabet, that has user data and
     lists it, or else from any that lists it. Raises UserError for an unknown suite, task or combination.
     """
-    base, _, part = name.partition("/")
+    base, slash, part = name.partition("/")
+    if slash and not part:
+        raise UserError(f'suite "{name}" names no task after its slash')
     if base in SUITES:
         suite = SUITES.get(base)
         if not part:
             return suite
         chosen = part.split("+")
         foreign = [task for task in chosen if task not in suite.tasks]
+        if twice := {task for task in chosen if chosen.count(task) > 1}:
+            raise UserError(f'suite "{name}": {", ".join(sorted(twice))} is listed twice')
         if foreign:
             raise UserError.many(unknown(f"task of suite {base}", task, suite.tasks) for task in foreign)
         tasks = tuple(task for task in suite.tasks if task in chosen)

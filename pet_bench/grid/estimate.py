@@ -348,9 +348,10 @@ def dry_run(
     """Print what a run of these trials would do. Nothing is written but, in the cache, features as they are packed.
 
     measure: time a few updates of each set-up that has no earlier results. earlier: whether these count.
-    again: whether finished trials would run too. Raises UserError for results that cannot be read and for methods that
-    do not fit their backbones, as a run would.
+    again: whether finished trials would run too. Raises UserError for results that cannot be read, for methods that do
+    not fit their backbones and, when all has been printed, for the data, as a run would.
     """
+    from pet_bench.trial.check import check_data
     from pet_bench.trial.count import count_parameters
 
     runtime = replace(runtime, threads=runtime.threads or max(1, int(grid.resources.cpus)))
@@ -370,6 +371,9 @@ def dry_run(
         if again:
             there = {id: replace(state, finished=False) for id, state in there.items()}
         finished = {id for id, state in there.items() if state.finished}
+        status.update("checking the data")
+        with faults:
+            check_data([trial for trial in trials if trial.id not in finished], runtime, pack=False)
         known = results.values() if earlier else ()
         estimates = estimate(
             trials, known, runtime, measure=measure, finished=finished, say=lambda line: status.update(escape(line))
@@ -379,3 +383,4 @@ def dry_run(
         console.width = max(width, Console(width=1000).measure(view).maximum)
     console.print(view)
     console.width = width
+    faults.check()

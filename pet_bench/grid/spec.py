@@ -437,7 +437,7 @@ def load(source: str | Path) -> Grid:
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
     """The trials whose suite, backbone, method, seed or control is among those named; none named selects all.
 
-    Raises UserError for a name that no trial has.
+    Raises UserError for a name that no trial has, and where nothing is left.
     """
     keys = {
         "suite": lambda trial: trial.suite,
@@ -452,6 +452,10 @@ def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
         for name in set(wanted) - possible:
             faults.add(f"not in this grid: {unknown(kind, str(name), map(str, possible))}")
     faults.check()
-    return [
+    left = [
         trial for trial in trials if all(not wanted or keys[kind](trial) in wanted for kind, wanted in names.items())
     ]
+    if not left:
+        chosen = (f"{kind} {' or '.join(map(str, wanted))}" for kind, wanted in names.items() if wanted)
+        raise UserError(f"no trial of this grid has all of {', '.join(chosen)}")
+    return left

@@ -11,10 +11,13 @@ from typing import Any, ClassVar, Protocol
 
 from pet_bench.errors import UserError
 
-BOUNDS = {
-    "accuracy": (0, 100), "consistency": (0, 100), "label-score": (0, 100), "BLEU": (0, 100), "ROUGE": (0, 100),
-    "METEOR": (0, 100), "CIDEr": (0, 1000),
-}  # fmt: skip
+Bounds = tuple[float, float]
+PERCENT: Bounds = (0.0, 100.0)
+BOUNDS: dict[str, Bounds] = {  # by the beginning of a score's name
+    **dict.fromkeys(("accuracy", "consistency", "label", "BLEU", "ROUGE", "METEOR"), PERCENT),
+    "CIDEr": (0.0, 1000.0),
+}
+ANY: Bounds = (-math.inf, math.inf)
 LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
 
 
@@ -53,15 +56,16 @@ class Scores:
 class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
+    bounds: ClassVar[Bounds]  # the least and the most that its scores can be
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing, and
     # one that some examples make meaningless `check_examples(self, examples) -> None`, which does where they do
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
 
 
-def bounds(score: str) -> tuple[float, float]:
-    """The least and the most that a score of that name, `accuracy-2016` say, can be; of unknown metrics any number."""
-    return next((found for name, found in BOUNDS.items() if score.startswith(name)), (-math.inf, math.inf))
+def bounds(score: str) -> Bounds:
+    """The least and the most that a score of that name, `accuracy-2016` say, can be; of unknown ones any number."""
+    return BOUNDS.get(score.split("-")[0], ANY)
 
 
 def possible(score: str, value: float) -> bool:

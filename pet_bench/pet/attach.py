@@ -16,6 +16,7 @@ from pet_bench.backbone.families import Site
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.backbone.ties import shared
 from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.files import impostor
 from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
@@ -244,11 +245,17 @@ def load_trained(model: nn.Module, path: Path) -> None:
     What is random and does not train, as the words that a backbone lacked, is not in the file: the model must have been
     made after `trial.build.seed_everything(seed)`, as its trial was.
 
-    Raises UserError where the file is unreadable or its names or shapes are not exactly those that the model trains.
+    Raises UserError where the file is unreadable, its names, shapes or types are not exactly those that the model
+    trains, or a value is not finite.
     """
     try:
+        with Path(path).open("rb") as file:
+            if found := impostor(file.read(1024)):
+                raise UserError(f"{path} {found}")
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path} is no readable safetensors file: {error}") from error
     trained = trained_parameters(model)
@@ -259,6 +266,11 @@ def load_trained(model: nn.Module, path: Path) -> None:
         for name in trained.keys() & tensors.keys()
         if tensors[name].shape != trained[name].shape
     ]
+    for name in trained.keys() & tensors.keys():
+        if (kind := tensors[name].dtype) != trained[name].dtype:
+            faults.append(f"{path}: {name} is of type {kind}, expected {trained[name].dtype}")
+        elif not tensors[name].isfinite().all():
+            faults.append(f"{path}: {name} has values that are not finite")
     if faults:
         raise UserError.many(sorted(faults)[:20])
     with torch.no_grad():

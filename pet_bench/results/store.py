@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.files import read_json, replacing, write_text
+from pet_bench.files import is_file, read_json, read_text, replacing, write_text
 from pet_bench.results import dropped
 from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
@@ -200,7 +200,7 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
     """
     if Path(name).suffix == ".json" or "/" in name:
         path = Path(name).with_suffix(".json")  # or its folder, as a shell completes it
-        return path if path.is_file() else None
+        return path if is_file(path) else None
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
     found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
@@ -345,7 +345,7 @@ def _merge_grids(sources: list[Path], out: Path) -> bool | None:
 
 
 def _read(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    return read_text(file, f'grid file "{file}"') if file.is_file() else None
 
 
 def _setup(spec: dict[str, Any]) -> str:

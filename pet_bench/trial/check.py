@@ -9,6 +9,7 @@ from pet_bench.backbone.load import build
 from pet_bench.errors import Faults, UserError
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.data import read_data
 from pet_bench.trial.shared import Shared
 
 
@@ -36,16 +37,19 @@ def check_data(
     runtime: Runtime,
     progress: Callable[[int, int], None] | None = None,
     shared: Shared | None = None,
+    *,
+    pack: bool = True,
 ) -> None:
     """Read the annotations and pack the features of every suite and protocol among the trials, each once.
 
     Raises one UserError with all faults. What it packs, the trials find in the cache; what it reads, in `shared`.
+    pack: without, features are looked at only, and nothing is written or kept.
     """
     faults, shared = Faults(), shared or Shared()
     distinct = {(spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)): spec for spec in specs}
     for spec in distinct.values():
         with faults:
-            shared.data(spec, runtime, progress)
+            shared.data(spec, runtime, progress) if pack else read_data(spec, runtime, pack=False)
     faults.check()
 
 
