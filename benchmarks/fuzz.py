@@ -96,8 +96,9 @@ def chosen(found: dict[str, list], n: int, seed: int) -> list:
     """n changed cases of all kinds by their shares, and before them the unchanged ones that they need."""
     from fuzzing.case import sample
 
-    draw, cases, total = random.Random(seed), [], sum(SHARES.values())
-    for kind, share in SHARES.items():
+    shares = {kind: share for kind, share in SHARES.items() if found[kind]}
+    draw, cases, total = random.Random(seed), [], sum(shares.values())
+    for kind, share in shares.items():
         changed = [case for case in found[kind] if case.name != case.sound]
         cases += sample(changed, max(1, round(n * share / total)), draw)
     draw.shuffle(cases)

@@ -169,7 +169,6 @@ LINES = {  # contradictions, slips, and what is not there
     "check nowhere": ("results", "check", "nowhere"),
     "check a file": ("results", "check", "WORK/plain.txt"),
     "gates of none": ("gates", "0123"),
-    "gates of a negative example": ("gates", "WORK/FILE", "--index", "-1"),
     "gates beyond the last example": ("gates", "WORK/FILE", "--index", "99999", "--data", "WORK/data"),
     "gates of two examples": ("gates", "WORK/FILE", "--index", "1", "--example", "1"),
     "gates of an unknown site": ("gates", "WORK/FILE", "--site", "nose", "--data", "WORK/data"),
@@ -255,10 +254,10 @@ def cases(base: Path) -> Iterator[Case]:
         readers.append((name, reader))
     yield from sound(KIND, bases, [reader for _, reader in readers])
     for name, reader in readers:
-        for option, kind, many in _options(name):
+        for option, kind in _options(name):
             for number, value in enumerate(BAD[kind]):
                 expect = "either" if _free(name, option, kind, value) else "refuse"
-                args = (*_without(reader.args, option, many), option, value)
+                args = (*_without(reader.args, option), option, value)
                 changed = Reader(
                     reader.name,
                     args,
@@ -281,8 +280,8 @@ def _file(base: Path) -> str:
     raise LookupError("no result with gates")
 
 
-def _options(command: str) -> Iterator[tuple[str, str, bool]]:
-    """(option, kind of its values, whether it is repeatable) of a command, as the command itself declares them."""
+def _options(command: str) -> Iterator[tuple[str, str]]:
+    """(option, kind of its values) of a command, as the command itself declares them."""
     import typer
 
     from pet_bench.cli import app
@@ -304,7 +303,7 @@ def _options(command: str) -> Iterator[tuple[str, str, bool]]:
             kind = "choice"
         else:
             kind = "file" if Path in types else "name"
-        yield name, kind, option.multiple
+        yield name, kind
 
 
 def _types(hint: Any) -> Iterator[Any]:
@@ -314,7 +313,7 @@ def _types(hint: Any) -> Iterator[Any]:
     yield hint
 
 
-def _without(args: tuple[str, ...], option: str, many: bool) -> tuple[str, ...]:
+def _without(args: tuple[str, ...], option: str) -> tuple[str, ...]:
     """The arguments without an option that is about to be given anew."""
     if option in args:
         place = args.index(option)
@@ -326,9 +325,6 @@ def _free(command: str, option: str, kind: str, value: str) -> bool:
     """Whether a value may be well enough for an option."""
     if (command, option) in FREE or option in ("--ray-address", "--example", "--to"):
         return True
-    if kind == "number":
-        whole = option in ("--seed",) and value in ("1",)
-        return whole or (option == "--index" and value == "-1")
-    if kind == "file" and option == "--images":
+    if (option, value) == ("--index", "-1"):  # counted from the end
         return True
-    return command == "show" and kind == "set"
+    return option == "--images" or (command == "show" and kind == "set")

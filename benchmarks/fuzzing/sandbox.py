@@ -156,7 +156,8 @@ class Sandbox:
             for descriptor, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(box / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))
+            sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+            sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")  # as the interpreter has them
             self._confine(box, case)
             status = called(self.command, [argument.replace(WORK, str(work)) for argument in case.reader.args])
             sys.stdout.flush()
