@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pet_bench.files import dump_yaml
-from tests.conftest import reference
+from tests.conftest import ROOT, reference
 from tests.test_cli import call  # noqa: F401
 
 GRID = {
@@ -17,6 +17,7 @@ GRID = {
 DRY = "--dry-run", "--estimate", "earlier"
 OTHERS = ("run--device", "055-report", "068-merge", "076-export")  # of other tests, or with results of their own
 LONG = "n" * 300
+RESULTS = ROOT / "results" / "mini-ablation"
 
 
 @pytest.fixture
@@ -70,7 +71,10 @@ TEXT = "name: g\nsuites: [mini-image-text]\nbackbones: [mini-bart]\nmethods: [lo
         (TEXT + "recipe: &r {lr: 1e-3, eps: *r}", "alias *r leads back to itself"),
         (TEXT + f"recipe: {'{a: ' * 5000}1{'}' * 5000}", "nested too deeply"),
         (TEXT + f"recipe: {{epochs: {'7' * 400}}}", "an integer of 400 digits"),
-        (TEXT + f"seeds: [{', '.join(map(str, range(20_000)))}]", "20,000 trials (possible: 10,000)"),
+        (
+            {"seeds": [*range(101)], "methods": [{"name": "lora", "sweep": {"rank": [*range(1, 101)]}}]},
+            "10,100 trials (possible: 10,000)",
+        ),
         (TEXT + f"seeds: [{', '.join(map(str, range(200_000)))}]", "more than 100,000 values"),
         ({"methods": [{"name": "lora", "sweep": {k: [*range(1, 999)] for k in ("rank", "alpha")}}]}, "996,004 methods"),
         ({"name": LONG}, "name: String should have at most 100 characters"),
@@ -80,6 +84,9 @@ TEXT = "name: g\nsuites: [mini-image-text]\nbackbones: [mini-bart]\nmethods: [lo
         ({"methods": [LONG]}, "unknown method"),
         ({"suites": ["mini-image-text/vqa+vqa"]}, "vqa is listed twice"),
         ({"controls": {"none": {"seeds": []}}}, "controls.none.seeds: List should have at least 1 item"),
+        ({"also": [{"methods": 3, "overrides": 3}]}, "also[0]: methods: Input should be a list, found 3"),
+        ({"also": [None]}, "also.0: Input should be a mapping, found None"),
+        ({"overrides": [{"when": {"method": [["lora"]]}}]}, "overrides[0]: when: method.0: Input should be a valid"),
         ({"seeds": []}, "seeds: List should have at least 1 item"),
         ({"recipe": {"lr": "0.1"}}, "recipe: lr: Input should be a valid number, found '0.1'"),
         ({"recipe": {"clip": float("inf")}}, "recipe.clip: a number is finite, found inf"),
@@ -138,6 +145,24 @@ def test_a_selection_that_leaves_nothing(refused, written):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["export", RESULTS, "--format", "peft", "--out", RESULTS], "every JSON file in"),
+        (["export", RESULTS, "--format", "model-index", "--out", f"{RESULTS}/index.json"], "every JSON file in"),
+        (["export", RESULTS, "--format", "peft", "--out", "/dev/null"], "/dev/null: "),
+        (["report", RESULTS, "--out", "nowhere", "--style", "vlpet-video"], "they are of mini-image-text"),
+        (["compare", "35930f3a2c2d", f"{RESULTS}/35930f3a2c2d.json", "--out", RESULTS], "are the same"),
+        (["rerun", RESULTS, "--trial", "3593", "--trial", "35930"], "is named twice"),
+        (["rerun", RESULTS, "--trial", "3593", "--estimate", "earlier"], "--estimate is for --dry-run"),
+    ],
+)
+def test_commands_on_results(refused, arguments, said):
+    before = sorted(RESULTS.rglob("*"))
+    assert said in refused(*arguments)
+    assert sorted(RESULTS.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (["run", "n" * 9_000], "(9,000 characters)"),
         (["run", "--method", "lora", "--estimate", "earlier"], "--estimate is for --dry-run"),
         (["compare", "lora", "lora"], "compared with itself"),
@@ -164,3 +189,8 @@ def test_a_selection_that_leaves_nothing(refused, written):
 )  # fmt: skip
 def test_arguments_of_the_others(refused, arguments, said):
     assert said in refused(*arguments)
+
+
+def test_a_slip_in_more_trials_is_said_with_flags_too(refused, written):
+    grid = written({"also": [{"methods": 3, "overrides": 3, "suites": ["mini-image-text"], "backbones": ["mini-t5"]}]})
+    assert "also[0]: overrides: Input should be a list" in refused("run", grid, *DRY, "--set", "recipe.epochs=3")

@@ -114,7 +114,7 @@ def test_no_number_of_a_recipe_is_anything_else(key, value):
     with pytest.raises(UserError) as caught:
         validate(Recipe, {"lr": 1e-3} | {key: value}, "recipe")
     (line,) = caught.value.faults
-    assert line.startswith(f"recipe: {key}: ") or line.startswith("recipe") and f"{key}: " in line
+    assert line.startswith(f"recipe: {key}: ")
     assert "found" in line
 
 

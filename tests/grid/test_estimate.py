@@ -27,8 +27,8 @@ from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Cost, Run, Score, TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial import checkpoint, shared
-from pet_bench.trial.check import check_data
 from pet_bench.trial import measure as measuring
+from pet_bench.trial.check import check_data
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401
 
 MEASURED = 0.5, 2.0, 7_000_000_000  # seconds of an update and of an evaluation batch, bytes
