@@ -25,9 +25,12 @@ from pet_bench.files import DEPTH
 
 def distinct(values: Any) -> Any:
     """A list in which nothing stands twice; raises ValueError otherwise."""
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    seen = set()
+    for value in values:
+        key = value if isinstance(value, str | int | float) else repr(value)
+        if key in seen:
             raise ValueError(f'"{value}" is listed twice')
+        seen.add(key)
     return values
 
 
@@ -235,8 +238,9 @@ def _odd(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         for key, value in data.items():
             if not isinstance(key, str):
                 yield place, f"a key is text, found {shortened(repr(key))}"
-            else:
-                yield from _odd(value, (*place, shortened(key)))
+                continue
+            yield from _odd(key, place)
+            yield from _odd(value, (*place, shortened(key)))
     elif isinstance(data, list | tuple):
         for index, value in enumerate(data):
             yield from _odd(value, (*place, str(index)))

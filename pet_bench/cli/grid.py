@@ -287,15 +287,19 @@ def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
             else:
                 raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
             for part, names in parts:
-                if target in names or target not in methods:
-                    part["overrides"] = [*part.get("overrides", []), override]
+                if (target in names or target not in methods) and isinstance(own := part.get("overrides", []), list):
+                    part["overrides"] = [*own, override]
     faults.check()
     data["resources"] |= {key: value for key, value in resources.items() if value is not None}
     return parse(data, plan.name)
 
 
 def _method_names(part: dict[str, Any]) -> set[str]:
-    return {str(entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in part.get("methods", [])}
+    """Of a part whose faults, if it has any, are said when it is expanded."""
+    if not isinstance(entries := part.get("methods"), list):
+        return set()
+    names = (entry.get("name") if isinstance(entry, dict) else entry for entry in entries)
+    return {name for name in names if isinstance(name, str)}
 
 
 def interval(text: str) -> dict[str, Any]:

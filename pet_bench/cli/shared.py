@@ -29,7 +29,10 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx, args):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            raise UserError(error.format_message()) from None
         faults = Faults()
         for param in self.params:
             value, option = ctx.params.get(param.name), param.param_type_name == "option"

@@ -24,8 +24,8 @@ def page(name):
 
 
 def blocks(text):
-    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    return [parse_yaml(textwrap.dedent(block), "example") for block in found]
+    texts = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return [parse_yaml(textwrap.dedent(found), "example") for found in texts]
 
 
 def test_the_pages_are_up_to_date(generator):
