@@ -63,7 +63,7 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
     data = upgrade(data)
-    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields.keys() - LATER if key not in data]
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in {*data, *LATER}]
     try:
         result = TrialResult.model_validate(data)
     except ValidationError as error:
