@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ HEAD_GONE = 75  # exit status of the scheduling process where a process of Ray's
 PLAIN = re.compile(r"[\w@%+=:,./-]*", re.ASCII)  # what a shell takes for one word, whoever forgets to quote it
 INSTEAD = "--executor inline needs none"
 SOCKET = 103  # bytes of a socket's path; Linux has four more
+SHORT = "/tmp", "/var/tmp"
 LONGEST = "/pet-bench-12345678/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
 
@@ -28,7 +30,7 @@ def lodging() -> tempfile.TemporaryDirectory:
     """
     with suppress(OSError):
         tempfile.gettempdir()  # asks the variables, and whether the folder can be written to
-    found = os.environ.get("RAY_TMPDIR"), tempfile.tempdir, "/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR")
+    found = os.environ.get("RAY_TMPDIR"), tempfile.tempdir, *SHORT, os.environ.get("XDG_RUNTIME_DIR")
     places, most = list(dict.fromkeys(filter(None, found))), SOCKET - len(LONGEST)
     for place in places:
         if PLAIN.fullmatch(place) and len(place) <= most:
@@ -58,13 +60,18 @@ def interpreter(folder: Path) -> str:
     return str(environment / python.parent.name / python.name)
 
 
-def environment(folder: Path | None) -> dict[str, str]:
+def environment(folder: Path | None, *, dashboard: bool = False) -> dict[str, str]:
     """The variables of a helper process: no module comes from the working folder, and any text can be written.
 
-    folder: where a Ray of its own lives.
+    folder: where a Ray of its own lives, with a token that it would else keep in the user's home, where that can be
+    written to, for whoever opens its dashboard.
     """
     variables = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8:replace"}
-    return variables | ({"RAY_TMPDIR": str(folder)} if folder else {})
+    if folder:
+        variables["RAY_TMPDIR"] = str(folder)
+    if folder and not dashboard:
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    return variables
 
 
 def last_words(folder: Path) -> str:

@@ -183,12 +183,10 @@ def check_place(
     Raises UserError where this machine, or the cluster named, has no such device, no room for one trial or no Ray.
     """
     cluster, faults = cluster or Cluster(), Faults()
-    if executor == "inline" and cluster != Cluster():
-        faults.add("--log, --ray-address and --dashboard are for --executor ray")
     if executor == "ray":
         with faults:
             start_seconds()
-    if cluster.address is not None and executor == "ray":  # its nodes' devices are known when it is joined
+    if executor == "ray" and cluster.address is not None:  # its nodes' devices are known when it is joined
         with faults:
             cluster.check()
         if runtime.device not in ("auto", "cpu", "cuda"):
@@ -217,8 +215,6 @@ def _here(resources: Resources, runtime: Runtime, executor: Executor) -> Resourc
         for kind, number in there.items()
         if (asked := getattr(resources, kind)) > number
     ]
-    if resources.gpus > 1 and resources.gpus % 1:
-        faults.append(f"resources: gpus is a fraction of one or a whole number, found {resources.gpus:g}")
     if runtime.device.startswith("cuda") and not resources.gpus:
         faults.append(f'resources: device "{runtime.device}" needs a GPU, a trial asks for 0 gpus')
     if faults:

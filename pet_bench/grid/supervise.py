@@ -147,7 +147,8 @@ def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
     runtime, variables = _on_one_gpu(runtime)
     with lodging() as name:
         folder = Path(name)
-        variables = environment(folder if cluster.address is None else None) | variables
+        own = folder if cluster.address is None else None
+        variables = environment(own, dashboard=cluster.dashboard) | variables
         read, write = os.pipe()
         order = {
             "events": write, "grid": grid.to_dict(), "runtime": plain_runtime(runtime), "stop": str(stop.path),
