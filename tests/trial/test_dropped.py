@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +13,8 @@ from pet_bench.errors import UserError
 from pet_bench.grid.run import run_grid
 from pet_bench.grid.spec import parse
 from pet_bench.metrics.scores import mean
-from pet_bench.mini.write import write_image_text
 from pet_bench.report import table
-from pet_bench.results import predictions, store
+from pet_bench.results import dropped, predictions, store
 from pet_bench.results.check import check
 from pet_bench.spec import Runtime
 from pet_bench.tasks.nlvr2 import NLVR2
@@ -25,10 +26,14 @@ GONE = ("train-0-0-img0", "train-0-1-img1", "test1-0-0-img0", "test1-0-0-img1")
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path / "cache"))
-    write_image_text(tmp_path / "data")
-    return tmp_path / "data"
+def grid():
+    names = {"name": "x", "suites": [SUITE], "backbones": ["mini-bart"], "methods": ["projector-only"], "seeds": [0]}
+    return parse(names | {"recipe": {"max_steps": 1, "valid_every": 0, "batch_size": 24}})
+
+
+@pytest.fixture
+def data(world, tmp_path):
+    return Path(shutil.copytree(world / "nlvr", tmp_path / "data" / "nlvr")).parent
 
 
 def remove(data):
@@ -39,17 +44,13 @@ def remove(data):
     return content
 
 
-def test_what_lacks_a_picture_is_refused_or_dropped_and_never_mixed(data, tmp_path, call):  # noqa: F811
+def test_what_lacks_a_picture_is_refused_or_dropped_and_never_mixed(grid, data, tmp_path, call):  # noqa: F811
     before = {split: NLVR2().examples(data, split) for split in ("train", "valid", "test")}
     lost = {
         split: [e.id for e in examples if any(key.partition("/")[2] in GONE for key in e.images)]
         for split, examples in before.items()
     }
     content = remove(data)
-    grid = parse(
-        {"name": "x", "suites": [SUITE], "backbones": ["mini-bart"], "methods": ["projector-only"], "seeds": [0],
-         "recipe": {"max_steps": 1, "valid_every": 0}}
-    )  # fmt: skip
     runtime = Runtime(tmp_path / "out", data, "cpu", 1)
     with pytest.raises(UserError, match="is missing"):
         run_grid(grid, runtime, "inline")
@@ -89,12 +90,8 @@ def test_what_lacks_a_picture_is_refused_or_dropped_and_never_mixed(data, tmp_pa
     assert run_grid(grid, dropping, "inline").skipped == (trial.id,)
 
 
-def test_a_list_that_does_not_fit_the_counts_is_a_fault(data, tmp_path):
-    from pet_bench.results import dropped
-
+def test_a_list_that_does_not_fit_the_counts_is_a_fault(grid, data, tmp_path):
     remove(data)
-    grid = parse({"name": "x", "suites": [SUITE], "backbones": ["mini-bart"], "methods": ["projector-only"],
-                  "seeds": [0], "recipe": {"max_steps": 1, "valid_every": 0}})  # fmt: skip
     runtime = Runtime(tmp_path / "out", data, "cpu", 1, missing_features="drop")
     run_grid(grid, runtime, "inline")
     place = dropped.place(runtime.out, grid.trials()[0].id)
