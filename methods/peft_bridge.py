@@ -25,9 +25,8 @@ from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from pet_bench.backbone.ties import shared
 from pet_bench.errors import UserError, unknown
-from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.pet import Builder, Design, Door, Method, tied_modules
 from pet_bench.spec import STRICT, distinct
 
 ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name, and of the exported folder's
@@ -114,7 +113,7 @@ class PeftDoor(Door):
         config, lm = self.config(), build.model.lm
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
-        tied = shared(lm)
+        tied = tied_modules(lm)
         with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
         for path, module in lm.named_modules():

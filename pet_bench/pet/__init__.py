@@ -9,6 +9,7 @@ selectors for what else trains.
 """
 
 from pet_bench.backbone.model import Encoded, VisionLanguageModel
+from pet_bench.backbone.ties import tied_modules
 from pet_bench.pet.attach import attach, count, load_trained, merge, save_trained, trained_parameters
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
 from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, ask_part, equation, part
@@ -53,5 +54,6 @@ __all__ = [
     "merge",
     "part",
     "save_trained",
+    "tied_modules",
     "trained_parameters",
 ]

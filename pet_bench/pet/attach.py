@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pet_bench.backbone.families import Site
 from pet_bench.backbone.model import VisionLanguageModel
-from pet_bench.backbone.ties import shared
+from pet_bench.backbone.ties import tied_modules
 from pet_bench.errors import Faults, PluginError, UserError, foreign, unknown
 from pet_bench.files import impostor
 from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place, ask_part, titled
@@ -135,7 +135,7 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
     is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
     Raises UserError, changing nothing, where the design holds anything else.
     """
-    folded, faults, tied = {}, Faults(), shared(model.lm)
+    folded, faults, tied = {}, Faults(), tied_modules(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
     for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
         linear = inserted.place.feeds or inserted.place.writer
