@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError
@@ -132,14 +131,17 @@ def _shared(blocks: list[pd.DataFrame], methods: Sequence[str] | None, note: str
         cells[0].set_title(f"{_world(block)}\n{cells[0].get_title(loc='left')}")
         for axis in list(cells)[len(own) :]:
             axis.set_visible(False)
-        last.append((cells[len(own) - 1], block[block.panel == own[-1]]))
+        last.append((cells[len(own) - 1], block, block[block.panel == own[-1]]))
         first += height
     footnote(figure, note)
     figure.settle()
-    for axis, rows in last:
-        ends = rows.groupby("method", sort=False).last().to_dict("index")
-        labels = [(name + row["dagger"], _mark(name, methods), row["mean"]) for name, row in ends.items()]
-        labels_beside(axis, labels)
+    for axis, block, rows in last:
+        ends = rows.groupby("method", sort=False)["mean"].last()
+        names = block.drop_duplicates("method").set_index("method").dagger
+        labels_beside(
+            axis,
+            [(name + dagger, _mark(name, methods), ends.get(name, np.nan)) for name, dagger in names.items()],
+        )
     return figure
 
 
@@ -218,7 +220,7 @@ def _title(rows: pd.DataFrame) -> str:
 
 
 def _is_log(rows: pd.DataFrame) -> bool:
-    return rows.panel.iloc[0] == LOSS and bool(0 < 10 * rows["mean"].min() < rows["mean"].max())
+    return rows.panel.iloc[0] == LOSS and bool(0 < 5 * rows["mean"].min() < rows["mean"].max())
 
 
 def _in_order(block: pd.DataFrame) -> list[str]:
@@ -260,9 +262,8 @@ def _line(
         return
     axis.plot(
         epochs, heights, mark.dash, color=mark.color, label=name, zorder=(3 if bold else 2) - twins / 10,
-        linewidth=(1.6 if bold else 0.9) + 3.2 * twins, marker=mark.marker if bold else None,
+        linewidth=(1.6 if bold else 0.9) * (1 + 2 * twins), marker=mark.marker if bold else None,
         markersize=5 * mark.size + 5 * twins, markeredgecolor="white", markeredgewidth=0.5,
-        path_effects=[Stroke(linewidth=3.2 + 3.2 * twins, foreground="white"), Normal()] if bold else None,
     )  # fmt: skip
     if bold and np.isfinite(ends).all():
         axis.fill_between(epochs, *ends, color=mark.color, alpha=0.16, linewidth=0, zorder=1)

@@ -171,7 +171,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
     strokes = [
         Bbox(ends).padded(1) for line in lines for ends in pairwise(line.get_transform().transform(line.get_xydata()))
     ]
-    for name, color, x, mean, _ in labels:
+    places = np.array([axis.transData.transform((x, mean)) for _, _, x, mean, _ in labels])
+    for (name, color, x, mean, _), place in zip(labels, places, strict=True):
         if not name:
             continue
         best, leader = None, {"arrowstyle": "-", "color": color, "linewidth": 0.7}
@@ -188,6 +189,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
                 box = Text.get_window_extent(text, renderer)  # without the leader
                 cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
                 cost += 0.2 * sum(_overlap(box, stroke) for stroke in strokes)
+                if distance > 16:  # a leader that passes another point seems to be that one's
+                    cost += 300 * _passed(place, np.clip(place, box.min, box.max), places)
                 if best is None or cost < best[0]:
                     if best:
                         best[1].remove()
@@ -207,14 +210,16 @@ def room_beside(texts: Iterable[str], size: float = 8) -> float:
 
 
 def labels_beside(axis: Axes, labels: Sequence[tuple[str, Mark, float]], size: float = 8) -> None:
-    """Name the lines of a panel in a column to its right: (text, mark, height y where it ends).
+    """Name the lines of a panel in a column to its right: (text, mark, height y where it ends, NaN where it has none).
 
     No name is on another; each has its line's stroke before it, led to that height. The figure's layout must be final.
     """
-    labels = sorted(labels, key=lambda label: label[2])
+    labels = sorted(labels, key=lambda label: np.nan_to_num(label[2], nan=-np.inf))
     frame, inch = axis.get_window_extent(), axis.figure.dpi
     heights = [(float(axis.transData.transform((0, y))[1]) - frame.y0) / frame.height for *_, y in labels]
-    places = spread(heights, min(1.25 * size / 72 * inch / frame.height, 1 / max(len(labels) - 1, 1)))
+    places = spread(
+        np.nan_to_num(heights).tolist(), min(1.25 * size / 72 * inch / frame.height, 1 / max(len(labels) - 1, 1))
+    )
     xs = 1 + np.array([0.03, 0.2, 0.23, 0.34, 0.45]) * inch / frame.width
     for (text, mark, _), height, place in zip(labels, heights, places, strict=True):
         how = {"color": mark.color, "transform": axis.transAxes, "clip_on": False}
@@ -299,6 +304,14 @@ def seeds_note(seeds: pd.Series) -> str:
     return f"means over n = {usual} seed{'s' * (usual > 1)}" + (
         f" (but {', '.join(dict.fromkeys(other))})" if other else ""
     )
+
+
+def _passed(start: np.ndarray, end: np.ndarray, places: np.ndarray) -> int:
+    """How many of the other places are within 9 pixels of the way from start to end."""
+    way = end - start
+    share = np.clip((places - start) @ way / max(way @ way, 1e-9), 0, 1)
+    near = np.hypot(*(places - start - share[:, None] * way).T) < 9
+    return int((near & (np.hypot(*(places - start).T) > 9)).sum())
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:

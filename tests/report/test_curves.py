@@ -141,6 +141,14 @@ def known(frame):
     return frame.assign(method=[names[int(method[1:])] for method in frame.method], setup=frame.method)
 
 
+def test_a_method_without_a_point_in_the_last_panel_is_named_too():
+    frame = history(3)
+    frame = frame[(frame.method != "m1") | (frame.split == "train")]
+    figure = curves.learning_curves_figure(frame)
+    assert [one.get_text() for one in figure.axes[-1].texts] == ["m1", "m2", "m0"]
+    check_texts(figure)
+
+
 def test_21_chosen_methods_share_panels_in_their_own_marks_and_all_are_named():
     frame = known(history(21))
     names = list(frame.method.unique())
