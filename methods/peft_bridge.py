@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import MISSING, field, fields, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import peft
 import torch
@@ -21,13 +21,13 @@ from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.poly import Linear as PolyLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from pet_bench.backbone.ties import shared
 from pet_bench.errors import UserError, unknown
-from pet_bench.pet import Builder, Design, Door, Method
-from pet_bench.spec import STRICT
+from pet_bench.pet import Builder, Design, Door, Method, tied_modules
+from pet_bench.spec import STRICT, distinct
 
 ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name, and of the exported folder's
 TYPES = {kind.value.lower(): kind for kind in PeftType}
@@ -113,7 +113,7 @@ class PeftDoor(Door):
         config, lm = self.config(), build.model.lm
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
-        tied = shared(lm)
+        tied = tied_modules(lm)
         with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
         for path, module in lm.named_modules():
@@ -366,8 +366,14 @@ def _variant(name: str) -> type[Peft]:
     return dataclass(frozen=True, kw_only=True, config=STRICT)(cls)
 
 
+def _each_once(value: Any) -> Any:
+    names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return distinct(value) if names else value
+
+
 def _typed(hint: Any, default: Any, factory: Callable | Any) -> tuple[Any, Any]:
-    """An option's type, None allowed where that is its default, and its default."""
+    """An option's type, None allowed where that is its default and no name listed twice, and its default."""
+    hint = Annotated[hint, AfterValidator(_each_once)]
     if factory is not MISSING:
         return hint, field(default_factory=factory)
     return (hint | None if default is None else hint), field(default=default)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from pet_bench.errors import UserError, shortened, unknown
@@ -25,9 +25,12 @@ from pet_bench.files import DEPTH
 
 def distinct(values: Any) -> Any:
     """A list in which nothing stands twice; raises ValueError otherwise."""
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    seen = set()
+    for value in values:
+        key = value if isinstance(value, str | int | float) else repr(value)
+        if key in seen:
             raise ValueError(f'"{value}" is listed twice')
+        seen.add(key)
     return values
 
 
@@ -40,6 +43,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of epochs, updates or e
 Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
 MissingFeatures = Literal["refuse", "drop"]
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -187,8 +192,18 @@ class Runtime:
     accumulation: Count = 1
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
     checkpoint_steps: Count | None = None
-    checkpoint_steps: int | None = Field(default=None, ge=1)
     missing_features: MissingFeatures = "refuse"
+
+
+def option_faults(cls: type) -> Iterator[str]:
+    """What keeps a plug-in's class from having options that are checked: it is abstract, or no strict dataclass."""
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+    strict = getattr(cls, "__pydantic_config__", {}).get("extra") == "forbid"
+    frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
+    own = {name for name, kind in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(kind)}
+    if not (strict and frozen) or own - getattr(cls, "__pydantic_fields__", {}).keys():
+        yield "it is no @pydantic.dataclasses.dataclass(frozen=True, config=pet_bench.spec.STRICT)"
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:
@@ -223,8 +238,9 @@ def _odd(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         for key, value in data.items():
             if not isinstance(key, str):
                 yield place, f"a key is text, found {shortened(repr(key))}"
-            else:
-                yield from _odd(value, (*place, shortened(key)))
+                continue
+            yield from _odd(key, place)
+            yield from _odd(value, (*place, shortened(key)))
     elif isinstance(data, list | tuple):
         for index, value in enumerate(data):
             yield from _odd(value, (*place, str(index)))

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NotRequired
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.rows import Text, read_json, read_json_lines, starts_with
+from pet_bench.data.rows import Flag, Text, read_json, read_json_lines, starts_with
 from pet_bench.data.task import Choose, Example, OptionalSplit, Split, Task
 from pet_bench.errors import UserError
 from pet_bench.metrics.nlvr_accuracy import sentence_of
@@ -28,7 +28,7 @@ class Row(TypedDict):
     identifier: str
     img0: NotRequired[Text]
     img1: NotRequired[Text]
-    label: Literal[0, 1]
+    label: Flag
     sent: Text
 
 

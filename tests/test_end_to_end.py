@@ -91,7 +91,7 @@ def test_a_grid_killed_and_started_again_gives_the_undisturbed_table(world, envi
         report = call(environment, "report", grid_file, "--out", folder)
         assert report.returncode == 0, report.stderr
         tables.append((folder / "report" / "table.csv").read_bytes())
-        assert (folder / "report" / "score_vs_parameters.png").stat().st_size > 10_000
+        assert (folder / "report" / "pareto.png").stat().st_size > 10_000
     assert tables[0] == tables[1]
     assert "projector-only" in report.stdout
     assert "majority answer" in report.stdout

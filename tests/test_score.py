@@ -121,6 +121,78 @@ def test_small_files_of_every_format(scored, write):
         assert found["breakdowns"]["structural type"] == {"verify": {"value": 100.0, "n": 1}}
 
 
+REFERENCES = {
+    "11": ["a red ball rolls", "the ball is red"],
+    "12": ["two dogs play", "dogs play in snow"],
+    "5": ["it rains"],
+}
+CAPTIONS = {"11": "a ball rolls", "12": "dogs in caf\u00e9", "5": "it rains"}
+
+
+def layouts():
+    """(predictions, annotations) of the same captions as COCO's, VALUE's and VATEX's files have them."""
+    annotations = [
+        {"id": i, "image_id": int(k), "caption": t} for k, ts in REFERENCES.items() for i, t in enumerate(ts)
+    ]
+    images = [{"id": int(key), "file_name": f"{key}.jpg"} for key in REFERENCES]
+    coco = {"info": {}, "images": images, "annotations": annotations}
+    plain = {key: text.replace("\u00e9", " ") for key, text in CAPTIONS.items()}
+    yield [{"image_id": int(key), "caption": text} for key, text in plain.items()], coco
+    yield plain, {"annotations": annotations}
+
+    def lines(rows):
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    def descs(texts):
+        return [{"desc": text, "desc_id": i} for i, text in enumerate(texts)]
+
+    for name, number in (("vid_name", True), ("video_id", True), ("video_id", False)):
+        clip = {key: {name: f"v{key}"} | ({"clip_id": int(key)} if number else {}) for key in REFERENCES}
+        released = [{"vid_name": f"v{k}", "clip_id": int(k), "descs": descs(ts)} for k, ts in REFERENCES.items()]
+        yield lines(clip[k] | {"descs": [{"desc": text}]} for k, text in CAPTIONS.items()), lines(released)
+    vatex = [{"videoID": f"v{key}", "enCap": texts, "chCap": []} for key, texts in REFERENCES.items()]
+    yield {f"v{key}": text for key, text in CAPTIONS.items()}, vatex
+    yield {f"v{key}": text for key, text in CAPTIONS.items()}, lines(vatex)
+    yield lines({"video_id": f"v{k}", "descs": [{"desc": text}]} for k, text in CAPTIONS.items()), vatex
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("number", range(8))
+def test_official_captions_score_as_plain_ones(scored, write, number, mark):
+    predictions, annotations = (
+        mark + (found if isinstance(found, str) else json.dumps(found)) for found in list(layouts())[number]
+    )
+    rows = [
+        {"id": k, "prediction": text.replace("\u00e9", " "), "references": REFERENCES[k]}
+        for k, text in CAPTIONS.items()
+    ]
+    files = write("predictions", predictions), "--annotations", write("annotations", annotations)
+    for metric in ("cider", "rouge-l", "bleu"):
+        plain, found = scored("--metric", metric, write("rows.json", rows)), scored("--metric", metric, *files)
+        assert found["values"] == plain["values"] and found["n"] == 3
+        assert list(found["per_example"].values()) == list(plain["per_example"].values())
+
+
+def test_tvqa_answers_by_show(scored, write):
+    shows = {"Castle": {"3": 0, "4": 2}, "Friends": {"9": 1}}
+    answers = write("answers.json", {"3": 0, "4": "a1", "9": 1})
+    for truth in (shows, {"split": "test-public", "solution": shows}):
+        found = scored("--metric", "multiple-choice-accuracy", answers, "--annotations", write("t.json", truth))
+        assert found["values"]["accuracy"] == pytest.approx(200 / 3)
+        assert found["breakdowns"]["show"] == {"Castle": {"value": 50.0, "n": 2}, "Friends": {"value": 100.0, "n": 1}}
+
+
+@pytest.mark.parametrize("extra", [{}, {"3": "dog"}], ids=["not predicted", "predicted"])
+def test_gqa_counts_balanced_questions_and_says_what_it_leaves_out(scored, call, write, extra):  # noqa: F811
+    truth = {str(i): {"answer": answer, "isBalanced": i < 3} for i, answer in enumerate(("yes", "no", "red", "dog"))}
+    del truth["2"]["isBalanced"]  # a release without the key holds balanced questions alone
+    arguments = write("p.json", {"0": "yes", "1": "no", "2": "blue"} | extra), "--annotations", write("q.json", truth)
+    found = scored("--metric", "exact-match", *arguments)
+    assert (found["values"]["accuracy"], found["n"]) == (pytest.approx(200 / 3), 3)
+    assert found["notes"] == ["1 of 4 questions are not balanced and left out, as officially"]
+    assert found["notes"][0] in call("score", "--metric", "exact-match", *arguments)[1]
+
+
 def test_the_table(call, write):  # noqa: F811
     captions = [{"id": i, "prediction": "a dog runs", "references": ["a dog runs"]} for i in (1, 2)]
     code, out, _ = call("score", "--metric", "rouge-l", write("c.json", captions))
@@ -129,6 +201,11 @@ def test_the_table(call, write):  # noqa: F811
     assert ["rouge-l", "length", "1-5", "100.00", "2"] in [line.split() for line in out.splitlines()]
 
 
+COCO = {
+    "images": [{"id": 7}, {"id": 8}],
+    "annotations": [{"id": i, "image_id": 7 + i % 2, "caption": f"a {word} cat"} for i, word in enumerate("rgbw")],
+}
+CLIP = json.dumps({"clip_id": 3, "vid_name": "a_1", "descs": [{"desc": "She runs."}]})
 ROW = {"id": 1, "prediction": "a", "references": ["a"]}
 PAIR = json.dumps({"identifier": "dev-1-0-0", "label": "True"})
 ANSWERS = {"question_id": 1, "question_type": "is", "answer_type": "yes/no", "answers": [{"answer": "yes"}]}
@@ -146,7 +223,35 @@ ANSWERS = {"question_id": 1, "question_type": "is", "answer_type": "yes/no", "an
         ("cider", [ROW | {"prediction": 3}, ROW | {"id": 1.5}], None, ["row 0.prediction: ", "row 1.id: "]),
         ("cider", [ROW | {"references": []}], None, ["1 examples have no reference caption, the first is '1'"]),
         ("cider", [ROW, ROW], None, ["id '1' occurs more than once"]),
-        ("cider", [ROW], {}, ["takes no annotations"]),
+        ("cider", [ROW], {}, ["annotations is missing"]),
+        ("cider", [ROW], None, ["cider: one item has no CIDEr"]),
+        ("cider", [ROW, ROW | {"id": 2}], None, ["the references of all 2 items have the same words"]),
+        ("cider", [], COCO, ["2 examples have no prediction, the first is '7'"]),
+        (
+            "cider",
+            [{"image_id": 7, "caption": "a"}, {"image_id": 9, "caption": "a"}],
+            COCO,
+            ["1 examples have no prediction, the first is '8'", "1 predictions belong to no example, the first is '9'"],
+        ),
+        ("cider", [{"image_id": 7, "caption": "a"}] * 2, COCO, ["id '7' occurs more than once"]),
+        (
+            "bleu",
+            {"7": "a", "8": "b"},
+            COCO | {"images": [{"id": 9}]},
+            ["examples have no prediction, the first is '9'"],
+        ),
+        ("bleu", CLIP, json.dumps({"clip_id": 3, "vid_name": "a"}), ["3 has no descs"]),
+        (
+            "bleu",
+            '{"descs": [{"desc": "a"}]}\n' * 2,
+            CLIP,
+            ["row 0: clip_id, vid_name or video_id is missing", "row 1: "],
+        ),
+        ("bleu", '{"clip_id": 3, "descs": []}', CLIP, ["line 1: descs: List should have at least 1 item"]),
+        ("exact-match", {"1": "a"}, {"1": {"answer": "a", "isBalanced": False}}, ["none of 1 questions is balanced"]),
+        ("multiple-choice-accuracy", {"1": 2}, {"A": {"1": 2}, "B": {"1": 3}}, ["id '1' occurs more than once"]),
+        ("multiple-choice-accuracy", {"1": True}, {"1": 1}, ["1: Input should be a valid string, found True"]),
+        ("exact-match", '{"1": "a", "1": "b"}', {"1": {"answer": "a"}}, ["key '1' is given twice"]),
         ("vqa-accuracy", [], None, ["needs the annotations beside the predictions: say with --annotations"]),
         ("vqa-accuracy", [{"question_id": 1}], {"annotations": []}, ["row 0.answer is missing"]),
         ("vqa-accuracy", [], {"annotation": []}, ["annotations is missing"]),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.files import read_json
-from pet_bench.registry import BACKBONES
+from pet_bench.errors import Faults, UserError, foreign, unknown
+from pet_bench.files import is_file, is_folder, nameable, read_json
+from pet_bench.registry import BACKBONES, attribute_faults, title
+from pet_bench.spec import Text
 
 FAMILIES = ("bart", "t5")
 SIZES = {
@@ -88,6 +90,9 @@ class Backbone:
         """
         from transformers import BartConfig, T5Config
 
+        if self.config:
+            with foreign(f"{title(self)}: its config raised"):
+                return {"bart": BartConfig, "t5": T5Config}[self.family](**self.config)
         raw = self.read_raw()
         try:
             config = {"bart": BartConfig, "t5": T5Config}[self.family].from_dict(raw)
@@ -116,6 +121,24 @@ class Backbone:
         )
 
 
+ATTRIBUTES = {
+    "family": Literal[FAMILIES],
+    "source": Text,
+    "config": dict[str, Any],
+    "rows": int | None,
+    "recipe": dict[str, Any],
+    "rates_of": str,
+}
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps an object from being a backbone, a line each."""
+    if isinstance(plugin, Backbone):
+        yield from attribute_faults(plugin, ATTRIBUTES)
+    else:
+        yield "it is no pet_bench.backbone.known.Backbone"
+
+
 def find_backbone(name: str) -> Backbone:
     """A registered backbone, a folder with a `config.json`, or a hub name (`owner/model`).
 
@@ -123,13 +146,9 @@ def find_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES.get(name)
-    try:
-        folder, config = Path(name).is_dir(), (Path(name) / "config.json").is_file()
-    except OSError as error:  # a name too long for a file's
-        raise UserError(f'backbone "{name[:60]}…": {error.strerror}') from None
-    if folder and not config:
+    if is_folder(name) and not is_file(Path(name) / "config.json"):
         raise UserError(f'backbone "{name}": the folder has no config.json')
-    if folder or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+    if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
         return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
     raise unknown("backbone", name, BACKBONES.names())
 

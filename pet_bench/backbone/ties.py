@@ -18,7 +18,7 @@ def ties(lm: nn.Module) -> dict[str, str]:
     return found
 
 
-def shared(lm: nn.Module) -> set[nn.Module]:
+def tied_modules(lm: nn.Module) -> set[nn.Module]:
     """The modules that hold a parameter which another module holds too."""
     found = {name for pair in ties(lm).items() for name in pair}
     return {lm.get_submodule(name.rpartition(".")[0]) for name in found}

@@ -15,12 +15,13 @@ from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
-from pet_bench.cli.output import guarded, say
+from pet_bench.cli.output import guarded
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
-from pet_bench.cli.shared import SEEDS, App, Plugins, changes, examples, load_plugins, only_with
+from pet_bench.cli.shared import SEEDS, App, Commands, Plugins, changes, examples, load_plugins, only_with, report_error
+from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="pet-bench",
+    cls=Commands,
     help="Which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?",
     no_args_is_help=True,
     add_completion=False,
@@ -35,8 +37,8 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-app.add_typer(data_app, name="data")
-app.add_typer(results_app, name="results")
+app.add_typer(data_app, name="data", cls=Commands)
+app.add_typer(results_app, name="results", cls=Commands)
 
 
 class Kind(StrEnum):
@@ -55,12 +57,12 @@ class ScoreFormat(StrEnum):
 @app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
     """List what there is and where it comes from; methods with source, year and parameters, grids with their trials."""
-    from rich.console import Console
     from rich.table import Table
 
     from pet_bench.registry import REGISTRIES
 
-    load_plugins(plugin)
+    lost = Faults()
+    load_plugins(plugin, lost)
     table = Table(box=None, pad_edge=False)
     if kind in (Kind.SUITES, Kind.TASKS):
         from pet_bench.cli import catalogue
@@ -71,13 +73,15 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
         table.add_column(overflow="fold")
         registry = REGISTRIES[kind.removesuffix("s")]
         origins = {name: registry.origin(name) for name in registry.names()}  # as entry points say, before they load
-        for name, about in catalogue.suites() if kind == Kind.SUITES else catalogue.tasks():
+        for name, about in catalogue.suites(lost) if kind == Kind.SUITES else catalogue.tasks(lost):
             for place, (what, text) in enumerate({**about, "from": origins[name]}.items()):
                 table.add_row("" if place else name, what, text)
     elif kind == Kind.METHODS:
         for column in ("name", "year", "trainable", "%", "source"):
-            table.add_column(column, overflow="fold", justify="right" if column in ("trainable", "%") else "left")
-        for row in _method_rows():
+            table.add_column(
+                column, no_wrap=column == "name", justify="right" if column in ("trainable", "%") else "left"
+            )
+        for row in _method_rows(lost):
             table.add_row(*row)
         for family in REGISTRIES["method"].families():
             table.add_row(f"{family}<type>", "", "", "", REGISTRIES["method"].origin(family))
@@ -86,11 +90,11 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
         table.add_column("name", no_wrap=True)
         table.add_column("trials", justify="right")
         table.add_column("what", overflow="fold")
-        for row in _grid_rows():
+        for row in _grid_rows(lost):
             table.add_row(*row)
     else:
         for name in ("kind", "name", "from"):
-            table.add_column(name, overflow="fold")
+            table.add_column(name, no_wrap=True)
         for registry in REGISTRIES.values():
             if kind is None or f"{registry.kind}s" == kind:
                 for name in registry.names():
@@ -99,7 +103,8 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
                     table.add_row(registry.kind, f"{family}<type>", registry.origin(family))
         for path in _grid_files() if kind is None else ():
             table.add_row("grid", path.stem, f"pet_bench.grid:grids/{path.name}")
-    Console().print(table)
+    print_tables([table], least=["from", "year", "trainable"])
+    lost.check()
 
 
 def _grid_files() -> list[Path]:
@@ -107,27 +112,33 @@ def _grid_files() -> list[Path]:
     return sorted((Path(__file__).parents[1] / "grid" / "grids").glob("*.yaml"))
 
 
-def _grid_rows() -> list[tuple[str, ...]]:
-    """Name, number of trials and the first line of the header of every shipped grid."""
+def _grid_rows(lost: Faults) -> list[tuple[str, ...]]:
+    """Name, number of trials and the first line of the header of every shipped grid; of what fails, `lost` says why."""
     from pet_bench.grid.spec import load
 
     heads = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _grid_files()}
-    return [(name, str(len(load(name).trials())), head) for name, head in heads.items()]
+    rows = []
+    for name, head in heads.items():
+        with lost:
+            rows.append((name, str(len(load(name).trials())), head))
+    return rows
 
 
-def _method_rows() -> list[tuple[str, ...]]:
-    """Name, year, trainable parameters, percentage and source of every method, on bart-base for image-text."""
+def _method_rows(lost: Faults) -> list[tuple[str, ...]]:
+    """Name, year, trainable parameters, percentage and source of every method, on bart-base for image-text.
+
+    Of a method that fails there is no row: `lost` says why.
+    """
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
     from pet_bench.trial.count import count_parameters
 
-    rows, faults = [], Faults()
-    for method in METHODS:
-        with faults:
-            counts = count_parameters("bart-base", MethodSpec(method.name), "image-text")
+    rows = []
+    for name in METHODS.names():
+        with lost:
+            method, counts = METHODS.get(name), count_parameters("bart-base", MethodSpec(name), "image-text")
             numbers = f"{counts['trainable']:,}", f"{counts['percent']:.2f}"
             rows.append((method.name, str(method.year), *numbers, method.source))
-    faults.check()
     return rows
 
 
@@ -158,10 +169,12 @@ def show(
     plugin: Plugins = None,
 ) -> None:
     """Show a method on a backbone (its options, what it inserts where, what trains), or a trial with all there is."""
-    load_plugins(plugin)
+    lost = Faults()
+    load_plugins(plugin, lost)
     from pet_bench.registry import METHODS
 
     if name not in METHODS:
+        lost.check()  # it may be theirs
         only_with("a METHOD, which this is not", False, backbone=backbone, suite=suite, set=option)
         show_trial(name, out)
         return
@@ -201,6 +214,7 @@ def show(
             table.add_row("" if index else f"[bold]{title}[/bold]", escape(line))
     console.print()
     console.print(table)
+    lost.check()
 
 
 @app.command(
@@ -215,19 +229,24 @@ def params(
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
     plugin: Plugins = None,
 ) -> None:
-    """Count trainable parameters, without loading weights; csv and json also by group."""
-    load_plugins(plugin)
+    """Count trainable parameters, without loading weights; csv and json also by group. What cannot be is said last."""
+    lost, counts = Faults(), []
+    load_plugins(plugin, lost)
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
     from pet_bench.trial.count import count_parameters
 
-    faults, counts = Faults(), []
     for one_suite in suite or ["image-text"]:
         for one_backbone in backbone or ["bart-base", "t5-base"]:
             for one_method in method or METHODS.names():
-                with faults:
+                with lost:
                     counts.append(count_parameters(one_backbone, MethodSpec(one_method), one_suite))
-    faults.check()
+    if counts:
+        _print_counts(counts, format)
+    lost.check()
+
+
+def _print_counts(counts: list[dict[str, Any]], format: Format) -> None:
     if format == Format.JSON:
         print(json.dumps(counts, indent=1))
         return
@@ -354,10 +373,12 @@ def score(
         print(json.dumps([one.to_dict() for one in found] if not metric else found[0].to_dict(), indent=1))
         return
 
-    from rich.console import Console
-
-    for view in _score_views(found):
-        Console().print(view)
+    for place, view in enumerate(_score_views(found)):
+        print("\n" * bool(place), end="")
+        print_tables([view], keep=3)
+    for one in found:
+        for note in one.notes:
+            print(f"{one.what}: {note}")
 
 
 def _score_views(found: list[Scored]) -> list[Any]:
@@ -380,8 +401,7 @@ def _score_views(found: list[Scored]) -> list[Any]:
         for group, values in one.breakdowns.items():
             for value, (mean, n) in values.items():
                 parts.add_row(one.what, group, escape(value), f"{mean:.2f}", str(n))
-    notes = [f"{one.what}: {note}" for one in found for note in one.notes]
-    return [scores, *notes, *(["", parts] if parts.row_count else [])]
+    return [scores, parts] if parts.row_count else [scores]
 
 
 @app.command(
@@ -423,6 +443,5 @@ def main(arguments: list[str] | None = None) -> None:
             fault = UserError(f"{shortened(str(error.filename))}: {error.strerror}")
         else:
             return
-        for line in fault.faults:
-            say(line)
-        sys.exit(2)
+        report_error(fault, sys.argv[1:] if arguments is None else arguments)
+        sys.exit(fault.exit_code)

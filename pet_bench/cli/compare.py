@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+LEAST = (  # of what is printed, where it does not fit
+    "95 % over seeds", "p over seeds", "p over examples", "n", "95 % over examples", "equal", "seed", "95 % interval",
+    "neither", "both", "larger p, Holm", "A − B",
+)  # fmt: skip
 LEVEL = 0.05  # as in report.statistics
 Side = Annotated[
     str,
@@ -50,11 +54,12 @@ def compare(
     from rich.console import Console
     from rich.markup import escape
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.report.statistics import compare as compared
     from pet_bench.report.statistics import disagreements, right_and_wrong
 
     frame, folders = _results(out, (a, b))
-    console, wide = Console(highlight=False), Console(width=1000, highlight=False)
+    console = Console(highlight=False)
     for place, one, other in _sections(a, b, frame):
         if task:
             known = {task for rows in (one, other) for task in rows.task.dropna()}
@@ -70,10 +75,7 @@ def compare(
         for view in views:
             if view.row_count:
                 console.print()
-                # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-                wide.width = console.width if view.expand else max(console.width, wide.measure(view).maximum)
-                wide.print(view)
-                wide.width = 1000
+                print_tables([view], least=LEAST)
         for line in [*_notes(table), *lines]:
             console.print(escape(line), soft_wrap=True)
         console.print()
@@ -191,11 +193,11 @@ def _examples(task: str, rows: pd.DataFrame) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    view = Table(
-        box=SIMPLE_HEAD, expand=True, title=f"{task}: largest disagreements", title_justify="left", title_style="bold"
-    )
+    view = Table(box=SIMPLE_HEAD, title=f"{task}: largest disagreements", title_justify="left", title_style="bold")
     for name in ("example", "A", "score", "B", "score"):
-        view.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
+        view.add_column(
+            name, justify="right" if name == "score" else "left", overflow="fold", no_wrap=name == "example"
+        )
     for row in rows.to_dict("records"):
         view.add_row(
             escape(row["id"]), escape(row["a"]), f"{row['a score']:.1f}", escape(row["b"]), f"{row['b score']:.1f}"

@@ -112,7 +112,7 @@ def pack(
     ] = None,
     missing_features: Annotated[
         Literal["refuse", "drop"],
-        typer.Option("--missing-features", help="As for run: drop leaves out their examples."),
+        typer.Option("--missing-features", help="As for run; drop leaves examples out."),
     ] = "refuse",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Plugins, load_plugins, trials_of
+from pet_bench.cli.shared import Plugins, load_plugins, trials_of, writing
 from pet_bench.errors import Faults, UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def export(
         Path | None,
         typer.Option(
             help="peft: folder, by default report/peft of each results folder. "
-            "model-index: file, JSON if it ends so, else YAML; by default printed as YAML."
+            "model-index: file, JSON if it ends so, else YAML; by default printed as YAML. "
+            "Or the folder of an id's results."
         ),
     ] = None,
     plugin: Plugins = None,
@@ -41,22 +42,28 @@ def export(
     """
     import sys
 
+    from pet_bench.results import store
+
     load_plugins(plugin)
     faults, found = Faults(), {}
+    home = out if out and out.is_dir() and any(store.find(one, [out]) for one in source if "/" not in one) else None
+    out = None if home else out
     for one in source:
         with faults:
-            results, folder = _find(one)
+            results, folder = _find(one, [home] if home else store.known_folders())
             if not results:
                 raise UserError(f'"{one}" has no results in "{folder}"')
             found |= {id: (result, folder) for id, result in results.items() if id not in found}
     faults.check()
+    if out and (place := out if format == ExportFormat.PEFT else out.parent).resolve() in {
+        folder.resolve() for _, folder in found.values()
+    }:
+        raise UserError(f'--out "{out}" is beside results: every JSON file in "{place}" is taken for a result')
     if format == ExportFormat.PEFT:
         _write_peft(found, out)
         return
 
-    import yaml
-
-    from pet_bench.files import write_text
+    from pet_bench.files import dump_yaml, write_text
     from pet_bench.results.exchange import to_model_index
 
     scored = [result for result, _ in found.values() if result.metrics]
@@ -66,18 +73,20 @@ def export(
     if out and out.suffix == ".json":
         text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
     else:
-        text = yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
+        text = dump_yaml(index, allow_unicode=True)
     if left := len(found) - len(scored):
         print(f"{left} without scores {'is' if left == 1 else 'are'} left out", file=sys.stderr)
     if out:
-        write_text(out, text)
+        with writing("--out writes to another file"):
+            write_text(out, text)
         print(f"wrote {out}")
     else:
         sys.stdout.write(text)
 
 
-def _find(source: str) -> tuple[dict[str, TrialResult], Path]:
-    """Results by id, and their folder: one trial's, those of a grid's trials, or all in a folder."""
+def _find(source: str, folders: list[Path]) -> tuple[dict[str, TrialResult], Path]:
+    """Results by id, and their folder: one trial's, by an id in `folders`, those of a grid's trials, or a folder's."""
+    from pet_bench.files import is_folder
     from pet_bench.grid.spec import shipped
     from pet_bench.results import store
 
@@ -85,10 +94,10 @@ def _find(source: str) -> tuple[dict[str, TrialResult], Path]:
         trials, folder = trials_of(source, None)
         ids = {trial.id for trial in trials}
         return {id: result for id, result in store.load_all(folder).items() if id in ids}, folder
-    if path := store.find(source, store.known_folders()):
+    if path := store.find(source, folders):
         return {path.stem: store.load(path)}, path.parent
     for folder in (Path(source), Path("results") / source):
-        if folder.is_dir():
+        if is_folder(folder):
             return store.load_all(folder), folder
     raise UserError(
         f"\"{source}\" is no grid (a file or a shipped one's name), no results folder and no trial (its result's path, "
@@ -106,7 +115,8 @@ def _write_peft(found: dict[str, tuple[TrialResult, Path]], out: Path | None) ->
     for result, folder in found.values():
         target = out or folder / "report" / "peft"
         text = json.dumps(to_peft(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_text(target / f"{experiment(result).replace('/', '--')}.json", text)
+        with writing("--out FOLDER writes to another folder"):
+            write_text(target / f"{experiment(result).replace('/', '--')}.json", text)
         written[target] += 1
     for target, count in written.items():
         print(f"wrote {count} file{'s' * (count != 1)} to {target}")

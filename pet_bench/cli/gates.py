@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Plugins, load_plugins
+from pet_bench.cli.shared import Plugins, To, load_plugins, writing
 from pet_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ def gates(
         Path | None, typer.Option(help="Folder of the pictures, named after the images; the mini world has its own.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="By default in report/ beside the trial's result.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|FOLDER",
+            help="File to write, by default in report/ beside the trial's result; or the folder of an id's results.",
+        ),
     ] = None,
+    to: To = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw the gates of a trained method over the text and image tokens of one test example.
@@ -48,11 +53,15 @@ def gates(
     load_plugins(plugin)
     if example is not None and index is not None:
         raise UserError("--example and --index both say which example: give one")
-    if out and out.suffix != ".png":
-        raise UserError(f'--out is a file that ends in .png, found "{out}"')
+    file, folders = (out, None) if out and out.suffix == ".png" else (None, out and [out])
+    if folders and not out.is_dir():
+        raise UserError(f'--out is a file that ends in .png or a folder of results, found "{out}"')
+    if file and to:
+        raise UserError("--out FILE.png and --to FOLDER both say where to write: give one")
     from rich.console import Console
     from rich.markup import escape
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.gates import gates_figure, mean_gates
     from pet_bench.report.look import write
@@ -60,9 +69,10 @@ def gates(
     from pet_bench.trial.gates import gate_values
     from pet_bench.trial.run import ADAPTER
 
-    if (path := store.find(trial, store.known_folders(), beside=ADAPTER)) is None:
+    if (path := store.find(trial, folders or store.known_folders(), beside=ADAPTER)) is None:
         raise UserError(
-            f'"{trial}" is no trial (a result\'s path, or the first 4 digits or more of an id in results/*/)'
+            f'"{trial}" is no trial (a result\'s path, or the first 4 digits or more of an id in '
+            f"{out if folders else 'results/*'}/)"
         )
     found = gate_values(path, task, (index or 0) if example is None else example, data, site)
     frame, dimensions = found.to_frame(), found.dimensions()
@@ -70,21 +80,22 @@ def gates(
     for line in _about(found, path):
         console.print(escape(line), soft_wrap=True)
     console.print()
-    console.print(_table(mean_gates(frame)))
+    print_tables([_table(mean_gates(frame))], keep=3)
     for line in dict.fromkeys(f"{gate.site}: {gate.formula}" for gate in found.values):
         console.print(escape(line), soft_wrap=True)
     console.print()
 
     name = re.sub(r"[^\w.-]", "_", f"gates-{found.spec.id}-{found.task}-{found.example.id}")
-    target = out or path.parent / "report" / f"{name}.png"
-    written = write(gates_figure(frame, _pictures(found, data, images), dimensions), target)
+    target = file or (to or path.parent / "report") / f"{name}.png"
     tables = {target.with_suffix(".csv"): frame}
     if len(dimensions):
         tables[target.with_name(f"{target.stem}-dimensions.csv")] = dimensions
-    for file, table in tables.items():
-        write_text(file, table.to_csv(index=False, lineterminator="\n"))
-    for file in [*written, *tables]:
-        console.print(f"wrote {escape(str(file))}", soft_wrap=True)
+    with writing("--to FOLDER writes to another folder"):
+        written = write(gates_figure(frame, _pictures(found, data, images), dimensions), target)
+        for place, table in tables.items():
+            write_text(place, table.to_csv(index=False, lineterminator="\n"))
+    for place in [*written, *tables]:
+        console.print(f"wrote {escape(str(place))}", soft_wrap=True)
 
 
 def _about(found: Gates, path: Path) -> list[str]:

@@ -168,11 +168,12 @@ def run(
         "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
         "accumulation": accumulation, "missing": missing_features,
     }  # fmt: skip
-    trials = select(plan.trials(), **choice)
+    lost = Faults()
+    trials = select(plan.trials(lost), **choice)
     if dry_run:
-        _dry_run(plan, trials, estimate != Estimate.EARLIER, **common)
+        _dry_run(plan, trials, lost, estimate != Estimate.EARLIER, **common)
     else:
-        _execute(plan, trials, again=False, **common)
+        _execute(plan, trials, lost, again=False, **common)
 
 
 def rerun(
@@ -220,7 +221,8 @@ def rerun(
     chosen = {"failed": failed, "oom": failed, "suspect": suspect, "stopped_early": stopped_early}
     if not any(chosen.values()) and not trial:
         raise UserError("nothing to run again: say --failed, --suspect, --stopped-early or --trial ID")
-    trials = plan.trials()
+    lost = Faults()
+    trials = plan.trials(lost)
     named = _named(trials, trial or [], folder)
     results = store.load_all(folder)
     again = [
@@ -241,9 +243,9 @@ def rerun(
         "missing": missing_features,
     }  # fmt: skip
     if dry_run:
-        _dry_run(plan, again, estimate != Estimate.EARLIER, again=True, **common)
+        _dry_run(plan, again, lost, estimate != Estimate.EARLIER, again=True, **common)
     else:
-        _execute(plan, again, again=True, **common)
+        _execute(plan, again, lost, again=True, **common)
 
 
 def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
@@ -285,15 +287,19 @@ def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
             else:
                 raise UserError(f"--set: {unknown('key', target, {'recipe', *methods, *TASKS.names()})}")
             for part, names in parts:
-                if target in names or target not in methods:
-                    part["overrides"] = [*part.get("overrides", []), override]
+                if (target in names or target not in methods) and isinstance(own := part.get("overrides", []), list):
+                    part["overrides"] = [*own, override]
     faults.check()
     data["resources"] |= {key: value for key, value in resources.items() if value is not None}
     return parse(data, plan.name)
 
 
 def _method_names(part: dict[str, Any]) -> set[str]:
-    return {str(entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in part.get("methods", [])}
+    """Of a part whose faults, if it has any, are said when it is expanded."""
+    if not isinstance(entries := part.get("methods"), list):
+        return set()
+    names = (entry.get("name") if isinstance(entry, dict) else entry for entry in entries)
+    return {name for name in names if isinstance(name, str)}
 
 
 def interval(text: str) -> dict[str, Any]:
@@ -324,7 +330,9 @@ def _cluster(*, log, address, dashboard, **rest):
     return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
 
 
-def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool = False, **common: Any) -> None:
+def _dry_run(
+    plan: Grid, trials: list[TrialSpec], lost: Faults, measure: bool, *, again: bool = False, **common: Any
+) -> None:
     from rich.console import Console
 
     from pet_bench.grid.estimate import dry_run
@@ -334,11 +342,13 @@ def _dry_run(plan: Grid, trials: list[TrialSpec], measure: bool, *, again: bool 
     whole(plan, runtime.out)
     resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
     count = 1 if executor == Executor.INLINE else at_a_time(resources)
-    dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
+    with lost:
+        dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
+    lost.check()
 
 
-def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any) -> None:
-    """Run, and end with the exit status that says what became of it."""
+def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, *, again: bool, **common: Any) -> None:
+    """Run, and end with the exit status that says what became of it; that of plug-ins' failures is of failed trials."""
     from pet_bench.grid.run import run_grid
 
     try:
@@ -348,7 +358,12 @@ def _execute(plan: Grid, trials: list[TrialSpec], *, again: bool, **common: Any)
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
         raise typer.Exit(130) from None
-    raise typer.Exit(_status(outcome))
+    status = _status(outcome)
+    if lost.found and not outcome.interrupted:
+        error = UserError.many(lost.found)
+        error.exit_code = 1
+        raise error
+    raise typer.Exit(status)
 
 
 def _status(outcome: Outcome) -> int:
@@ -364,7 +379,10 @@ def _status(outcome: Outcome) -> int:
 
 
 def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
-    """Show which trials of a grid are done, suspect, stopped early, failed, running, interrupted or missing."""
+    """Show which trials of a grid are done, suspect, stopped early, failed, running, interrupted or missing.
+
+    Exit code 2 if there are files in the folder that are no valid results, each on a line.
+    """
     load_plugins(plugin)
     from collections import Counter
 
@@ -372,18 +390,22 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.grid.status import status as states_of
 
-    states = states_of(*trials_of(grid, out))
+    trials, folder = trials_of(grid, out)
+    faults = Faults()
+    states = states_of(trials, folder, faults)
     table = Table(box=None, pad_edge=False)
-    for name in ("status", "id", "trial", ""):
-        table.add_column(name, overflow="fold", no_wrap=name in ("status", "id"))
+    for name in ("status", "id", "trial", "note"):
+        table.add_column(name, overflow="fold" if name == "note" else None, no_wrap=name in ("status", "id"))
     color = {"done": "green", "suspect": "yellow", "stopped_early": "cyan", "missing": "dim", "interrupted": "dim"}
     for state in states:
         style = color.get(state.status, "red" if state.status in ("failed", "oom", "unreadable") else "blue")
         texts = state.trial.id, escape(str(state.trial)), escape(state.note)
         table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
-    console = Console()
-    console.print(table)
+    print_tables([table], least=["note"])
     counts = Counter(state.status for state in states)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" of {len(states)} trials")
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    Console().print(f"{said} of {len(states)} trials", soft_wrap=True)
+    faults.check()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Out, Plugins, folder_of, load_plugins, only_with
+from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, writing
 from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
@@ -39,11 +39,13 @@ def report(
     examples: Annotated[
         int | None, typer.Option(min=0, max=1_000_000, help="With --html: examples of a task on it; 100.")
     ] = None,
+    to: To = None,
     plugin: Plugins = None,
 ) -> None:
     """Print the comparison table, or a paper's, and write it, with figures, to `report/` in the results folder.
 
-    Several grids make one table, written to `report/` beside the first one's results.
+    Several grids make one table, written to `report/` beside the first one's results. Where nothing can be written
+    there, the table is printed all the same, and the exit code is 2.
     """
     load_plugins(plugin)
     if format != TableFormat.TERMINAL and not style:
@@ -56,10 +58,12 @@ def report(
     from pet_bench.report.table import without_suspect as bare
 
     found = _read(grids, out)
+    found.report = to or found.report
     if without_suspect:
         found.frame = bare(found.frame)
     page = Page(", ".join(found.names), data, images, 100 if examples is None else examples) if html else None
-    written = report_style(found, style, format) if style else _comparison(found, page)
+    with writing("--to FOLDER writes to another folder"):
+        written = report_style(found, style, format) if style else _comparison(found, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
 
@@ -132,11 +136,10 @@ def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _comparison(found: Found, page: Page | None) -> list[Path]:
     """Print the comparison table; write it as Markdown and CSV, the figures and, if one is asked for, the page."""
-    from rich.console import Console
-
+    from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.statistics import rank_notes, significantly_best
-    from pet_bench.report.table import comparison, notes, scored, to_csv, to_markdown, to_rich
+    from pet_bench.report.table import comparison, notes, scored, tasks_of, to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
@@ -144,14 +147,11 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
     beneath = [*_drawn(found.frame), *notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
     views = to_rich(table, beneath, marks.best)
-    # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-    console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
-    for view in views:
-        console.print(view)
+    print_tables(views, least=["parameters", "rank", "trainable %", *reversed(tasks_of(table))])
     written = [found.report / name for name in ("table.md", "table.csv")]
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
-    written += _figures(found, table)
+    written += _figures(found)
     if page:
         from pet_bench.cli.page import write_page
 
@@ -171,12 +171,11 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
+def _figures(found: Found) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
     from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
     from pet_bench.report.figures import pareto_figure
     from pet_bench.report.look import write
-    from pet_bench.report.plot import score_vs_parameters
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
     order = {id: place for place, id in enumerate(found.frame.id.unique())}
@@ -185,7 +184,6 @@ def _figures(found: Found, table: pd.DataFrame) -> list[Path]:
         for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
     )
     figures = {
-        "score_vs_parameters": partial(score_vs_parameters, table),
         "pareto": partial(pareto_figure, found.frame),
         "learning_curves": partial(learning_curves_figure, curves),
         "question_types": partial(question_types_figure, breakdowns),

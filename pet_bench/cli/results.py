@@ -96,6 +96,7 @@ def show_trial(name: str, out: Path | None) -> None:
 
     from rich.console import Console
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.registry import METHODS
     from pet_bench.report.trial import trial_view
     from pet_bench.results import store
@@ -109,9 +110,9 @@ def show_trial(name: str, out: Path | None) -> None:
             f'"{name}" is no method ({hint}) and no trial (a result\'s path, or the first 4 digits or more of an id in '
             f"{out or 'results/*'}/)"
         )
-    console, wide = Console(highlight=False), Console(width=1000)
+    console = Console(highlight=False)
     for view in trial_view(path, commit()[0]):
-        # scores are never cut off: where the terminal is too narrow, the lines of their tables wrap
-        titled = getattr(view, "title", None)
-        width = max(console.width, wide.measure(view).maximum) if titled else None
-        console.print(view, soft_wrap=isinstance(view, str), width=width, crop=False)
+        if isinstance(view, str):
+            console.print(view, soft_wrap=True)
+        else:
+            print_tables([view], keep=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pet_bench.cli.shared import GridName, Out, Plugins, folder_of, load_plugins
+from pet_bench.cli.shared import GridName, Out, Plugins, To, folder_of, load_plugins, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pet_bench.grid.search import Candidate
 
 
-def best(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
+def best(grid: GridName, out: Out = None, to: To = None, plugin: Plugins = None) -> None:
     """Rank what a search tried by validation, and write a grid of the best of each method, to be run with all seeds.
 
     Per backbone, suite, control and method. Scores are means over the tasks' primary metrics on their validation
@@ -25,6 +25,7 @@ def best(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
 
     from rich.console import Console
 
+    from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.grid.search import best_grid, ranking
     from pet_bench.grid.spec import load
@@ -37,19 +38,18 @@ def best(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     for group, candidates in ranked.items():
         sections.setdefault((group.suite, group.backbone, group.control), []).append(candidates)
     views = [_table(*section, groups) for section, groups in sections.items()]
-    # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-    console = Console(width=max(Console().width, *(Console(width=1000).measure(view).maximum for view in views)))
-    for view in views:
-        console.print(view)
+    print_tables(views, least=["n", "epochs"])
+    console = Console()
     left = Counter(one.status for group in ranked.values() for one in group if not one.finished)
     left.pop("stopped_early", None)
     if left:
         counts = ", ".join(f"{count} × {status}" for status, count in left.items())
         console.print(f"not every trial is finished ({counts}): what is best may change", highlight=False)
-    path = folder / "best.yaml"
+    path = (to or folder) / "best.yaml"
     found = best_grid(plan, folder, ranked)
     about = f"# What {plan.name} found best by validation, with the seeds of the final runs: pet-bench run {path}\n"
-    write_text(path, about + found.dump())
+    with writing("--to FOLDER writes to another folder"):
+        write_text(path, about + found.dump())
     console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import print_exception
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
+from pet_bench.cli.output import say
 from pet_bench.errors import Faults, UserError, shortened
 from pet_bench.files import is_folder, nameable, parse_yaml
 
@@ -25,15 +29,19 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx, args):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            raise UserError(error.format_message()) from None
         faults = Faults()
         for param in self.params:
-            value, name = ctx.params.get(param.name), param.opts[0]
+            value, option = ctx.params.get(param.name), param.param_type_name == "option"
+            name = param.opts[0] if option else param.metavar or param.name
             values = list(value) if isinstance(value, list | tuple) else [value]
-            if given.count(param) > 1 and not isinstance(value, list | tuple):
+            if option and given.count(param) > 1 and not isinstance(value, list | tuple):
                 faults.add(f"{name} is given {given.count(param)} times")
             for one in dict.fromkeys(values):
-                if values.count(one) > 1:
+                if option and values.count(one) > 1:
                     faults.add(f"{name} {shortened(str(one))} is given twice")
                 if isinstance(one, Path) and not nameable(one):
                     faults.add(f"{name}: no file can be called {shortened(repr(str(one)))}")
@@ -70,14 +78,48 @@ def only_with(what: str, chosen: bool, **options: Any) -> None:
         raise UserError.many(f"--{name.replace('_', '-')} is for {what}" for name in given)
 
 
-def load_plugins(plugins: list[str] | None) -> None:
+TRACEBACK = "--traceback"
+_author = typer.Typer(add_completion=False)
+
+
+@_author.command()
+def _(
+    traceback: Annotated[
+        bool, typer.Option(TRACEBACK, expose_value=False, help="Where a plug-in failed, for its author.")
+    ] = False,
+) -> None: ...
+
+
+class Commands(TyperGroup):
+    """Every command takes --traceback, which `report_error` heeds."""
+
+    def get_command(self, *context):
+        command = super().get_command(*context)
+        if command is not None and not isinstance(command, TyperGroup):
+            there = {param.name for param in command.params}
+            command.params += [param for param in get_command(_author).params if param.name not in there]
+        return command
+
+
+def report_error(error: UserError, arguments: list[str]) -> None:
+    """A line a fault on stderr; where the command's arguments or environment say so, also what plug-ins raised."""
+    if TRACEBACK in arguments or os.environ.get("PET_BENCH_TRACEBACK"):
+        for cause in dict.fromkeys(error.causes()):
+            print_exception(cause)
+    for fault in error.faults:
+        say(fault)
+
+
+def load_plugins(plugins: list[str] | None, lost: Faults | None = None) -> None:
+    """Load what --plugin names; raises UserError where that fails, unless `lost` takes it."""
     from pet_bench.registry import load_plugin
 
-    faults = Faults()
+    faults = Faults() if lost is None else lost
     for plugin in plugins or []:
         with faults:
             load_plugin(plugin)
-    faults.check()
+    if lost is None:
+        faults.check()
 
 
 def folder_of(plan: Grid, source: str | None, out: Path | None) -> Path:
@@ -130,3 +172,18 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+To = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write there, where the folder of the results is read-only, say.")
+]
+
+
+@contextmanager
+def writing(remedy: str) -> Iterator[None]:
+    """What is written for the user under this is written, or it is said in one line what was not, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        place = f'"{error.filename}"' if error.filename else "a file"
+        raise UserError(f"{place} cannot be written: {error.strerror or error}; {remedy}") from error

@@ -6,6 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pet_bench.errors import UserError
+
 if TYPE_CHECKING:
     from pet_bench.cli.report import Found
 
@@ -19,16 +21,22 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
     import sys
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.formats import FORMATS, to_rich
     from pet_bench.report.styles import fill, find
     from pet_bench.results.provenance import commit
 
     filled = fill(found.frame, find(name), commit()[0], found.folders)
+    if not {*found.frame.suite} & {*filled.frame.suite}:
+        suites = ", ".join(dict.fromkeys(found.frame.suite))
+        raise UserError(f"{name} is of the suite {filled.style.suite}, none of these trials is: they are of {suites}")
     filled = replace(filled, notes=(*filled.notes, *found.notes))
     texts = {kind: text_of(filled) for kind, (_, text_of) in FORMATS.items()}
+    if format == TableFormat.TERMINAL:
+        print_tables([to_rich(filled)], keep=2)
+    else:
+        sys.stdout.write(texts[format])
     written = []
     for kind, (suffix, _) in FORMATS.items():
         written.append(found.report / f"{name}.{suffix}")
@@ -38,9 +46,4 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
         from pet_bench.report.look import write
 
         written += write(relative_gain_figure(filled), found.report / f"{name}.png", (".png", ".svg", ".pdf"))
-    if format == TableFormat.TERMINAL:
-        view = to_rich(filled)  # digits are never cut off: where the terminal is too narrow, its lines wrap instead
-        Console(width=max(Console().width, Console(width=1000).measure(view).maximum)).print(view)
-    else:
-        sys.stdout.write(texts[format])
     return written

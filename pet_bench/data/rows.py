@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from pet_bench.errors import UserError
@@ -24,8 +24,15 @@ def _said(text: str) -> str:
     return text
 
 
+def _no_truth(number: Any) -> Any:
+    if isinstance(number, bool):
+        raise PydanticCustomError("literal_error", "Input should be 0 or 1")
+    return number
+
+
 Text = Annotated[str, AfterValidator(_said)]
 Id = Annotated[int, Field(ge=0)] | Text
+Flag = Annotated[Literal[0, 1], BeforeValidator(_no_truth)]  # which by itself takes True for 1
 SoftLabel = dict[str, Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]  # answer → score
 
 

@@ -22,8 +22,9 @@ import torch
 from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task, open_hdf5
-from pet_bench.errors import UserError
+from pet_bench.errors import UserError, foreign
 from pet_bench.files import impostor_at
+from pet_bench.registry import title
 from pet_bench.spec import Control, Visual
 
 Progress = Callable[[int, int], None]
@@ -231,7 +232,11 @@ def sources_of(
         uneven = {len(example.images) for example in examples}
         if len(uneven) > 1:
             faults.append(f"{task.name}: examples have {sorted(uneven)} images; every one must have as many")
-        for key in {key for example in examples for key in example.images}:
+        keys = {key for example in examples for key in example.images}
+        with foreign(f"{title(task)}: feature_path raised"):  # for all at once: it is asked for each again and again
+            for key in keys:
+                Path(task.feature_path(root, key))
+        for key in keys:
             other = sources.setdefault(key, task)
             if other is not task and other.feature_path(root, key) != task.feature_path(root, key):
                 faults.append(f"{task.name}: feature key {key!r} is another file in task {other.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import h5py
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from pet_bench.data.rows import shown
-from pet_bench.errors import Faults, UserError
-from pet_bench.metrics.scores import Metric, Scores
-from pet_bench.registry import METRICS
-from pet_bench.spec import MissingFeatures
+from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of
+from pet_bench.metrics.scores import Metric, Scores, scored
+from pet_bench.registry import METRICS, ask, attribute_faults, title
+from pet_bench.spec import MissingFeatures, Text, option_faults
 
 Split = Literal["train", "valid", "test"]
 # A split that may be absent; "none" is how the command line says so.
@@ -202,7 +202,9 @@ class Task(ABC):
         faults, found, unused = [], [], []
         for part in SplitPart.parse(names):
             try:
-                read = list(self.read(Path(root), part.name, split))
+                with foreign(f"{title(self)}: read raised"):
+                    rows = self.read(Path(root), part.name, split)
+                    read = [row if isinstance(row, LeftOut) else self._example(row) for row in rows]
             except UserError as error:
                 faults.append(error)
             else:
@@ -210,7 +212,7 @@ class Task(ABC):
                 found += part.of(item for item in read if isinstance(item, Example))
         if faults:
             raise UserError.many(faults)
-        files = self.sources(Path(root), split)[: len(self.names(split))]
+        files = annotation_files(self, root, split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
         if not found:
             why = f"; {len(unused)} are left out, the first because {unused[0].why}" if unused else ""
@@ -221,12 +223,19 @@ class Task(ABC):
             raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
         return found, unused
 
+    def _example(self, found: Any) -> Example:
+        if not isinstance(found, Example) or not isinstance(found.id, str) or not isinstance(found.text, str):
+            raise PluginError(
+                f"{title(self)}: read gave {text_of(found)}, expected an Example with texts as id and text"
+            )
+        return found
+
     def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:
         """Raises UserError where examples that are trained on are tested on, as when a file lies in another's place."""
         trained = {example.id: example for example in parts.get("train", ())}
         seen = [e.id for e in parts.get("test", ()) if e.id in trained and _same(e, trained[e.id])]
         if seen:
-            files = ", ".join(str(self.sources(Path(root), split)[0]) for split in ("train", "test"))
+            files = ", ".join(str(annotation_files(self, root, split)[0]) for split in ("train", "test"))
             raise UserError(f"{self.name}: {files}: {len(seen)} examples are in both, the first is {seen[0]!r}")
 
     def batch_size(self, nominal: int) -> int:
@@ -259,13 +268,15 @@ class Task(ABC):
 
     def metrics(self) -> list[Metric]:
         """The metrics, the primary one first."""
-        return [METRICS.get(name)(**self.metric_options) for name in (self.metric, *self.also)]
+        kinds = [METRICS.get(name) for name in (self.metric, *self.also)]
+        with foreign(f"{title(self)}: its metrics raised"):
+            return [kind(**self.metric_options) for kind in kinds]
 
     def check_metrics(self) -> None:
         """Raises UserError where something that a metric needs, Java say, is not installed."""
         faults = Faults()
         for metric in self.metrics():
-            with faults:
+            with faults, foreign(f"{title(metric)}: check raised"):
                 getattr(metric, "check", lambda: None)()
         faults.check()
 
@@ -281,7 +292,7 @@ class Task(ABC):
 
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
         """Values of all metrics; those per example are the primary one's."""
-        first, *others = (metric(predictions, examples) for metric in self.metrics())
+        first, *others = (scored(metric, predictions, examples) for metric in self.metrics())
         return Scores(first.values | {k: v for other in others for k, v in other.values.items()}, first.per_example)
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
@@ -303,7 +314,43 @@ class Task(ABC):
             by_kind[example.kind].append(example)
         overall = self.constant_answer(train)
         answers = {kind: self.constant_answer(group) for kind, group in by_kind.items()} if len(by_kind) > 1 else {}
-        return self.metrics()[0]({example.id: answers.get(example.kind, overall) for example in test}, test).primary
+        constant = {example.id: answers.get(example.kind, overall) for example in test}
+        return scored(self.metrics()[0], constant, test).primary
+
+
+ATTRIBUTES = {
+    "loss": Loss,
+    "max_text": PositiveInt | None,
+    "max_target": PositiveInt | None,
+    "batch_ratio": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "decoding": Generate | Choose,
+    "metric": Text,
+    "also": tuple[str, ...],
+    "higher_is_better": bool,
+    "masks_empty": bool,
+    "closed": bool,
+    "origins": dict[str, str],
+    "hub": tuple[str, str, str] | None,
+}
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps a class from being a task, a line each."""
+    if not issubclass(plugin, Task):
+        yield "it does not extend pet_bench.data.task.Task"
+        return
+    yield from option_faults(plugin)
+    yield from attribute_faults(plugin, ATTRIBUTES)
+    options = getattr(plugin, "__pydantic_fields__", {})
+    if absent := [name for name in ("prompt", "train", "valid", "test") if name not in options]:
+        yield f"the options {', '.join(absent)} are missing"
+    if required := [name for name, option in options.items() if option.is_required()]:
+        yield f"the options {', '.join(required)} have no default"
+
+
+def annotation_files(task: Task, root: Path | str, split: Split) -> list[Path]:
+    """What `sources` gives; raises PluginError where it fails."""
+    return ask(task, "sources", Path(root), split, returns=list[Path])
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -330,7 +377,7 @@ def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits
     """Twelve hex digits that change with any annotation file that is read and any feature that is packed."""
     root = Path(root)
     wanted = [(task, split) for task in tasks for split in splits if getattr(task, split)]
-    files = sorted({path for task, split in wanted for path in task.sources(root, split)})
+    files = sorted({path for task, split in wanted for path in annotation_files(task, root, split)})
     listing = "\n".join(f"{file_hash(path)} {path.relative_to(root).as_posix()}" for path in files)
     return sha256(f"{listing}\n{store}".encode()).hexdigest()[:12]
 

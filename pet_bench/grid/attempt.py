@@ -6,19 +6,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pet_bench.errors import Stop, UserError
+from pet_bench.errors import PluginError, Stop, UserError
 from pet_bench.files import write_text
 from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault
 from pet_bench.results import store
 from pet_bench.results.provenance import now
 from pet_bench.results.schema import Progress, Run, Status
 from pet_bench.spec import Runtime, TrialSpec
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     from pet_bench.trial.shared import Shared
@@ -96,14 +94,18 @@ def attempt(
     Nothing runs where another process holds the trial or has finished it meanwhile; `shared` is called only where the
     trial is to run. An error of the trial's leaves a `failed` or `oom` result and `<out>/<id>/traceback.txt`.
     """
-    id, last = job.id, [0.0]
+    id, last, told = job.id, [0.0], []
 
     def watch(progress: Progress) -> None:
         if time.monotonic() - last[0] >= POLL_SECONDS:
             last[0] = time.monotonic()
             if stop.is_up:
                 raise Stop
-        on_progress(progress)
+        try:
+            on_progress(progress)
+        except SystemExit as error:  # how Ray ends a trial
+            told.append(error)
+            raise
 
     try:
         if stop.is_up:
@@ -120,8 +122,8 @@ def attempt(
                 run_trial(job.spec, replace(runtime, accumulation=job.accumulation), watch, shared())
             except Stop:
                 return Ended(id, "stopped")
-            except Exception as error:
-                if storage_fault(error, runtime.out):
+            except (Exception, SystemExit) as error:  # a plug-in's sys.exit, else
+                if error in told or storage_fault(error, runtime.out):
                     raise
                 return Ended(id, "failed", _record(job, runtime, error, started))
             return Ended(id, "result", note)
@@ -158,7 +160,50 @@ def _set_aside(out: Path, id: str) -> str:
     return ""
 
 
-def _record(job: Job, runtime: Runtime, error: Exception, started: str) -> str:
+def check(
+    specs: list[TrialSpec], runtime: Runtime, shared: Shared, progress: Callable[[int, int], None]
+) -> dict[str, PluginError]:
+    """By id, the trials that cannot run because a plug-in's own code fails, and why; the others can.
+
+    Raises UserError for all that is wrong with designs, data and backbones, and where no trial is left.
+    """
+    from pet_bench.trial.check import check_backbones, check_data, check_designs
+
+    spoilt: dict[str, PluginError] = {}
+    for look in (
+        check_designs,
+        lambda specs: check_data(specs, runtime, progress, shared),
+        lambda specs: check_backbones(specs, shared),
+    ):
+        try:
+            look([spec for spec in specs if spec.id not in spoilt])
+        except PluginError as error:
+            spoilt |= error.trials
+    if len(spoilt) == len(specs):
+        raise UserError.many(spoilt.values())
+    return spoilt
+
+
+def refuse(
+    jobs: list[Job],
+    spoilt: dict[str, PluginError],
+    runtime: Runtime,
+    stop: StopFlag,
+    emit: Callable[[Event], None],
+) -> list[Job]:
+    """Let the trials that cannot run fail, each an attempt that ends before it begins; gives the others."""
+
+    def fail(error: PluginError) -> None:
+        raise error
+
+    for job in jobs:
+        if job.id in spoilt:
+            emit(Started(job.id))
+            emit(attempt(job, runtime, emit, stop, partial(fail, spoilt[job.id])))
+    return [job for job in jobs if job.id not in spoilt]
+
+
+def _record(job: Job, runtime: Runtime, error: BaseException, started: str) -> str:
     """Write the failure down; returns the reason."""
     import torch
 

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 import psutil
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt
+from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt, check, refuse
 from pet_bench.grid.claim import StopFlag
 from pet_bench.grid.process import HEAD_GONE, INSTEAD, cores, kill_session, last_words, start_seconds
 from pet_bench.grid.spec import Grid, Resources, parse
@@ -88,13 +88,11 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None], ready: Callab
     jobs = [Job.from_dict(job) for job in order["jobs"]]
     specs = [job.spec for job in jobs]
 
-    from pet_bench.trial.check import check_backbones, check_data, check_designs
     from pet_bench.trial.shared import Shared
 
-    check_designs(specs)
     shared = Shared(most=len(specs))
-    check_data(specs, runtime, lambda done, total: emit(Progress("", "prepare", done, total)), shared)
-    check_backbones(specs, shared)
+    spoilt = check(specs, runtime, shared, lambda done, total: emit(Progress("", "prepare", done, total)))
+    jobs = refuse(jobs, spoilt, runtime, StopFlag(Path(order["stop"])), emit)
     os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": str(runtime.threads)})
     import ray
 
@@ -283,9 +281,13 @@ def _worker(config: dict[str, Any], refs: dict[str, Any]) -> None:
     if config["folder"]:  # relative paths, as of a backbone, mean what they mean in the command
         os.chdir(config["folder"])
     runtime = validate(Runtime, config["runtime"], "runtime")
-    for plugin in runtime.plugins:
-        load_plugin(plugin)
     job = Job.from_dict(config["job"])
+    try:
+        for plugin in runtime.plugins:
+            load_plugin(plugin)
+    except UserError as error:  # again would be the same
+        tune.report({"ended": asdict(Ended(job.id, "died", f"node {platform.node()}: {error}"))})
+        return
     last = [0.0]
     if not runtime.out.is_dir():  # a node that came late
         reason = f"node {platform.node()} does not see it: it must be shared"

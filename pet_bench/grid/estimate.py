@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.errors import Faults, UserError
+from pet_bench.errors import Faults, PluginError, UserError, foreign
 from pet_bench.grid.claim import taken
 from pet_bench.grid.progress import COLOURS, duration
 from pet_bench.grid.status import checkpoint_step
@@ -56,16 +56,17 @@ def estimate(
     measure: bool = True,
     finished: Collection[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    lost: Faults | None = None,
 ) -> dict[str, Estimate]:
     """An estimate of each trial, by id.
 
     Time is the mean of earlier results of the same set-up, of whichever seed, and memory their peak. Where there are
     none, a few updates and evaluation batches are made with `measure`, once for trials that do the same at each update,
     and never for those `finished`. Updates are counted in the annotations. Data or weights that are missing make
-    an estimate "not known", and raise nothing. `say` hears what is being done.
+    an estimate "not known", and raise nothing. `say` hears what is being done, `lost` takes what plug-ins' code raised.
     """
     results, found = list(results), {}
-    estimator = _Estimator(runtime, say)
+    estimator = _Estimator(runtime, say, Faults() if lost is None else lost)
     known: dict[tuple[str, bool], Estimate] = {}
     for spec in trials:
         measured = measure and spec.id not in finished
@@ -130,10 +131,10 @@ def _weights(backbone: str) -> float:
 class _Estimator:
     """What has been read and measured so far, each thing once."""
 
-    def __init__(self, runtime: Runtime, say: Callable[[str], None]):
+    def __init__(self, runtime: Runtime, say: Callable[[str], None], lost: Faults):
         from pet_bench.trial.shared import Shared
 
-        self.runtime, self.say, self.shared = runtime, say, Shared()
+        self.runtime, self.say, self.lost, self.shared = runtime, say, lost, Shared()
         self.sizes: dict[str, Sizes | str] = {}  # or why there are none
         self.measured: dict[str, Measured | str] = {}
         self.unreadable: dict[str, str] = {}  # data and backbones → why
@@ -143,9 +144,14 @@ class _Estimator:
         from pet_bench.trial.measure import workload
 
         sizes = self._sizes(spec)
-        work = None if isinstance(sizes, str) else workload(
-            spec, build_tasks(spec.tasks, spec.protocol), sizes, self.runtime.accumulation
-        )  # fmt: skip
+        work = None
+        if not isinstance(sizes, str):
+            try:
+                with foreign(f"{spec.suite}: counting updates raised"):
+                    tasks = build_tasks(spec.tasks, spec.protocol)
+                    work = workload(spec, tasks, sizes, self.runtime.accumulation)
+            except UserError as error:
+                sizes = self._why(error)
         steps, steps_from = (work.steps, "from the data") if work else (None, f"{UNKNOWN}: {sizes}")
         if earlier:
             n = len(earlier)
@@ -182,8 +188,20 @@ class _Estimator:
                     for task in build_tasks(spec.tasks, spec.protocol)
                 }
             except UserError as error:
-                self.sizes[key] = error.faults[0]
+                self.sizes[key] = self._why(error)
         return self.sizes[key]
+
+    def _why(self, error: UserError) -> str:
+        if isinstance(error, PluginError):
+            self.lost.add(error)
+        return error.faults[0]
+
+    def _fault(self, read: Callable[[], Any]) -> str:
+        try:
+            read()
+        except UserError as error:
+            return self._why(error)
+        return ""
 
     def _measured(self, spec: TrialSpec) -> Measured | str:
         """Of trials that do the same at each update; or why not."""
@@ -197,14 +215,14 @@ class _Estimator:
         """Why data or weights cannot be had, if so; what can be is kept for the measurement."""
         backbone, data = f"weights {spec.backbone}", _data_of(spec)
         if backbone not in self.unreadable:
-            self.unreadable[backbone] = _fault(lambda: self.shared.stock(spec)) and "no weights here"
+            self.unreadable[backbone] = self._fault(lambda: self.shared.stock(spec)) and "no weights here"
         if not self.unreadable[backbone] and data not in self.unreadable:
             self.say(f"reading the data: {spec.suite}")
 
             def packing(done: int, total: int) -> None:
                 self.say(f"packing features {done}/{total}")
 
-            self.unreadable[data] = _fault(lambda: self.shared.data(spec, self.runtime, packing))
+            self.unreadable[data] = self._fault(lambda: self.shared.data(spec, self.runtime, packing))
         return self.unreadable[backbone] or self.unreadable[data]
 
     def _measure(self, spec: TrialSpec) -> Measured | str:
@@ -214,27 +232,18 @@ class _Estimator:
 
         self.say(f"measuring {spec}")
         try:
-            return measure(spec, self.runtime, shared=self.shared)
+            with foreign("an update raised"):
+                try:
+                    return measure(spec, self.runtime, shared=self.shared)
+                except Diverged as error:
+                    return str(error)
         except UserError as error:
-            return error.faults[0]
-        except Diverged as error:
-            return str(error)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return "out of memory"
+            where = f"{spec.label} on {spec.backbone}"
+            return "out of memory" if is_out_of_memory(error) else self._why(error.within(where))
 
 
 def _data_of(spec: TrialSpec) -> str:
     return json.dumps([spec.suite, spec.protocol, bool(spec.recipe.valid_every)], sort_keys=True)
-
-
-def _fault(read: Callable[[], Any]) -> str:
-    try:
-        read()
-    except UserError as error:
-        return error.faults[0]
-    return ""
 
 
 # what there is -------------------------------------------------------------------------------------------------------
@@ -348,34 +357,50 @@ def dry_run(
     """Print what a run of these trials would do. Nothing is written but, in the cache, features as they are packed.
 
     measure: time a few updates of each set-up that has no earlier results. earlier: whether these count.
-    again: whether finished trials would run too. Raises UserError for results that cannot be read and for methods that
-    do not fit their backbones, as a run would.
+    again: whether finished trials would run too. Raises UserError for results that cannot be read, for methods that do
+    not fit their backbones and, when all has been printed, for the data, as a run would, and for what plug-ins' own
+    code raises.
     """
+    from pet_bench.trial.check import check_data
     from pet_bench.trial.count import count_parameters
 
     runtime = replace(runtime, threads=runtime.threads or max(1, int(grid.resources.cpus)))
     results = store.load_all(runtime.out)
-    faults, counted, counts = Faults(), {}, {}
+    lost, faults, counted, counts = Faults(), Faults(), {}, {}
     with console.status("counting parameters") as status:
         for trial in trials:
             key = trial.backbone, str(trial.method), trial.suite
             if key not in counted:
+                counted[key] = None
                 with faults:
                     counted[key] = count_parameters(trial.backbone, trial.method, trial.suite)
-            counts[trial.id] = counted.get(key)
-        faults.check()
+            counts[trial.id] = counted[key]
+        faults.check(lost)
+        trials = [trial for trial in trials if counts[trial.id]]
         there = existing(trials, results, runtime.out, grid.also_finished)
         if runtime.missing_features == "refuse":  # as in a run
             there |= {id: replace(there[id], finished=False) for id in there if id in results and results[id].dropped}
         if again:
             there = {id: replace(state, finished=False) for id, state in there.items()}
         finished = {id for id, state in there.items() if state.finished}
+        status.update("checking the data")
+        with lost:
+            check_data([trial for trial in trials if trial.id not in finished], runtime, pack=False)
         known = results.values() if earlier else ()
         estimates = estimate(
-            trials, known, runtime, measure=measure, finished=finished, say=lambda line: status.update(escape(line))
+            trials,
+            known,
+            runtime,
+            measure=measure,
+            finished=finished,
+            say=lambda line: status.update(escape(line)),
+            lost=lost,
         )
+    if not trials:
+        lost.check()
     view, width = plan_table(trials, there, counts, estimates, at_a_time), console.width
     if not console.is_terminal:  # a file has no width to keep to
         console.width = max(width, Console(width=1000).measure(view).maximum)
     console.print(view)
     console.width = width
+    lost.check()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import write_text
-from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, is_finished
+from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, check, is_finished, refuse
 from pet_bench.grid.claim import StopFlag, Taken, claim, taken
 from pet_bench.grid.estimate import costs
 from pet_bench.grid.loggers import check_trackers
@@ -108,7 +108,8 @@ def run_grid(
 
     try:
         with course:
-            shared = _check(missing, runtime, course) if executor == "inline" else None
+            if executor == "inline":
+                shared, jobs = _check(jobs, runtime, stop, course)
             with _stopping(stop, course):
                 while jobs and not stop.is_up and not course.storage:
                     if executor == "ray":
@@ -238,16 +239,14 @@ def _run_inline(jobs: list[Job], runtime: Runtime, stop: StopFlag, shared: Share
             course(attempt(job, runtime, course, stop, lambda: shared))
 
 
-def _check(specs: list[TrialSpec], runtime: Runtime, course: _Course) -> Shared:
-    """What the trials share; raises UserError for all that is wrong with designs, data and backbones."""
-    from pet_bench.trial.check import check_backbones, check_data, check_designs
+def _check(jobs: list[Job], runtime: Runtime, stop: StopFlag, course: _Course) -> tuple[Shared, list[Job]]:
+    """What the trials share, and those that can run; raises UserError for all that is wrong with the others' grid."""
     from pet_bench.trial.shared import Shared
 
     shared = Shared()
-    check_designs(specs)
-    check_data(specs, runtime, lambda done, total: course(Progress("", "prepare", done, total)), shared)
-    check_backbones(specs, shared)
-    return shared
+    specs = [job.spec for job in jobs]
+    spoilt = check(specs, runtime, shared, lambda done, total: course(Progress("", "prepare", done, total)))
+    return shared, refuse(jobs, spoilt, runtime, stop, course)
 
 
 @contextmanager

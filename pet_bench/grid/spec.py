@@ -215,24 +215,29 @@ class Grid:
     def to_dict(self) -> dict[str, Any]:
         return TypeAdapter(Grid).dump_python(self, mode="json")
 
-    def trials(self) -> list[TrialSpec]:
-        """Every trial, resolved; raises one UserError with all faults of the grid."""
-        return [planned.trial for planned in self.expand()]
+    def trials(self, lost: Faults | None = None) -> list[TrialSpec]:
+        """Every trial, resolved; raises one UserError with all faults of the grid.
 
-    def expand(self) -> list[Planned]:
+        lost: takes the failures of plug-ins' own code where there is nothing else, and other trials are left.
+        """
+        return [planned.trial for planned in self.expand(lost)]
+
+    def expand(self, lost: Faults | None = None) -> list[Planned]:
         """Every trial with what a search knows of it, each once; raises as `trials` does."""
         faults, found = Faults(), {}
         with faults:
-            found = {planned.trial.id: planned for planned in self._product()}
+            found = {planned.trial.id: planned for planned in self._product(lost)}
         for index, entry in enumerate(self.also):
             with faults:
                 where = f"{self.name}: also[{index}]"
                 if odd := sorted(entry.keys() - PART):
                     raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
                 part = parse({"name": self.name, **entry}, where)
-                for planned in part._product():
+                for planned in part._product(lost):
                     found.setdefault(planned.trial.id, planned)
         faults.check()
+        if lost and not found:
+            lost.check()
         return list(found.values())
 
     def joined(self, plan: Grid) -> Grid:
@@ -255,7 +260,7 @@ class Grid:
         parts = [{key: value for key, value in plan.to_dict().items() if key in PART and value}, *plan.also]
         return replace(self, also=[*self.also, *(part for part in parts if part not in self.also)])
 
-    def _product(self) -> list[Planned]:
+    def _product(self, lost: Faults | None) -> list[Planned]:
         """The trials but for `also`."""
         faults = Faults()
         methods = [method for entry in self.methods for method in _methods(entry, faults)]
@@ -315,7 +320,7 @@ class Grid:
         if found:
             for place in overrides.keys() - used:
                 faults.add(f"{place}: no trial matches when {overrides[place][1].when}")
-        faults.check()
+        faults.check(lost)
         return list(found.values())
 
     def _seeds(self, control: Control) -> list[int]:
@@ -373,7 +378,8 @@ def _methods(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
     """The methods that an entry stands for: one, or one per combination of its `sweep`."""
     with faults:
         method, sweep = _swept(entry)
-        METHODS.get(method.name)
+        if method.name not in METHODS:
+            METHODS.get(method.name)  # what cannot be imported, each of its trials says
         if (count := math.prod(map(len, sweep.values()))) > MOST:
             raise UserError(f"method {method.name}: its sweep makes {count:,} methods (possible: {MOST:,})")
         for values in product(*sweep.values()):
@@ -437,7 +443,7 @@ def load(source: str | Path) -> Grid:
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
     """The trials whose suite, backbone, method, seed or control is among those named; none named selects all.
 
-    Raises UserError for a name that no trial has.
+    Raises UserError for a name that no trial has, and where nothing is left.
     """
     keys = {
         "suite": lambda trial: trial.suite,
@@ -452,6 +458,10 @@ def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
         for name in set(wanted) - possible:
             faults.add(f"not in this grid: {unknown(kind, str(name), map(str, possible))}")
     faults.check()
-    return [
+    left = [
         trial for trial in trials if all(not wanted or keys[kind](trial) in wanted for kind, wanted in names.items())
     ]
+    if not left:
+        chosen = (f"{kind} {' or '.join(map(str, wanted))}" for kind, wanted in names.items() if wanted)
+        raise UserError(f"no trial of this grid has all of {', '.join(chosen)}")
+    return left

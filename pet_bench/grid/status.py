@@ -8,37 +8,42 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from pet_bench.errors import Faults
 from pet_bench.grid.claim import taken
 from pet_bench.results import store
+from pet_bench.results.schema import TrialResult
 from pet_bench.spec import TrialSpec
 
 
 @dataclass(frozen=True)
 class State:
-    """status: a result's, or "running", "interrupted" (there is a checkpoint), "missing", "unreadable" (the file is not
-    a whole result)."""
+    """status: a result's, or "running", "interrupted" (there is a checkpoint), "missing", "unreadable" (the file is no
+    valid result)."""
 
     trial: TrialSpec
     status: str
     note: str = ""
 
 
-def status(trials: list[TrialSpec], out: Path) -> list[State]:
-    """The state of each trial, in the grid's order."""
-    results, _ = store.scan(out)
-    return [_state(trial, results.get(trial.id), out) for trial in trials]
+def status(trials: list[TrialSpec], out: Path, faults: Faults | None = None) -> list[State]:
+    """The state of each trial, in the grid's order. faults: gets those of the files in `out` that are no results."""
+    results, unreadable = store.scan(out)
+    for fault in unreadable if faults is not None else ():
+        faults.add(fault)
+    files = {path.stem for path in store.files(out)}
+    return [_state(trial, results.get(trial.id), trial.id in files, out) for trial in trials]
 
 
-def _state(trial: TrialSpec, result, out: Path) -> State:
-    path, step = out / f"{trial.id}.json", checkpoint_step(out, trial.id)
+def _state(trial: TrialSpec, result: TrialResult | None, there: bool, out: Path) -> State:
+    step = checkpoint_step(out, trial.id)
     begun = "" if step is None else f"checkpoint at step {step}"
     if taken(out, trial.id):
         return State(trial, "running", begun)
     if result is not None:
         average = "" if result.average is None else f"average {result.average:.2f}"
         return State(trial, result.status, "; ".join(filter(None, (result.error or average, begun))))
-    if path.exists():
-        return State(trial, "unreadable", str(path))
+    if there:
+        return State(trial, "unreadable", str(out / f"{trial.id}.json"))
     return State(trial, "interrupted" if begun else "missing", begun)
 
 
@@ -47,5 +52,5 @@ def checkpoint_step(out: Path, id: str) -> int | None:
     try:
         with safe_open(out / id / store.CHECKPOINT, "numpy") as file:
             return json.loads(file.metadata()["pet-bench"])["about"]["step"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None

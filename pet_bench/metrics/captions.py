@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from pet_bench.errors import UserError, unknown
 from pet_bench.metrics import java, ptb
-from pet_bench.metrics.scores import Scorable, paired
+from pet_bench.metrics.scores import PERCENT, Bounds, Scorable, paired
 
 Tokenizer = Literal["ptb", "java"]
 
@@ -22,6 +22,7 @@ class CaptionMetric:
 
     plugin_kind = "metric"
     name: ClassVar[str]
+    bounds: ClassVar[Bounds] = PERCENT
 
     def __init__(self, tokenizer: Tokenizer = "ptb"):
         if tokenizer not in get_args(Tokenizer):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from pet_bench.errors import UserError
 from pet_bench.metrics.captions import CaptionMetric
 from pet_bench.metrics.ptb import tokenize
-from pet_bench.metrics.scores import Scorable, Scores, mean
+from pet_bench.metrics.scores import BOUNDS, Bounds, Scorable, Scores, mean
 
 ORDERS = range(1, 5)
 SIGMA = 6.0
@@ -101,6 +102,7 @@ class CIDEr(CaptionMetric):
     """
 
     name = "cider"
+    bounds: ClassVar[Bounds] = BOUNDS["CIDEr"]
 
     def check_examples(self, examples: Sequence[Scorable]) -> None:
         """Raises UserError where no caption whatever could score."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pet_bench.metrics.scores import Scorable, Scores, mean, paired
+from pet_bench.metrics.scores import PERCENT, Bounds, Scorable, Scores, mean, paired
 
 
 class MultipleChoiceAccuracy:
@@ -12,6 +13,7 @@ class MultipleChoiceAccuracy:
 
     plugin_kind = "metric"
     name = "multiple-choice-accuracy"
+    bounds: ClassVar[Bounds] = PERCENT
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example = {

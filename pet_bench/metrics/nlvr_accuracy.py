@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pet_bench.metrics.scores import Scorable, Scores, mean, paired
+from pet_bench.metrics.scores import PERCENT, Bounds, Scorable, Scores, mean, paired
 
 
 def sentence_of(identifier: str) -> str:
@@ -22,6 +23,7 @@ class NLVRAccuracy:
 
     plugin_kind = "metric"
     name = "nlvr-accuracy"
+    bounds: ClassVar[Bounds] = PERCENT
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         per_example, groups = {}, defaultdict(list)

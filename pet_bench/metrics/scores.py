@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from pet_bench.errors import UserError
+from pydantic import FiniteFloat
 
-BOUNDS = {
-    "accuracy": (0, 100), "consistency": (0, 100), "label-score": (0, 100), "BLEU": (0, 100), "ROUGE": (0, 100),
-    "METEOR": (0, 100), "CIDEr": (0, 1000),
-}  # fmt: skip
+from pet_bench.errors import PluginError, UserError
+from pet_bench.registry import ask, attribute_faults, title
+
+Bounds = tuple[float, float]
+PERCENT: Bounds = (0.0, 100.0)
+BOUNDS: dict[str, Bounds] = {  # by the beginning of a score's name
+    **dict.fromkeys(("accuracy", "consistency", "label", "BLEU", "ROUGE", "METEOR"), PERCENT),
+    "CIDEr": (0.0, 1000.0),
+}
+ANY: Bounds = (-math.inf, math.inf)
+VALUES = dict[str, FiniteFloat]
 LENGTHS = ("1-5", "6-10", "11-15", "16-20", "21+")
 
 
@@ -53,15 +60,16 @@ class Scores:
 class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
+    bounds: ClassVar[Bounds]  # the least and the most that its scores can be
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing, and
     # one that some examples make meaningless `check_examples(self, examples) -> None`, which does where they do
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores: ...
 
 
-def bounds(score: str) -> tuple[float, float]:
-    """The least and the most that a score of that name, `accuracy-2016` say, can be; of unknown metrics any number."""
-    return next((found for name, found in BOUNDS.items() if score.startswith(name)), (-math.inf, math.inf))
+def bounds(score: str) -> Bounds:
+    """The least and the most that a score of that name, `accuracy-2016` say, can be; of unknown ones any number."""
+    return BOUNDS.get(score.split("-")[0], ANY)
 
 
 def possible(score: str, value: float) -> bool:
@@ -73,6 +81,27 @@ def possible(score: str, value: float) -> bool:
 def averages(score: str) -> bool:
     """Whether a primary score is the mean of its examples' (`Scores.per_example`): all are, but for BLEU's."""
     return not score.startswith("BLEU")
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps a class from being a metric, a line each; there is no base to extend."""
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+
+
+def scored(metric: Metric, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
+    """What a metric gives; raises PluginError where it fails and where that are no finite scores of the examples."""
+    scores = ask(metric, "__call__", predictions, examples, returns=Scores)
+    said = [
+        f"{title(metric)}: {fault}" for fault in attribute_faults(scores, {"values": VALUES, "per_example": VALUES})
+    ]
+    if not said and not scores.values:
+        said.append(f"{title(metric)}: values is empty")
+    if not said and (others := scores.per_example.keys() ^ {example.id for example in examples}):
+        said.append(f"{title(metric)}: per_example is not of the examples: {min(others)!r} is in one of them only")
+    if said:
+        raise PluginError(*said)
+    return scores
 
 
 def paired(metric: str, predictions: dict[str, str], examples: Sequence[Scorable]) -> list[tuple[str, Scorable]]:

@@ -10,10 +10,10 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pet_bench.errors import unknown
-from pet_bench.metrics.scores import Scorable, Scores, mean, paired
+from pet_bench.metrics.scores import PERCENT, Bounds, Scorable, Scores, mean, paired
 
 Version = Literal["2016", "2021"]
 
@@ -92,6 +92,7 @@ class VQAAccuracy:
 
     plugin_kind = "metric"
     name = "vqa-accuracy"
+    bounds: ClassVar[Bounds] = PERCENT
 
     def __init__(self, version: Version = "2016"):
         if version not in get_args(Version):

@@ -41,16 +41,21 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.families import family_of
 from pet_bench.backbone.known import EXTRA_WORDS
+from pet_bench.errors import UserError
+from pet_bench.files import read_text
 from pet_bench.mini.clip_language import CLIP_TASKS, ClipExercise
 from pet_bench.mini.language import IMAGES, Exercise
 from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
+from pet_bench.spec import LARGEST
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
 STEPS = {"mini-bart": {"scenes": 6000, "clips": 8000}, "mini-t5": {"scenes": 7000, "clips": 8000}}
 RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
 BATCH = {"mini-bart": 64, "mini-t5": 32}
+MOST_STEPS = 1_000_000
 WARM_UP = 300
+HEADER = ["step", "form", "task", "loss"]
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
 FRAMES = 64
 # Shares of the exercises, (task, hint), until a fraction of the course is over.
@@ -271,25 +276,33 @@ def pretrain(
     `COMMAND`. It is written beside `out` and renamed, so an interrupted call leaves nothing half-made.
     Deterministic in the arguments on one kind of machine.
 
-    Raises `ValueError` for an unknown name or course, `FileExistsError` if `out` exists.
+    Raises, before any training, `ValueError` for an unknown name or course and for a seed or steps out of range,
+    `FileExistsError` if `out` exists, `OSError` where it cannot be written, and `UserError` where `start` is no folder
+    of an earlier call.
     """
-    out = Path(out)
+    out, steps = Path(out), steps or STEPS.get(name, {}).get(course)
     if out.exists():
         raise FileExistsError(f"{out} exists")
-    if course not in COURSES:
-        raise ValueError(f"no course {course!r}; possible: {', '.join(COURSES)}")
+    for kind, given, possible in (("mini backbone", name, STEPS), ("course", course, COURSES)):
+        if given not in possible:
+            raise ValueError(f"no {kind} {given!r}; possible: {', '.join(possible)}")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps are 1 to {MOST_STEPS:,}, found {steps}")
+    if not 0 <= seed <= LARGEST:
+        raise ValueError(f"a seed is 0 to {LARGEST:,}, found {seed}")
+    before = read_record(start) if start else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out.parent).close()  # what cannot be written to is said before hours of work
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rng = Random(seed)
     reader = load_reader(start) if start else Reader.new(name, seed)
-    steps = steps or STEPS[name][course]
     set_dropout(reader.lm, DROPOUT_WHILE_READING)
     curve = train(reader, rng, name, course, steps)
-    out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         save(reader, draft)
-        record(draft, curve, f"{name} OUT --course {course} --seed {seed} --steps {steps}", start)
+        record(draft, curve, f"{name} OUT --course {course} --seed {seed} --steps {steps}", before)
         draft.chmod(0o755)
         draft.rename(out)
     except BaseException:
@@ -297,16 +310,28 @@ def pretrain(
         raise
 
 
-def record(folder: Path, curve: Sequence[tuple[int, str, str, float]], arguments: str, start: Path | None):
-    """`loss_curve.csv` and `COMMAND`; where training went on from `start`, after that folder's own."""
-    rows = list(csv.reader((start / "loss_curve.csv").open())) if start else [["step", "form", "task", "loss"]]
-    done = int(rows[-1][0]) if start else 0
-    rows += [[str(done + step), form, task, f"{loss:.4f}"] for step, form, task, loss in curve]
+Record = tuple[list[list[str]], str]  # rows of `loss_curve.csv`, and `COMMAND`
+
+
+def read_record(folder: Path) -> Record:
+    """What an earlier call wrote of its training; raises UserError where that cannot be read."""
+    rows = list(csv.reader(read_text(folder / "loss_curve.csv", f'"{folder / "loss_curve.csv"}"').splitlines()))
+    if rows[:1] != [HEADER] or not rows[-1][0].isdecimal():
+        raise UserError(f'"{folder / "loss_curve.csv"}" is no loss curve of an earlier call')
+    return rows, read_text(folder / "COMMAND", f'"{folder / "COMMAND"}"')
+
+
+def record(
+    folder: Path, curve: Sequence[tuple[int, str, str, float]], arguments: str, before: Record | None = None
+) -> None:
+    """`loss_curve.csv` and `COMMAND`; where training went on, after those of before."""
+    rows, commands = before or ([HEADER], "")
+    done = int(rows[-1][0]) if before else 0
+    rows = rows + [[str(done + step), form, task, f"{loss:.4f}"] for step, form, task, loss in curve]
     with (folder / "loss_curve.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    before = (start / "COMMAND").read_text() if start else ""
-    go_on = " --start EARLIER_OUT" if start else ""
-    (folder / "COMMAND").write_text(f"{before}python -m pet_bench.mini.pretrain {arguments}{go_on}\n")
+    go_on = " --start EARLIER_OUT" if before else ""
+    (folder / "COMMAND").write_text(f"{commands}python -m pet_bench.mini.pretrain {arguments}{go_on}\n")
 
 
 def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> list[tuple[int, str, str, float]]:

@@ -9,12 +9,13 @@ selectors for what else trains.
 """
 
 from pet_bench.backbone.model import Encoded, VisionLanguageModel
+from pet_bench.backbone.ties import tied_modules
 from pet_bench.pet.attach import attach, count, load_trained, merge, save_trained, trained_parameters
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
-from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, part
+from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, ask_part, equation, part
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
-from pet_bench.pet.method import Difference, Method, build_method, default_spec
+from pet_bench.pet.method import Difference, Method, build_method, default_spec, design_of
 
 __all__ = [
     "Bottleneck",
@@ -42,13 +43,17 @@ __all__ = [
     "VectorGate",
     "VisionLanguageModel",
     "WeightDecomposed",
+    "ask_part",
     "attach",
     "build_method",
     "count",
     "default_spec",
+    "design_of",
+    "equation",
     "load_trained",
     "merge",
     "part",
     "save_trained",
+    "tied_modules",
     "trained_parameters",
 ]

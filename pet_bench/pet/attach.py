@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from pet_bench.backbone.families import Site
 from pet_bench.backbone.model import VisionLanguageModel
-from pet_bench.backbone.ties import shared
-from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place
+from pet_bench.backbone.ties import tied_modules
+from pet_bench.errors import Faults, PluginError, UserError, foreign, unknown
+from pet_bench.files import impostor
+from pet_bench.pet.design import Builder, Design, Door, Insert, Inserted, Place, ask_part, titled
 
 STACKED = tuple(f"{stack}{kind}" for kind in ("norms", "biases") for stack in ("", "encoder.", "decoder."))
 SELECTORS = ("all", "visual", *STACKED)
@@ -28,7 +29,7 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
     The inserts live in `model.pet` as `pet.<stack>.<layer>.<site>.<k>`, k counting the inserts of one site, applied
     in the design's order; a door's module is `pet.<kind>`. tasks: those that a part of their own may be built for.
     Raises UserError, with all faults together, for a site the backbone does not have and for a selector that matches
-    nothing.
+    nothing, and PluginError where a part fails or builds no module.
     """
     build = Builder(model, tuple(tasks))
     trained = set()
@@ -36,10 +37,11 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
         for door in design.doors:
             if door.kind in model.pet:
                 raise UserError(f'door "{door.kind}" is opened twice')
-            module = door.open(build)
+            module = ask_part(door, "open", build, returns=nn.Module | None)
             if module is not None:
-                model.pet[door.kind] = module
-            trained |= door.trained(model)
+                with foreign(f"{titled(door)}: its module cannot be pet.{door.kind}:"):
+                    model.pet[door.kind] = module
+            trained |= ask_part(door, "trained", model, returns=set[str])
 
     table = model.family.sites()
     faults = Faults()
@@ -54,8 +56,11 @@ def attach(model: VisionLanguageModel, design: Design, tasks: Iterable[str] = ()
     for insert in design.inserts:
         for site in insert.sites:
             _insert(build, insert, site)
-    for name, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained or name.startswith("pet."))
+    if absent := sorted(trained - parameters.keys()):
+        raise PluginError(f"there is no parameter {absent[0]}, which is to train ({len(absent)} in all)")
     return model
 
 
@@ -130,7 +135,7 @@ def merge(model: VisionLanguageModel) -> Callable[[], None]:
     is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
     Raises UserError, changing nothing, where the design holds anything else.
     """
-    folded, faults, tied = {}, Faults(), shared(model.lm)
+    folded, faults, tied = {}, Faults(), tied_modules(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
     for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
         linear = inserted.place.feeds or inserted.place.writer
@@ -244,11 +249,17 @@ def load_trained(model: nn.Module, path: Path) -> None:
     What is random and does not train, as the words that a backbone lacked, is not in the file: the model must have been
     made after `trial.build.seed_everything(seed)`, as its trial was.
 
-    Raises UserError where the file is unreadable or its names or shapes are not exactly those that the model trains.
+    Raises UserError where the file is unreadable, its names, shapes or types are not exactly those that the model
+    trains, or a value is not finite.
     """
     try:
+        with Path(path).open("rb") as file:
+            if found := impostor(file.read(1024)):
+                raise UserError(f"{path} {found}")
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path} is no readable safetensors file: {error}") from error
     trained = trained_parameters(model)
@@ -259,6 +270,11 @@ def load_trained(model: nn.Module, path: Path) -> None:
         for name in trained.keys() & tensors.keys()
         if tensors[name].shape != trained[name].shape
     ]
+    for name in trained.keys() & tensors.keys():
+        if (kind := tensors[name].dtype) != trained[name].dtype:
+            faults.append(f"{path}: {name} is of type {kind}, expected {trained[name].dtype}")
+        elif not tensors[name].isfinite().all():
+            faults.append(f"{path}: {name} has values that are not finite")
     if faults:
         raise UserError.many(sorted(faults)[:20])
     with torch.no_grad():

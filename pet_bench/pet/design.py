@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -16,17 +17,26 @@ from torch.nn import functional as F
 
 from pet_bench.backbone.families import Family
 from pet_bench.backbone.model import Context, VisionLanguageModel
-from pet_bench.errors import UserError, unknown
-from pet_bench.registry import METHODS
+from pet_bench.errors import PluginError, UserError, foreign, text_of, unknown
+from pet_bench.registry import METHODS, ask, is_loose
 from pet_bench.spec import STRICT, Names, validate
 
 M = TypeVar("M", bound=nn.Module)
+KIND = re.compile(r"[^\W_][\w-]*")  # it names a module too
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 class Part:
-    """A piece of a design: a frozen dataclass, or, in a grid file, a mapping of its `kind` and its fields."""
+    """A piece of a design: a frozen dataclass, or, in a grid file, a mapping of its `kind` and its fields.
+
+    formula: as `show` writes it; that of a delta calls what it reads `{x}`.
+    """
 
     kind: ClassVar[str] = ""
+    formula: str
     kinds: ClassVar[dict[str, type[Part]]]
 
     def __init_subclass__(cls, **options):
@@ -34,6 +44,9 @@ class Part:
         if Part in cls.__bases__:
             cls.kinds = {}
         elif "kind" in vars(cls):
+            taken = cls.kinds.get(cls.kind)
+            if taken is not None and _place(taken) != _place(cls) and not is_loose(taken.__module__):
+                raise PluginError(f'{_word(cls)} "{cls.kind}" is there twice: {_place(taken)} and {_place(cls)}')
             cls.kinds[cls.kind] = cls
 
     @classmethod
@@ -43,16 +56,52 @@ class Part:
             return value
         value = {"kind": value} if isinstance(value, str) else value
         if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-            raise ValueError(f"a {cls.__name__.lower()} is a kind or a mapping with a kind, found {value!r}")
+            raise ValueError(f"a {_word(cls)} is a kind or a mapping with a kind, found {value!r}")
         kind, rest = value["kind"], {key: v for key, v in value.items() if key != "kind"}
         try:
+            failed = [] if kind in cls.kinds else METHODS.load()  # a method's parts are known once it is imported
             if kind not in cls.kinds:
-                METHODS.load()  # a method's own parts are known once it is imported
-            if kind not in cls.kinds:
-                raise unknown(cls.__name__.lower(), kind, cls.kinds)
-            return validate(cls.kinds[kind], rest, f'{cls.__name__.lower()} "{kind}"')
+                raise UserError.many([unknown(_word(cls), kind, cls.kinds), *failed])
+            with foreign(f'{_word(cls)} "{kind}": its fields raised'):
+                return validate(cls.kinds[kind], rest, f'{_word(cls)} "{kind}"')
         except UserError as error:
             raise ValueError("\n".join(error.faults)) from None
+
+
+def titled(part: Part) -> str:
+    """`delta "bottleneck"`, as messages call a part."""
+    return f'{_word(type(part))} "{part.kind}"'
+
+
+def _word(cls: type[Part]) -> str:
+    """`delta`, `gate` or `door`."""
+    return next(base.__name__.lower() for base in cls.__mro__ if Part in base.__bases__)
+
+
+def ask_part(part: Part, hook: str, *arguments: Any, returns: Any = object) -> Any:
+    """What a part's method gives, see `registry.ask`."""
+    return ask(part, hook, *arguments, returns=returns, of=titled(part))
+
+
+def check_part(part: Part) -> None:
+    """Raises PluginError where a part has no kind or no formula."""
+    if not (isinstance(part.kind, str) and KIND.fullmatch(part.kind)):
+        what, kind = f"{_word(type(part))} {type(part).__name__}", text_of(part.kind)
+        raise PluginError(f"{what}: its kind is {kind}, expected a word like low-rank")
+    equation(part)
+
+
+def equation(part: Part, x: str = "x") -> str:
+    """The formula of a part, in that of a delta `x` for what it reads; raises PluginError where there is none."""
+    with foreign(f"{titled(part)}: formula raised"):
+        formula = getattr(part, "formula", None)
+        if not isinstance(formula, str) or not formula.strip():
+            raise PluginError(f"{titled(part)}: formula is {text_of(formula)}, expected text")
+    try:
+        return formula.format(x=x) if isinstance(part, Delta) else formula
+    except (LookupError, ValueError, AttributeError) as error:
+        reason = f"only {{x}} can be filled in ({type(error).__name__}: {error})"
+        raise PluginError(f'{titled(part)}: formula is "{formula}": {reason}') from None
 
 
 def part(base: type[Part]) -> Any:
@@ -144,8 +193,6 @@ class Delta(Part, ABC):
     f may offer `weight()`, the (d_h, d_in) matrix that equals it in evaluation: it can then be merged.
     """
 
-    formula: str
-
     @abstractmethod
     def build(self, place: Place, d_in: int) -> nn.Module: ...
 
@@ -156,7 +203,6 @@ class Gate(Part, ABC):
     Y is what the gate acts on, b · H + a · ΔH. reads_delta: a gate that makes no sense without ΔH.
     """
 
-    formula: str
     reads_delta: ClassVar[bool] = False
 
     @abstractmethod
@@ -165,8 +211,6 @@ class Gate(Part, ABC):
 
 class Door(Part, ABC):
     """A modification that is no insert: an edit of the input, a side network, new biases."""
-
-    formula: str
 
     @abstractmethod
     def open(self, build: Builder) -> nn.Module | None:
@@ -242,9 +286,9 @@ class Insert:
             total = f"({total})"
         terms = [f"H' = {_times(self.scale, total)}"]
         if self.delta:
-            terms.append(f"ΔH = {self.delta.formula.format(x='X' if self.reads == 'input' else 'H')}")
+            terms.append(f"ΔH = {equation(self.delta, x='X' if self.reads == 'input' else 'H')}")
         if self.gate:
-            terms.append(f"G = {self.gate.formula}")
+            terms.append(f"G = {equation(self.gate)}")
         return ",  ".join(terms)
 
 
@@ -265,6 +309,11 @@ class Design:
     train: Names = ("visual",)
     doors: tuple[part(Door), ...] = field(default=())
 
+    def parts(self) -> Iterator[Part]:
+        """Every delta, gate and door."""
+        yield from (part for insert in self.inserts for part in (insert.delta, insert.gate) if part)
+        yield from self.doors
+
 
 class Inserted(nn.Module):
     """An insert at one site of one layer."""
@@ -278,8 +327,9 @@ class Inserted(nn.Module):
         if insert.gate and insert.gate.reads_delta and not insert.delta:
             raise UserError(f'{place.site}: the gate "{insert.gate.kind}" reads ΔH, but there is no delta')
         d_in = place.d_x if insert.reads == "input" else place.d_h
-        self.delta = insert.delta.build(place, d_in) if insert.delta else None
-        self.gate = insert.gate.build(place) if insert.gate else None
+        delta, gate = insert.delta, insert.gate
+        self.delta = ask_part(delta, "build", place, d_in, returns=nn.Module) if delta else None
+        self.gate = ask_part(gate, "build", place, returns=nn.Module) if gate else None
         self.norm = nn.LayerNorm(place.d_h) if insert.norm == "layer" else None
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
@@ -290,17 +340,19 @@ class Inserted(nn.Module):
         base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
         delta = added = None
         if self.delta is not None:
-            delta = self.delta(x if insert.reads == "input" else h)
+            delta = _run(insert.delta, self.delta, x if insert.reads == "input" else h)
+            _same_shape(insert.delta, delta, h)
             added = _scaled(delta, insert.delta_scale)
         y = base if delta is None else base + added
         if self.gate is not None:
-            gate = self.gate(x, y, delta)
+            gate = _run(insert.gate, self.gate, x, y, delta)
             if insert.gating == "add":
                 y = y + gate
             elif insert.gating == "multiply" or delta is None:
                 y = gate * y
             else:
                 y = gate * base + added
+            _same_shape(insert.gate, y, h)
         if insert.norm == "layer":
             y = self.norm(y)
         elif insert.norm == "l2":
@@ -332,6 +384,23 @@ class Inserted(nn.Module):
             weight = weight + insert.delta_scale * self.delta.weight()
         rows = factor[:, None] if isinstance(factor, Tensor) else factor
         return rows * weight, None if bias is None else factor * insert.base_scale * bias
+
+
+def _run(part: Part, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """As `foreign`, in no time: what is raised names the part."""
+    try:
+        return module(*inputs)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError.of(f"{titled(part)}: forward raised", error) from error
+
+
+def _same_shape(part: Part, found: Tensor, h: Tensor) -> None:
+    """Raises UserError where what a part makes of H is of another shape: torch would stretch it without a word."""
+    if not isinstance(found, Tensor) or found.shape != h.shape:
+        shape = f"{tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise PluginError(f"{titled(part)}: forward gave {shape}, where H is {tuple(h.shape)}")
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:

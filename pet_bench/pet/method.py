@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from pet_bench.backbone.known import Shape
-from pet_bench.pet.design import Design
-from pet_bench.registry import METHODS
-from pet_bench.spec import MethodSpec, validate
+from pet_bench.errors import PluginError, UserError, foreign
+from pet_bench.pet.design import Design, check_part
+from pet_bench.registry import METHODS, ask, attribute_faults, title
+from pet_bench.spec import MethodSpec, Recipe, Text, option_faults, validate
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OF_THE_GRID = ("name", "sweep", "recipe")  # keys that a grid file has beside a method's options
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,73 @@ class Method(ABC):
         """The design on a backbone of that shape."""
 
 
+ATTRIBUTES = {
+    "source": Text,
+    "year": int,
+    "learning_rates": dict[str, Rate],
+    "recipe": dict[str, Any],
+    "identity_at_start": bool,
+    "batch_invariant": bool,
+    "task_prompts": bool | None,
+    "promptless": tuple[str, ...],
+    "differences": tuple[Difference, ...],
+}
+
+
+def faults(plugin: Any) -> Iterator[str]:
+    """What keeps a class from being a method, a line each."""
+    if not issubclass(plugin, Method):
+        yield "it does not extend pet_bench.pet.Method"
+        return
+    yield from option_faults(plugin)
+    yield from attribute_faults(plugin, ATTRIBUTES)
+    if isinstance(plugin.recipe, dict) and (foreign_keys := plugin.recipe.keys() - {f.name for f in fields(Recipe)}):
+        yield f"recipe has no {', '.join(map(str, foreign_keys))}"
+    options = getattr(plugin, "__pydantic_fields__", {})
+    for name in options.keys() & set(OF_THE_GRID):
+        yield f"the option {name} is a grid file's own word"
+    for name, option in options.items():
+        if option.is_required():
+            continue
+        try:
+            json.dumps(to_jsonable_python(option.get_default(call_default_factory=True)), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            yield f"the option {name} is no plain data by default: {error}"
+    for difference in plugin.differences if isinstance(plugin.differences, tuple) else ():
+        if isinstance(difference, Difference):
+            for name in {difference.option, *difference.where} - options.keys() - {"family"}:
+                yield f"the difference {difference.name} is about {name}, which is no option"
+
+
 def build_method(spec: MethodSpec, shape: Shape) -> Method:
     """The method of that name with its defaults on `shape` overridden by the spec's options.
 
     Raises UserError for an unknown name (with the nearest) and, together, for every unknown option or bad value.
     """
     cls = METHODS.get(spec.name)
-    return validate(cls, {**cls.defaults(shape), **spec.options}, f'method "{spec.name}"')
+    defaults = ask(cls, "defaults", shape, returns=dict[str, Any])
+    try:
+        with foreign(f"{title(cls)}: its options raised"):
+            return validate(cls, {**defaults, **spec.options}, title(cls))
+    except UserError as error:
+        if spec.options:
+            raise
+        raise PluginError(*error.faults) from error.__cause__  # nobody gave any
 
 
 def default_spec(method: Method) -> MethodSpec:
     """The spec of a built method with every option filled in, as plain data."""
-    return MethodSpec(method.name, TypeAdapter(type(method)).dump_python(method, mode="json"))
+    with foreign(f"{title(method)}: its options are no plain data:"):
+        options = TypeAdapter(type(method)).dump_python(method, mode="json")
+    return MethodSpec(method.name, options)
+
+
+def design_of(method: Method, shape: Shape) -> Design:
+    """The design of a built method; raises PluginError where the method fails or its parts are no such parts."""
+    design = ask(method, "design", shape, returns=Design)
+    try:
+        for part in design.parts():
+            check_part(part)
+    except PluginError as error:
+        raise error.within(title(method)) from error
+    return design

@@ -1,1 +1,1 @@
-"""Tables (`table`, `styles` in `formats`) and figures (`plot`, `figures`): reads results, never runs anything."""
+"""Tables (`table`, `styles` in `formats`) and figures (`figures`, `curves`, …): reads results, never runs anything."""

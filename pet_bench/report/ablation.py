@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from textwrap import fill
 from typing import Any
@@ -15,14 +14,30 @@ from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError, unknown
 from pet_bench.report.axes import Axis, axes_of, short, text
-from pet_bench.report.look import MUTED, Figure, footnote, log_axis, look, mark, point, stack, stroke
+from pet_bench.report.bounds import bounds
+from pet_bench.report.look import (
+    BARS,
+    MUTED,
+    SUSPECT,
+    Figure,
+    beneath,
+    footnote,
+    log_axis,
+    look,
+    point,
+    reach,
+    seeds_note,
+    stack,
+)
+from pet_bench.report.marks import marks_apart
 from pet_bench.report.table import scored
 
 
 def setups(frame: pd.DataFrame, score: str = "average") -> pd.DataFrame:
     """Tidy results to a row per setup (no controls), indexed by it: means over seeds.
 
-    Columns: suite, backbone, method, score, std (sample), percent (trainable), n, suspect. score: the average or a
+    Columns: suite, backbone, method, score, std (sample), low and high (what the score can be), percent (trainable), n,
+    suspect. score: the average or a
     task, whose primary metric is taken. Raises UserError for a task that is not there.
     """
     rows = scored(frame)[lambda rows: (rows.control == "none") & rows.primary.eq(True)]
@@ -39,6 +54,8 @@ def setups(frame: pd.DataFrame, score: str = "average") -> pd.DataFrame:
         score=("score", "mean"), percent=("percent", "mean"), n=("id", "size"),
     )  # fmt: skip
     table["std"] = groups.score.std(ddof=1)
+    limits = {suite: bounds(own.task if score == "average" else [score]) for suite, own in rows.groupby("suite")}
+    table["low"], table["high"] = ([limits[suite][side] for suite in table.suite] for side in (0, 1))
     table["suspect"] = groups.status.agg(lambda status: status.eq("suspect").sum())
     return table
 
@@ -120,16 +137,25 @@ def _wrapped(words: str, width: int = 36) -> str:
 def _numbers(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str) -> Axes:
     """A line over a setting's numbers, above the trainable share."""
     above, below = place.subgridspec(2, 1, height_ratios=(3, 1)).subplots(sharex=True)
-    for index, line in enumerate(axis.lines):
-        (marker, color), (_, style) = mark(index), stroke(index)
-        rows = table.loc[list(line.setups)].assign(value=list(map(float, line.values))).sort_values("value")
-        above.plot(rows.value, rows.score, style, color=color, marker=marker, markersize=6, label=line.label)
+    series = [
+        table.loc[list(line.setups)].assign(value=list(map(float, line.values))).sort_values("value")
+        for line in axis.lines
+    ]
+    span = np.ptp(pd.concat(series).score) or 1
+    under = beneath([rows.score for rows in series], span)
+    marks = marks_apart(line.label for line in axis.lines)
+    for line, rows, mark, twins in zip(axis.lines, series, marks, under, strict=True):
+        color = mark.color
+        above.plot(
+            rows.value, rows.score, mark.dash, color=color, marker=mark.marker, label=line.label,
+            markersize=6 + 6 * twins, linewidth=1.5 + 3.2 * twins, zorder=2 - twins / 10,
+        )  # fmt: skip
         if rows["std"].notna().any():
-            low, high = rows.score - rows["std"], rows.score + rows["std"]
+            low, high = reach(rows.score, rows["std"], (rows.low.min(), rows.high.max()))
             above.fill_between(rows.value, low, high, color=color, alpha=0.16, linewidth=0)
         for row in rows[rows.suspect > 0].itertuples():
             above.annotate("†", (row.value, row.score), xytext=(0, 5), textcoords="offset points", ha="center")
-        below.plot(rows.value, rows.percent, style, color=color, marker=marker, markersize=4)
+        below.plot(rows.value, rows.percent, mark.dash, color=color, marker=mark.marker, markersize=4)
     values = axis.values
     if 0 < 10 * values[0] <= values[-1]:
         log_axis(below, "x")
@@ -153,16 +179,17 @@ def _categories(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str)
     labels = _ticks(axis)
     heights = [_row_height(axis, label) for label in labels.values()]
     middles = dict(zip(labels, np.cumsum(heights) - np.array(heights) / 2, strict=True))
-    for index, line in enumerate(axis.lines):
-        marker, color = mark(index)
+    marks = marks_apart(line.label for line in axis.lines)
+    for index, (line, mark) in enumerate(zip(axis.lines, marks, strict=True)):
         shift = 0.16 * (index - (len(axis.lines) - 1) / 2)
         for value, row in zip(line.values, table.loc[list(line.setups)].itertuples(), strict=True):
             y = middles[value] + shift
-            point(left, row.score, y, row.std, marker, color, size=6, upright=False)
-            point(right, row.percent, y, math.nan, marker, color, size=5)
+            ends = reach(row.score, row.std, (row.low, row.high))
+            point(left, row.score, y, ends, mark, size=6, upright=False)
+            point(right, row.percent, y, None, mark, size=5)
             if row.suspect:
                 left.annotate("†", (row.score, y), xytext=(0, 2), textcoords="offset points", ha="center")
-        left.plot([], [], marker, color=color, markersize=6, label=line.label)
+        left.plot([], [], mark.marker, color=mark.color, markersize=6, label=line.label)
     left.set_yticks(list(middles.values()), list(labels.values()), fontsize=8.5)
     left.set_ylim(sum(heights) + _legend(axis)[1], 0)
     left.tick_params(axis="y", length=0)
@@ -178,18 +205,14 @@ def _categories(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str)
 
 
 def _note(table: pd.DataFrame, panels: list[Axis]) -> str:
-    usual = int(table.n.mode().iloc[0])
-    other = [f"{row.method} {row.n}" for row in table[table.n != usual].itertuples()]
-    notes = [f"means over seeds, n = {usual}" if table.n.max() > 1 else "n = 1 seed"]
-    if other:
-        notes[0] += f" (but {', '.join(other)})"
+    notes = [seeds_note(table.set_index("method").n)]
     if table["std"].notna().any():
-        notes.append("bands and bars: ± 1 sample standard deviation")
+        notes.append(f"bands and bars: {BARS}")
     if references := list(dict.fromkeys(table.method[axis.reference] for axis in panels if axis.reference)):
         notes.append(f"dashed: {', '.join(references)}")
     if table.suspect.any():
-        notes.append("† with suspect trials")
+        notes.append(SUSPECT)
     shown = {setup for axis in panels for line in axis.lines for setup in line.setups}
     if left := list(dict.fromkeys(table.method[[setup for setup in table.index if setup not in shown]])):
         notes.append(f"alone, in no panel: {', '.join(left)}")
-    return fill("; ".join(notes), 190 if len(panels) > 1 else 100)
+    return "; ".join(notes)

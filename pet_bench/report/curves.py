@@ -11,11 +11,32 @@ from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError
 from pet_bench.report.ablation import ablation_figure
-from pet_bench.report.look import GREY, Figure, emphasised, footnote, labels_beside, log_axis, look, stroke
+from pet_bench.report.bounds import bounds
+from pet_bench.report.look import (
+    BARS,
+    FEW,
+    INK,
+    RULE,
+    SUSPECT,
+    Figure,
+    beneath,
+    chosen,
+    footnote,
+    labels_beside,
+    log_axis,
+    look,
+    point,
+    reach,
+    room_beside,
+    seeds_note,
+)
+from pet_bench.report.marks import OTHERS, Mark, mark_of
 from pet_bench.report.parts import question_types_figure
+from pet_bench.report.table import named
 
 __all__ = ["ablation_figure", "averaged", "learning_curves_figure", "question_types_figure"]
 LOSS, AVERAGE = "training loss", "average"
+ROW = 0.45  # inches of a method that has a row of its own
 
 
 def averaged(curves: pd.DataFrame) -> pd.DataFrame:
@@ -24,26 +45,25 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     Of the done and suspect trials, no controls. Columns: suite, backbone, method (where trials of one name differ in
     their recipe, with the beginning of their `setup`), panel (`training loss`: the mean over tasks; each task's primary
     metric on validation; `average`: over the tasks, at points where all are), measure, epoch, mean, std (sample, NaN
-    for one seed), n (seeds). Where seeds have their points at different epochs each is taken to be linear between
-    them: a mean is of all seeds at one epoch, and stands only where all of them have been measured.
+    for one seed), n (seeds), low and high (what the measure can be), dagger (" †" with suspect trials). Where seeds
+    have their points at different epochs each is taken to be linear between them: a mean is of all seeds at one epoch,
+    and stands only where all of them have been measured.
     """
     rows = curves[(curves.control == "none") & curves.status.isin(["done", "suspect"])]
     trains = (rows.split == "train") & (rows.measure == "loss")
     rows = rows[trains | (rows.split == "valid") & rows.primary.eq(True)]
-    found = []
+    rows, found = rows.assign(method=named(rows)), []
     for (suite, backbone), world in rows.groupby(["suite", "backbone"], sort=False):
-        setups = world.groupby("method").setup.nunique()
-        for (method, setup), trials in world.groupby(["method", "setup"], sort=False):
-            name = method if setups[method] == 1 else f"{method} ({setup[:6]})"
+        average = bounds(task for task in world.task.dropna().unique())
+        for (name, _), trials in world.groupby(["method", "setup"], sort=False):
+            dagger = " †" if trials.status.eq("suspect").any() else ""
             series = [_panels(trial, world) for _, trial in trials.groupby("id", sort=False)]
             for panel, measure in dict.fromkeys(key for one in series for key in one):
                 own = [one[panel, measure] for one in series if (panel, measure) in one]
-                found.append(
-                    _over_seeds(own).assign(
-                        suite=suite, backbone=backbone, method=name, panel=panel, measure=measure, n=len(own)
-                    )
-                )
-    columns = ["suite", "backbone", "method", "panel", "measure", "epoch", "mean", "std", "n"]
+                low, high = (0.0, np.inf) if panel == LOSS else average if panel == AVERAGE else bounds([panel])
+                keys = {"suite": suite, "backbone": backbone, "method": name, "panel": panel, "measure": measure}
+                found.append(_over_seeds(own).assign(**keys, n=len(own), low=low, high=high, dagger=dagger))
+    columns = ["suite", "backbone", "method", "panel", "measure", "epoch", "mean", "std", "n", "low", "high", "dagger"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
@@ -79,45 +99,128 @@ def _over_seeds(series: list[pd.Series]) -> pd.DataFrame:
 def learning_curves_figure(curves: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
     """Training loss and validation scores against epochs (`averaged`), a block of panels per suite and backbone.
 
-    A line per method with a band of one sample standard deviation over seeds. Coloured are `methods`, by default the
-    six that end best (by the average); the others are thin and grey, without bands. The names stand beside the last
-    panel of each row in the order in which the lines end. Raises UserError for frames without curves and for
-    `methods` that are not there.
+    Up to `FEW` methods share panels: a line each, with a band of one sample standard deviation over seeds that ends
+    where scores end, or a point with a bar where there is one epoch; the names stand beside the last panel in the
+    order in which the lines end. More methods have a row of panels each, the best first, over a grey area between the
+    lowest and the highest of all. methods: share panels, the others are thin and grey. † marks a method with suspect
+    trials. Raises UserError for frames without curves and for `methods` that are not there.
     """
     table = averaged(curves)
     if table.empty:
         raise UserError("no learning curve of a finished trial in this frame (controls are left out)")
-    blocks = list(table.groupby(["suite", "backbone"], sort=False))
-    strokes = _strokes(table, methods)
-    names = [_in_order(block) for _, block in blocks]
+    chosen(sorted(table.method.unique()), methods)
+    blocks = [rows for _, rows in table.groupby(["suite", "backbone"], sort=False)]
+    few = methods is not None or max(rows.method.nunique() for rows in blocks) <= FEW
+    note = _note(table, methods, few)
+    return _shared(blocks, methods, note) if few else _apart(blocks, note)
+
+
+def _shared(blocks: list[pd.DataFrame], methods: Sequence[str] | None, note: str) -> Figure:
+    """Panels with the lines of all methods, four in a row."""
+    names = [_in_order(block) for block in blocks]
     columns = max(len(own) if len(own) <= 4 else 3 for own in names)
     heights = [-(-len(own) // columns) for own in names]
-    figure = Figure(3.9 * columns + 1.9, 3.3 * sum(heights) + 0.3)
-    figure.get_layout_engine().set(rect=(0, 0, 1 - 1.8 / figure.get_figwidth(), 1))
-    axes, first, ends = figure.subplots(sum(heights), columns, squeeze=False), 0, []
-    for ((suite, backbone), block), own, height in zip(blocks, names, heights, strict=True):
+    room = room_beside(_names(blocks))
+    figure = Figure(3.9 * columns + room, 3.3 * sum(heights) + 0.4)
+    figure.get_layout_engine().set(rect=(0, 0, 1 - room / figure.get_figwidth(), 1))
+    axes, first, last = figure.subplots(sum(heights), columns, squeeze=False), 0, []
+    for block, own, height in zip(blocks, names, heights, strict=True):
         cells = axes[first : first + height].flat
         for axis, panel in zip(cells, own, strict=False):
-            _draw(axis, block[block.panel == panel], panel, strokes[suite, backbone])
-        cells[0].set_title(f"{suite} on {backbone}\n{cells[0].get_title(loc='left')}")
+            _draw(axis, block[block.panel == panel], methods)
+        cells[0].set_title(f"{_world(block)}\n{cells[0].get_title(loc='left')}")
         for axis in list(cells)[len(own) :]:
             axis.set_visible(False)
-        ends += [(cells[index], block[block.panel == own[index]], strokes[suite, backbone])
-                 for index in range(len(own)) if index % columns == columns - 1 or index == len(own) - 1]  # fmt: skip
+        last.append((cells[len(own) - 1], block, block[block.panel == own[-1]]))
         first += height
-    usual = int(table.n.mode().iloc[0])
-    footnote(figure, _note(table, strokes, usual))
+    footnote(figure, note)
     figure.settle()
-    for axis, rows, own in ends:
-        last = rows.groupby("method", sort=False).last().to_dict("index")
+    for axis, block, rows in last:
+        ends = rows.groupby("method", sort=False)["mean"].last()
+        names = block.drop_duplicates("method").set_index("method").dagger
         labels_beside(
             axis,
-            [
-                (f"{name} (n = {row['n']})" if row["n"] != usual else name, *own.get(name, (GREY, "-")), row["mean"])
-                for name, row in last.items()
-            ],
+            [(name + dagger, _mark(name, methods), ends.get(name, np.nan)) for name, dagger in names.items()],
         )
     return figure
+
+
+def _apart(blocks: list[pd.DataFrame], note: str) -> Figure:
+    """A panel for each task with a row for each method, the rows of a panel on one scale."""
+    columns = max(block.panel.nunique() for block in blocks)
+    counts = [block.method.nunique() for block in blocks]
+    figure = Figure(room_beside(_names(blocks)) + 2.0 * columns, ROW * sum(counts) + 1.1 * len(blocks) + 0.4)
+    ratios = [ROW * count + 1.1 for count in counts]
+    axes = figure.subplots(len(blocks), columns, squeeze=False, sharey="row", gridspec_kw={"height_ratios": ratios})
+    for block, row in zip(blocks, axes, strict=True):
+        panels = _in_order(block)
+        final = block[block.panel == panels[-1]].groupby("method", sort=False)["mean"].last()
+        ranked = list(final.sort_values(ascending=panels[-1] == LOSS, kind="stable").index)
+        ranked += [name for name in block.method.unique() if name not in ranked]
+        for axis, panel in zip(row, panels, strict=False):
+            _rows(axis, block[block.panel == panel], ranked)
+        row[0].set_title(f"{_world(block)}\n{row[0].get_title(loc='left')}", fontsize=9)
+        dagger = block.drop_duplicates("method").set_index("method").dagger
+        row[0].set_yticks([0.4 - place for place in range(len(ranked))], [name + dagger[name] for name in ranked])
+        for axis in row[len(panels) :]:
+            axis.set_visible(False)
+    footnote(figure, note)
+    figure.settle()
+    return figure
+
+
+def _rows(axis: Axes, rows: pd.DataFrame, ranked: list[str]) -> None:
+    """One panel: each method's line in its row, over the range of all, its last mean beside it."""
+    log = _is_log(rows)
+    ends = np.stack(reach(rows["mean"], rows["std"].fillna(0), (rows.low.iloc[0], rows.high.iloc[0])))
+    if log:  # a band may reach to nought
+        ends = np.maximum(ends, rows["mean"].min() / 2)
+    scale = np.log10 if log else np.asarray
+    bottom, top = scale(ends.min()), scale(ends.max())
+    epochs = np.unique(rows.epoch)
+    lines = [np.interp(epochs, line.epoch, line["mean"], np.nan, np.nan) for _, line in rows.groupby("method")]
+    lowest, highest = np.nanmin(lines, axis=0), np.nanmax(lines, axis=0)
+    for name, own in rows.groupby("method", sort=False):
+        place = ranked.index(name)
+
+        def high(values, place=place):
+            return 0.82 * (scale(values) - bottom) / (top - bottom or 1) - place
+
+        axis.fill_between(epochs, high(lowest), high(highest), color=RULE, linewidth=0, zorder=0.5)
+        low_end, high_end = (high(np.clip(end, ends.min(), None)) for end in _ends(own))
+        _line(axis, name, own.epoch, high(own["mean"]), (low_end, high_end), mark_of(name))
+        last = own.iloc[-1]
+        axis.annotate(
+            f"{last['mean']:.{3 if last.panel == LOSS else 1}f}", (last.epoch, high(last["mean"])), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=7.5, color=INK,
+        )  # fmt: skip
+    lowest, highest = (f"{end:.3g}" for end in (ends.min(), ends.max()))
+    axis.set_title(f"{_title(rows)}\n{rows.measure.iloc[0]}, {lowest} to {highest}{', log' * log}", fontsize=9)
+    axis.set(xlabel="epochs", ylim=(-len(ranked) + 0.9, 1.0))
+    axis.set_xlim(0, 1.3 * max(1, epochs.max()))
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.tick_params(axis="y", length=0, labelsize=8)
+    axis.grid(visible=False, axis="y")
+    for border in range(len(ranked) - 1):
+        axis.axhline(-border - 0.09, color=RULE, linewidth=0.8, zorder=0.4)
+
+
+def _names(blocks: list[pd.DataFrame]) -> list[str]:
+    """As they stand beside panels."""
+    return [name for block in blocks for name in (block.method + block.dagger).unique()]
+
+
+def _world(block: pd.DataFrame) -> str:
+    return f"{block.suite.iloc[0]} on {block.backbone.iloc[0]}"
+
+
+def _title(rows: pd.DataFrame) -> str:
+    panel = rows.panel.iloc[0]
+    return f"{panel} (mean over tasks)" if panel == LOSS else f"{panel}, validation"
+
+
+def _is_log(rows: pd.DataFrame) -> bool:
+    return rows.panel.iloc[0] == LOSS and bool(0 < 5 * rows["mean"].min() < rows["mean"].max())
 
 
 def _in_order(block: pd.DataFrame) -> list[str]:
@@ -125,43 +228,60 @@ def _in_order(block: pd.DataFrame) -> list[str]:
     return sorted(block.panel.unique(), key=lambda panel: (panel != LOSS, panel == AVERAGE))
 
 
-def _strokes(table: pd.DataFrame, methods: Sequence[str] | None) -> dict[tuple[str, str], dict[str, tuple[str, str]]]:
-    """(suite, backbone) → method → colour and line style, of those that are not grey; one and the same everywhere."""
-    chosen = {}
-    for world, block in table.groupby(["suite", "backbone"], sort=False):
-        last = block[block.panel == _in_order(block)[-1]].groupby("method", sort=False)["mean"].last()
-        ranked = list(last.sort_values(ascending=_in_order(block)[-1] == LOSS).index)
-        ranked += [method for method in block.method.unique() if method not in ranked]
-        chosen[world] = emphasised(ranked, None if methods is None else [one for one in methods if one in ranked])
-    emphasised(sorted(table.method.unique()), methods)  # raises for what is nowhere
-    every = list(dict.fromkeys(method for own in chosen.values() for method in own))
-    return {world: {method: stroke(every.index(method)) for method in own} for world, own in chosen.items()}
+def _mark(method: str, methods: Sequence[str] | None) -> Mark:
+    return mark_of(method) if methods is None or method in methods else OTHERS
 
 
-def _draw(axis: Axes, rows: pd.DataFrame, panel: str, strokes: dict[str, tuple[str, str]]) -> None:
+def _draw(axis: Axes, rows: pd.DataFrame, methods: Sequence[str] | None) -> None:
+    """One panel that methods share."""
+    lines = dict(list(rows.groupby("method", sort=False)))
+    under = beneath([line["mean"] for line in lines.values()], np.ptp(rows["mean"]) or 1)
+    for (name, line), twins in zip(lines.items(), under, strict=True):
+        _line(axis, name, line.epoch, line["mean"], _ends(line), _mark(name, methods), twins)
+    axis.set_title(_title(rows))
     axis.set(xlabel="epochs", ylabel=rows.measure.iloc[0])
-    axis.set_title(f"{panel} (mean over tasks)" if panel == LOSS else f"{panel}, validation")
-    for method, line in rows.groupby("method", sort=False):
-        color, style = strokes.get(method, (GREY, "-"))
-        bold = method in strokes
-        axis.plot(
-            line.epoch, line["mean"], style, color=color, linewidth=1.8 if bold else 0.9, zorder=3 if bold else 2,
-            label=method, marker="o" if bold or len(line) == 1 else None, markersize=3.5,
-        )  # fmt: skip
-        if bold and line["std"].notna().all():
-            low, high = line["mean"] - line["std"], line["mean"] + line["std"]
-            axis.fill_between(line.epoch, low, high, color=color, alpha=0.16, linewidth=0, zorder=1)
-    if panel == LOSS and 0 < 10 * rows["mean"].min() < rows["mean"].max():
+    if _is_log(rows):
         log_axis(axis, "y")
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, max(1, axis.get_xlim()[1]))
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _note(table: pd.DataFrame, strokes: dict, usual: int) -> str:
-    seeds = f"n = {usual} seed{'s' * (usual != 1)}" + " unless stated" * (table.n.nunique() > 1)
-    parts = [f"lines: means over seeds, {seeds}" if table.n.max() > 1 else "n = 1 seed, no bands"]
+def _ends(line: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    return reach(line["mean"], line["std"], (line.low.iloc[0], line.high.iloc[0]))
+
+
+def _line(
+    axis: Axes, name: str, epochs: pd.Series, heights: pd.Series, ends: tuple[pd.Series, pd.Series], mark: Mark,
+    twins: int = 0,
+) -> None:  # fmt: skip
+    """A line with its band, where there is one epoch a point with its bar."""
+    bold = mark != OTHERS
+    if len(epochs) == 1:
+        x, y, *end = (float(np.asarray(values)[0]) for values in (epochs, heights, *ends))
+        point(axis, x, y, end if bold else None, mark, size=6 if bold else 4, beneath=twins)
+        return
+    axis.plot(
+        epochs, heights, mark.dash, color=mark.color, label=name, zorder=(3 if bold else 2) - twins / 10,
+        linewidth=(1.6 if bold else 0.9) * (1 + 2 * twins), marker=mark.marker if bold else None,
+        markersize=5 * mark.size + 5 * twins, markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip
+    if bold and np.isfinite(ends).all():
+        axis.fill_between(epochs, *ends, color=mark.color, alpha=0.16, linewidth=0, zorder=1)
+
+
+def _note(table: pd.DataFrame, methods: Sequence[str] | None, few: bool) -> str:
+    last = table.drop_duplicates(["suite", "backbone", "method"])
+    notes = [seeds_note(last.set_index("method").n)]
     if table["std"].notna().any():
-        parts.append("bands: ± 1 sample standard deviation")
-    if any(set(block.method) - set(strokes[world]) for world, block in table.groupby(["suite", "backbone"])):
-        parts.append("grey: the other methods, without bands")
-    return "; ".join(parts)
+        alone = table.groupby(["suite", "backbone", "method", "panel"]).size().eq(1)
+        shapes = ["bands"] * bool((~alone).any()) + ["bars"] * bool(alone.any())
+        notes.append(f"{' and '.join(shapes)}: {BARS}")
+    if few:
+        notes.append("of two in one place the one beneath is wider")
+    else:
+        notes.append("grey: between the lowest and the highest of all methods; the number is the last mean")
+    if set(table.method) - set(methods or table.method):
+        notes.append("grey: the other methods, without bands")
+    if table.dagger.any():
+        notes.append(SUSPECT)
+    return "; ".join(notes)

@@ -7,36 +7,39 @@ from collections.abc import Iterable, Sequence
 from contextlib import ContextDecorator
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import matplotlib
 import matplotlib.figure
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 from pet_bench.errors import Faults, unknown
+from pet_bench.report.marks import Mark
 
 INK, MUTED, RULE, GREY = "#222222", "#6b6b6b", "#e6e6e6", "#b5b5b5"
-# Okabe and Ito's colours, told apart under colour-blindness
-COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-MARKERS = "osD^vP"
-STROKES = ["-", "--", ":", "-."]
 DPI = 160
-MANY = 12  # points that can be named where they stand
+MANY, FEW = 12, 6  # points that can be named where they stand; lines and bands that can lie over each other
+ANY = (-np.inf, np.inf)
+BARS = "± 1 sample standard deviation, cut off where scores end"
+SUSPECT = "† with suspect trials (loss not finite, predictions collapsed or at chance)"
 RC = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.grid": True,
     "axes.grid.which": "major",
     "axes.labelcolor": INK,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": INK,
@@ -104,35 +107,50 @@ def write(figure: matplotlib.figure.Figure, path: Path, suffixes: Iterable[str] 
     return written
 
 
+def reach(mean: Any, std: Any, bounds: tuple[float, float] = ANY) -> tuple[Any, Any]:
+    """From where to where a bar or a band of one standard deviation goes, within what a score can be."""
+    low, high = np.maximum(mean - std, bounds[0]), np.minimum(mean + std, bounds[1])
+    return np.minimum(low, mean), np.maximum(high, mean)
+
+
+def beneath(places: Sequence[Sequence[float]], spans: Sequence[float]) -> list[int]:
+    """Of each of some points or lines, how many later ones are where it is, to a hundredth of the spans.
+
+    places: of each its numbers, those of a point or of a line; spans: what a panel shows of each number. Such twins
+    are drawn larger the more lie on them, so that each is seen.
+    """
+    scaled = [np.asarray(place, float) / spans for place in places]
+    return [
+        sum(one.shape == other.shape and bool((abs(one - other) < 0.01).all()) for other in scaled[index + 1 :])
+        for index, one in enumerate(scaled)
+    ]
+
+
 def point(
-    axis: Axes, x: float, y: float, std: float, marker: str, color: str, hollow: bool = False, size: float = 7,
-    upright: bool = True,
+    axis: Axes, x: float, y: float, ends: Sequence[float] | None, mark: Mark, hollow: bool = False, size: float = 7,
+    upright: bool = True, beneath: int = 0,
 ) -> None:  # fmt: skip
-    """One point with its error bar (std NaN: none), upright or lying; a hollow one shows what is under it."""
+    """One point with its error bar, upright or lying, from end to end (None or NaN: none).
+
+    A hollow one shows what is under it; beneath: how many others are in the same place.
+    """
+    score = y if upright else x
+    bar = None if ends is None or np.isnan(ends).any() else [[score - ends[0]], [ends[1] - score]]
     axis.errorbar(
-        x, y, **{"yerr" if upright else "xerr": None if np.isnan(std) else std}, fmt=marker, color=color,
-        markersize=size, capsize=3, elinewidth=1.2,
-        markerfacecolor="none" if hollow else color, markeredgecolor=color if hollow else "white",
-        markeredgewidth=1.4 if hollow else 0.8, zorder=4 if hollow else 3,
+        x, y, **{"yerr" if upright else "xerr": bar}, fmt=mark.marker, color=mark.color,
+        markersize=mark.size * size + 6 * beneath, capsize=3 + 2 * beneath, elinewidth=1.2 + 2.4 * beneath,
+        markerfacecolor="none" if hollow else mark.color, markeredgecolor=mark.color if hollow else "white",
+        markeredgewidth=1.4 if hollow else 0.8, zorder=(4 if hollow else 3) - beneath / 10,
     )  # fmt: skip
 
 
-def mark(index: int) -> tuple[str, str]:
-    """Marker and colour of one of many methods: no two of 36 are the same."""
-    return MARKERS[(index + index // len(COLORS)) % len(MARKERS)], COLORS[index % len(COLORS)]
-
-
-def legend_beside(axis: Axes, named: Iterable[tuple[str, str, str]]) -> None:
-    """Label, marker and colour of many points, in their order, to the right of the axis."""
+def legend_beside(axis: Axes, named: Iterable[tuple[str, Mark]]) -> None:
+    """Label and mark of many points, in their order, to the right of the axis."""
     handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=color, label=label) for label, marker, color in named
+        Line2D([], [], linestyle="none", marker=mark.marker, color=mark.color, label=label, markersize=7 * mark.size)
+        for label, mark in named
     ]
     axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0.0)
-
-
-def stroke(index: int) -> tuple[str, str]:
-    """Colour and line style of one of many methods: no two of 24 are the same."""
-    return COLORS[index % len(COLORS)], STROKES[index // len(COLORS) % len(STROKES)]
 
 
 def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]], size: float = 9) -> None:
@@ -153,7 +171,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
     strokes = [
         Bbox(ends).padded(1) for line in lines for ends in pairwise(line.get_transform().transform(line.get_xydata()))
     ]
-    for name, color, x, mean, _ in labels:
+    places = np.array([axis.transData.transform((x, mean)) for _, _, x, mean, _ in labels])
+    for (name, color, x, mean, _), place in zip(labels, places, strict=True):
         if not name:
             continue
         best, leader = None, {"arrowstyle": "-", "color": color, "linewidth": 0.7}
@@ -170,6 +189,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
                 box = Text.get_window_extent(text, renderer)  # without the leader
                 cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
                 cost += 0.2 * sum(_overlap(box, stroke) for stroke in strokes)
+                if distance > 16:  # a leader that passes another point seems to be that one's
+                    cost += 300 * _passed(place, np.clip(place, box.min, box.max), places)
                 if best is None or cost < best[0]:
                     if best:
                         best[1].remove()
@@ -183,22 +204,30 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
         taken.append(best[2])
 
 
-def labels_beside(axis: Axes, labels: Sequence[tuple[str, str, str, float]], size: float = 8) -> None:
-    """Name the lines of a panel in a column to its right: (text, colour, line style, height y where it ends).
+def room_beside(texts: Iterable[str], size: float = 8) -> float:
+    """The inches that `labels_beside` needs to the right of a panel."""
+    return 0.55 + max((TextPath((0, 0), text, size=size).get_extents().x1 for text in texts if text), default=0) / 72
+
+
+def labels_beside(axis: Axes, labels: Sequence[tuple[str, Mark, float]], size: float = 8) -> None:
+    """Name the lines of a panel in a column to its right: (text, mark, height y where it ends, NaN where it has none).
 
     No name is on another; each has its line's stroke before it, led to that height. The figure's layout must be final.
     """
-    labels = sorted(labels, key=lambda label: label[3])
+    labels = sorted(labels, key=lambda label: np.nan_to_num(label[2], nan=-np.inf))
     frame, inch = axis.get_window_extent(), axis.figure.dpi
     heights = [(float(axis.transData.transform((0, y))[1]) - frame.y0) / frame.height for *_, y in labels]
-    places = spread(heights, min(1.25 * size / 72 * inch / frame.height, 1 / max(len(labels) - 1, 1)))
-    xs = 1 + np.array([0.03, 0.2, 0.23, 0.45]) * inch / frame.width
-    for (text, color, style, _), height, place in zip(labels, heights, places, strict=True):
-        how = {"color": color, "transform": axis.transAxes, "clip_on": False}
+    places = spread(
+        np.nan_to_num(heights).tolist(), min(1.25 * size / 72 * inch / frame.height, 1 / max(len(labels) - 1, 1))
+    )
+    xs = 1 + np.array([0.03, 0.2, 0.23, 0.34, 0.45]) * inch / frame.width
+    for (text, mark, _), height, place in zip(labels, heights, places, strict=True):
+        how = {"color": mark.color, "transform": axis.transAxes, "clip_on": False}
         axis.figure.add_artist(Line2D(xs[:2], [height, place], linewidth=0.6, **how))
-        axis.figure.add_artist(Line2D(xs[2:], [place, place], linestyle=style, linewidth=1.6, **how))
+        stroke = {"linestyle": mark.dash, "marker": mark.marker, "markevery": [1], "markersize": 5 * mark.size}
+        axis.figure.add_artist(Line2D(xs[2:], [place] * 3, linewidth=1.6, **stroke, **how))
         axis.annotate(
-            text, (xs[3], place), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", fontsize=size,
+            text, (xs[-1], place), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", fontsize=size,
             color=INK, va="center", annotation_clip=False,
         )  # fmt: skip
 
@@ -237,13 +266,13 @@ def stack(heights: Sequence[float], width: float, more: float = 0.3) -> tuple[Fi
     return figure, places
 
 
-def emphasised(ranked: Sequence[str], methods: Sequence[str] | None, most: int = len(COLORS)) -> list[str]:
-    """Which of the methods, the best first, get a colour: those asked for, else the best `most`.
+def chosen(ranked: Sequence[str], methods: Sequence[str] | None) -> list[str]:
+    """Those of the methods, the best first, that are asked for, without a wish all.
 
     Raises UserError naming every method asked for that is not there.
     """
     if methods is None:
-        return list(ranked[:most])
+        return list(ranked)
     faults = Faults()
     for method in methods:
         if method not in ranked:
@@ -262,8 +291,27 @@ def log_axis(axes: Axes, which: str) -> None:
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """What a reader must know, beneath all panels."""
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    """What a reader must know, beneath all panels, in as many lines as it takes."""
+    figure.supxlabel(fill(text, int(14.5 * figure.get_figwidth())), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+
+
+def seeds_note(seeds: pd.Series) -> str:
+    """How many seeds means are over. seeds: by method."""
+    usual = int(seeds.mode().iloc[0])
+    if seeds.max() == 1:
+        return "n = 1 seed"
+    other = [f"{method} {n}" for method, n in seeds[seeds != usual].items()]
+    return f"means over n = {usual} seed{'s' * (usual > 1)}" + (
+        f" (but {', '.join(dict.fromkeys(other))})" if other else ""
+    )
+
+
+def _passed(start: np.ndarray, end: np.ndarray, places: np.ndarray) -> int:
+    """How many of the other places are within 9 pixels of the way from start to end."""
+    way = end - start
+    share = np.clip((places - start) @ way / max(way @ way, 1e-9), 0, 1)
+    near = np.hypot(*(places - start - share[:, None] * way).T) < 9
+    return int((near & (np.hypot(*(places - start).T) > 9)).sum())
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:

@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 12;
-const CONTROL = { color: "var(--muted)", marker: "o", hollow: true };
+const DASHES = { "-": "", "--": "7 3", ":": "2 3", "-.": "9 3 2 3" };
 
 // elements ------------------------------------------------------------------------------------------------------------
 
@@ -130,18 +130,26 @@ function choose(name, on) {
   change({ methods: on ? [...names, name] : names, page: "1", id: "" });
 }
 
-/** Colour, marker and dashes of a row: those of the figures, which count methods in the table's order. */
+/** Colour, marker and dashes of a row: those of the figures; a control's are its method's, hollow and dotted. */
 function style(row) {
-  const index = methodsOf(place()).indexOf(row);
-  if (index < 0) return { ...CONTROL, dash: "1 4" };
-  const { colors, markers } = data;
-  const round = Math.floor(index / colors.length);
-  return {
-    color: colors[index % colors.length],
-    marker: markers[round % markers.length],
-    dash: ["", "7 3", "2 3", "9 3 2 3"][round % 4],
-  };
+  const [color, marker, dash] = row.mark,
+    control = row.kind === "control";
+  const seen = data.dark[color] ? `light-dark(${color}, ${data.dark[color]})` : color;
+  return { color: seen, marker, dash: control ? "1 4" : DASHES[dash], hollow: control };
 }
+
+/** From where to where one standard deviation goes, within what the score can be. */
+function ends(mean, std, [low, high]) {
+  return [Math.max(mean - (std ?? 0), low ?? -Infinity), Math.min(mean + (std ?? 0), high ?? Infinity)];
+}
+
+/** Of each of some places, lists of numbers, how many later ones are where it is, to `near`. */
+const beneath = (places, near) =>
+  places.map(
+    (one, i) =>
+      places.slice(i + 1).filter((other) => one.length === other.length && one.every((x, k) => Math.abs(x - other[k]) < near))
+        .length,
+  );
 
 const SHAPES = {
   s: (r) => `M${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -152,8 +160,24 @@ const SHAPES = {
     const [a, b, c] = [0.45 * r, 0.75 * r, 1.2 * r]; // half an arm's width, its length, how far it reaches
     return `M${-a},${-c}h${2 * a}v${b}h${b}v${2 * a}h${-b}v${b}h${-2 * a}v${-b}h${-b}v${-2 * a}h${b}z`;
   },
+  "<": (r) => `M${-1.2 * r},0L${r},${-1.2 * r}V${1.2 * r}z`,
+  ">": (r) => `M${1.2 * r},0L${-r},${-1.2 * r}V${1.2 * r}z`,
+  X: (r) => {
+    const [a, b, c] = [0.55 * r, 1.15 * r, 0.6 * r]; // half an arm's width, how far it reaches, its inner corners
+    return `M0,${-c}L${a},${-b}L${b},${-a}L${c},0L${b},${a}L${a},${b}L0,${c}L${-a},${b}L${-b},${a}L${-c},0L${-b},${-a}L${-a},${-b}z`;
+  },
+  d: (r) => `M0,${-1.4 * r}L${0.8 * r},0L0,${1.4 * r}L${-0.8 * r},0z`,
+  "*": (r) => polygon(10, (i) => r * (i % 2 ? 0.6 : 1.5)),
+  p: (r) => polygon(5, () => 1.15 * r),
+  h: (r) => polygon(6, () => 1.1 * r),
   o: (r) => `M${-r},0a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0z`,
 };
+/** Corners around the middle, the first above it. */
+function polygon(corners, radius) {
+  const at = (i) => [Math.sin((2 * Math.PI * i) / corners), -Math.cos((2 * Math.PI * i) / corners)];
+  const points = [...Array(corners).keys()].map((i) => at(i).map((x) => (x * radius(i)).toFixed(2)));
+  return `M${points.join("L")}z`;
+}
 function marker(row, { x = 0, y = 0, r = 5, hollow = false } = {}) {
   const { color, marker: shape, hollow: always } = style(row);
   const paint =
@@ -175,8 +199,10 @@ function columns(where) {
     score: true,
   }));
   const ranked = where.rows.some((row) => row.rank !== null);
+  const first = matchMedia("(max-width: 640px)").matches ? scores.splice(-1) : []; // on a phone the average is in sight
   return [
     { key: "method", value: (row) => row.name, text: true },
+    ...first,
     { key: "trainable %", small: "of all", value: (row) => row.percent, show: (row) => fixed(row.percent) },
     { key: "parameters", small: "trainable", value: (row) => row.trainable, show: (row) => whole(row.trainable) },
     ...scores,
@@ -304,11 +330,12 @@ function line(row, shown, top, on) {
 
 // plots ---------------------------------------------------------------------------------------------------------------
 
-function linear(low, high, from, to) {
+function linear(low, high, from, to, whole = false) {
   const span = high - low || 1,
-    rough = span / Math.max(2, Math.abs(to - from) / 70);
+    rough = Math.max(span / Math.max(2, Math.abs(to - from) / 70), whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
+  const factors = whole ? [1, 2, 5, 10] : [1, 2, 2.5, 5, 10];
+  const step = factors.find((factor) => factor * power >= rough) * power;
   const ticks = [];
   for (let tick = Math.ceil(low / step); tick * step <= high + 1e-9 * span; tick++)
     ticks.push(+(tick * step).toPrecision(10));
@@ -329,10 +356,10 @@ function logarithmic(low, high, from, to) {
 }
 
 /** An empty plot with its axes: across and up are the ranges, left and so on the frame in pixels. */
-function canvas(target, { across, up, log, labels, title, height = 430, right = 18 }) {
+function canvas(target, { across, up, log, whole, labels, title, height = 430, right = 18 }) {
   const width = Math.max(300, target.clientWidth - 16 || 900);
   const box = { left: 66, right: width - right, top: 14, bottom: height - 46 };
-  const x = (log ? logarithmic : linear)(...across, box.left, box.right),
+  const x = log ? logarithmic(...across, box.left, box.right) : linear(...across, box.left, box.right, whole),
     y = linear(...up, box.bottom, box.top);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
   for (const tick of y.ticks)
@@ -440,7 +467,7 @@ function renderCosts() {
   const rows = methodsOf(where).filter((row) => row.costs[cost] > 0 && score(row, task) !== null);
   at("costs-note").textContent = "";
   if (!rows.length) return void at("costs-plot").replaceChildren(h("p", { class: "empty" }, "No method has both."));
-  const std = (row) => row.scores[task][1] ?? 0;
+  const reach = (row) => ends(...row.scores[task], where.bounds[task]);
   const rules = ["control", "majority"].flatMap((kind) => {
     if ((kind === "control" ? state.controls : state.majority) !== "1") return [];
     const best = where.rows
@@ -451,7 +478,7 @@ function renderCosts() {
       : [];
   });
   const heights = [
-    ...rows.flatMap((row) => [score(row, task) - std(row), score(row, task) + std(row)]),
+    ...rows.flatMap(reach),
     ...rules.map(({ value }) => value),
   ];
   const costs = rows.map((row) => row.costs[cost]),
@@ -484,9 +511,13 @@ function renderCosts() {
     );
     taken.push({ left: box.left, right: box.left + 6.2 * text.length, top: y(value) - 17, bottom: y(value) + 3 });
   }
-  const points = rows.map((row) => {
+  const twins = beneath(
+    rows.map((row) => [x(row.costs[cost]), y(score(row, task))]),
+    3,
+  );
+  const points = rows.map((row, i) => {
     const [px, py] = [x(row.costs[cost]), y(score(row, task))],
-      bar = Math.abs(y(std(row)) - y(0));
+      [bottom, top] = reach(row).map(y);
     const text = () =>
       [
         row.name + (row.suspect ? " †" : ""),
@@ -514,25 +545,40 @@ function renderCosts() {
       svg("circle", { class: "ring", cx: px, cy: py, r: 11 }),
       svg("circle", { cx: px, cy: py, r: 12, fill: "transparent" }),
     );
-    if (std(row))
-      point.append(
-        svg("path", {
-          d: `M${px},${py - bar}V${py + bar}M${px - 3},${py - bar}h6M${px - 3},${py + bar}h6`,
-          stroke: style(row).color,
-          "stroke-width": 1.2,
-        }),
-      );
-    point.append(marker(row, { x: px, y: py, r: 5.2, hollow: !front.includes(row) }));
+    if (row.scores[task][1]) point.append(errorBar(row, px, top, bottom, twins[i]));
+    point.append(marker(row, { x: px, y: py, r: 5.2 + 4 * twins[i], hollow: !front.includes(row) }));
     picture.append(tip(point, text));
-    return { x: px, y: py, bar, text: row.name + (row.suspect ? " †" : ""), wanted: on.has(row) };
+    return { x: px, y: py, bar: Math.max(bottom - py, py - top), text: row.name + (row.suspect ? " †" : ""), wanted: on.has(row) };
   });
   label(picture, points, box, taken);
   at("costs-note").textContent = [
-    "Filled: on the Pareto front, where no other method costs as little and scores as much.",
-    "Bars: one sample standard deviation over seeds.",
+    "Filled, joined by the line: on the Pareto front, where no other method costs as little and scores as much; open: " +
+      "the others.",
+    `Means over ${seeds(rows)}.`,
+    rows.some((row) => row.scores[task][1] !== null)
+      ? "Bars: one sample standard deviation to either side, cut off where scores end."
+      : "",
+    twins.some(Boolean) ? "Of two in one place the one beneath is larger." : "",
+    rows.some((row) => row.suspect) ? "†: with suspect trials, see the notes." : "",
     where.devices ? `Memory and time are those on ${where.devices}.` : "",
     "Click a point to choose it.",
   ].join(" ");
+}
+
+function errorBar(row, x, top, bottom, twins) {
+  const half = 3 + 2 * twins;
+  return svg("path", {
+    class: "whisker",
+    d: `M${x},${top}V${bottom}M${x - half},${top}h${2 * half}M${x - half},${bottom}h${2 * half}`,
+    stroke: style(row).color,
+    "stroke-width": 1.2 + 2 * twins,
+  });
+}
+
+/** "n = 3 seeds", or from how few to how many. */
+function seeds(rows) {
+  const [low, high] = [Math.min(...rows.map(({ n }) => n)), Math.max(...rows.map(({ n }) => n))];
+  return `n = ${low === high ? low : `${low} to ${high}`} seed${high === 1 ? "" : "s"}`;
 }
 
 function renderCurves() {
@@ -554,26 +600,31 @@ function renderCurves() {
     at("curves-plot").replaceChildren(h("p", { class: "empty" }, "None of the chosen methods has such a curve."));
     return void table.replaceChildren();
   }
-  const values = lines.flatMap(({ points }) =>
-    points.flatMap(([, mean, std]) => [mean - (std ?? 0), mean + (std ?? 0)]),
-  );
+  const bounds = measure.endsWith(" loss") ? [0, null] : (where.bounds[task] ?? [null, null]);
+  const reach = ([, mean, std]) => ends(mean, std, bounds);
+  const values = lines.flatMap(({ points }) => points.flatMap(reach));
   const epochs = lines.flatMap(({ points }) => points.map(([epoch]) => epoch));
   const plot = at("curves-plot"),
     wide = plot.clientWidth > 700;
   const widest = Math.max(...lines.map(({ row }) => row.name.length));
   const { picture, x, y, box } = canvas(plot, {
-    across: [Math.min(0, ...epochs), Math.max(...epochs)],
+    across: [Math.min(0, ...epochs), Math.max(1, ...epochs)],
+    whole: true,
     up: range(values, 0.05),
     labels: ["epoch", `${task}: ${measure}`],
     height: 380,
     right: wide ? 24 + 6.6 * widest : 18,
     title: `${task}: ${measure} by epoch`,
   });
-  for (const { row, points } of lines) {
+  const twins = beneath(
+    lines.map(({ points }) => points.flatMap(([epoch, mean]) => [x(epoch), y(mean)])),
+    3,
+  );
+  for (const [i, { row, points }] of lines.entries()) {
     const { color, dash } = style(row);
     const along = points.map(([epoch, mean]) => `${x(epoch)},${y(mean)}`).join("L");
-    const edge = (sign) => points.map(([epoch, mean, std]) => `${x(epoch)},${y(mean + sign * (std ?? 0))}`);
-    const banded = points.some(([, , std]) => std);
+    const edge = (end) => points.map((point) => `${x(point[0])},${y(reach(point)[end])}`);
+    const measured = points.some(([, , std]) => std);
     let index = points.length - 1;
     const told = ([epoch, mean, std]) =>
       `${row.name}\nepoch ${+epoch.toFixed(2)}: ${measure.endsWith("loss") ? fixed(mean, 3) : spread(mean, std)}`;
@@ -600,11 +651,19 @@ function renderCurves() {
           );
         },
       },
-      banded &&
-        svg("path", { d: `M${edge(1).join("L")}L${edge(-1).reverse().join("L")}z`, fill: color, opacity: 0.14 }),
+      measured && points.length === 1 && errorBar(row, x(points[0][0]), ...reach(points[0]).map(y).reverse(), twins[i]),
+      measured &&
+        points.length > 1 &&
+        svg("path", { d: `M${edge(1).join("L")}L${edge(0).reverse().join("L")}z`, fill: color, opacity: 0.14 }),
       svg("path", { d: `M${along}`, fill: "none", stroke: "transparent", "stroke-width": 14 }),
-      svg("path", { class: "line-path", d: `M${along}`, stroke: color, "stroke-dasharray": dash || null }),
-      points.map(([epoch, mean]) => marker(row, { x: x(epoch), y: y(mean), r: 4 })),
+      svg("path", {
+        class: "line-path",
+        d: `M${along}`,
+        stroke: color,
+        "stroke-dasharray": dash || null,
+        style: `stroke-width: ${2 + 4 * twins[i]}`,
+      }),
+      points.map(([epoch, mean]) => marker(row, { x: x(epoch), y: y(mean), r: 4 + 3.5 * twins[i] })),
     );
     picture.append(
       tip(
@@ -625,6 +684,11 @@ function renderCurves() {
     for (const end of ends)
       picture.append(svg("text", { class: "name", x: box.right + 12, y: end.y + 4 }, end.row.name));
   }
+  at("curves-note").textContent = [
+    `Means over ${seeds(lines.map(({ row }) => row))} of the chosen methods.`,
+    "Bands, and bars where a curve has one point: one sample standard deviation to either side, cut off where scores end.",
+    twins.some(Boolean) ? "Of two in one place the one beneath is wider." : "",
+  ].join(" ");
   const moments = [...new Set(epochs)].sort((a, b) => a - b);
   const found = lines.map(({ points }) => new Map(points.map(([epoch, mean, std]) => [epoch, spread(mean, std)])));
   table.replaceChildren(

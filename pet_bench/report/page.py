@@ -24,11 +24,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from pet_bench.report.bounds import bounds
 from pet_bench.report.examples import Shown
 from pet_bench.report.figures import COSTS, costs
-from pet_bench.report.look import COLORS, MARKERS
+from pet_bench.report.marks import ON_DARK, mark_of
 from pet_bench.report.statistics import rank_notes
-from pet_bench.report.table import comparison, scored, tasks_of
+from pet_bench.report.table import comparison, named, scored, tasks_of
 from pet_bench.report.table import notes as table_notes
 
 ROW = ["suite", "backbone", "control", "method", "setup"]  # of the leaderboard: all that trials share but their seed
@@ -78,8 +79,7 @@ def page(
         _add_breakdowns(places, where, breakdowns[breakdowns.id.isin(used)])
     data = {
         "notes": list(notes),
-        "colors": COLORS,
-        "markers": MARKERS,
+        "dark": ON_DARK,
         "costs": {name: what for name, (what, _) in COSTS.items()},
         "places": places,
         "examples": {},
@@ -118,16 +118,17 @@ def _place(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, 
     primary = here[here.primary.eq(True)]
     tasks = [task for task in tasks_of(table) if table[task].notna().any()]
     spent = costs(here).set_index(["method", "setup"]) if len(scored(here)) else pd.DataFrame()
-    rows, same = [], table.duplicated(["method", "control"], keep=False)
-    for row, ambiguous in zip(table.to_dict("records"), same, strict=True):
-        name = row["method"] + (f", {row['control']}" if row["kind"] == "control" else "")
-        name += f" ({row['setup'][:6]})" if ambiguous else ""
+    rows = []
+    for row, name in zip(table.to_dict("records"), named(table), strict=True):
+        mark = mark_of(name)  # a control's is its method's
+        name += f", {row['control']}" if row["kind"] == "control" else ""
         known = row["kind"] == "method" and (row["method"], row["setup"]) in spent.index
         cost = spent.loc[(row["method"], row["setup"])] if known else {}
         rows.append({
             "key": tuple(row[column] for column in ROW),
             "name": name,
             "kind": row["kind"],
+            "mark": [mark.color, mark.marker, mark.dash],
             "scores": {task: [_number(row[task]), _number(row[f"{task} std"])] for task in [*tasks, "average"]},
             "best": [
                 task
@@ -141,6 +142,8 @@ def _place(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, 
         "name": f"{suite} on {backbone}",
         "suite": suite,
         "metrics": {task: _joined(primary[primary.task == task].metric) for task in tasks},
+        "bounds": {task: [*map(_number, bounds([task]))] for task in tasks}
+        | {"average": [*map(_number, bounds(tasks))]},
         "devices": _joined(here.device),
         "trials": int(here.id.nunique()),
         "rows": rows,

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from textwrap import fill
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError, unknown
-from pet_bench.report.look import GREY, Figure, emphasised, footnote, look, mark, point, stack
+from pet_bench.report.bounds import bounds
+from pet_bench.report.look import (
+    BARS,
+    GREY,
+    SUSPECT,
+    Figure,
+    chosen,
+    footnote,
+    look,
+    point,
+    reach,
+    room_beside,
+    seeds_note,
+)
+from pet_bench.report.marks import mark_of
+from pet_bench.report.table import named
 
 KEYS = ["suite", "backbone", "task", "group"]
+WIDE, LINE, LANE = 1.75, 5, 0.19  # inches of a panel, how many stand side by side, inches of a method
 
 
 def parts(breakdowns: pd.DataFrame) -> pd.DataFrame:
@@ -21,13 +36,15 @@ def parts(breakdowns: pd.DataFrame) -> pd.DataFrame:
 
     Of the done and suspect trials, no controls. Columns: suite, backbone, task, group, method (where trials of one
     name differ in their recipe, with the beginning of their `setup`), part, metric, mean, std (sample, NaN for one
-    seed), n (seeds), examples.
+    seed), n (seeds), suspect (those of the n), examples.
     """
     rows = breakdowns[(breakdowns.control == "none") & breakdowns.status.isin(["done", "suspect"])]
-    several = rows.groupby(["suite", "backbone", "method"]).setup.transform("nunique") > 1
-    rows = rows.assign(method=rows.method.where(~several, rows.method + " (" + rows.setup.str[:6] + ")"))
+    rows = rows.assign(method=named(rows), suspect=rows.status.eq("suspect"))
     groups = rows.groupby([*KEYS, "method", "part"], sort=False)
-    table = groups.agg(metric=("metric", "first"), mean=("value", "mean"), n=("id", "nunique"), examples=("n", "max"))
+    table = groups.agg(
+        metric=("metric", "first"), mean=("value", "mean"), n=("id", "nunique"), suspect=("suspect", "sum"),
+        examples=("n", "max"),
+    )  # fmt: skip
     table["std"] = groups.value.std(ddof=1)
     return table.reset_index()
 
@@ -40,12 +57,13 @@ def question_types_figure(
     methods: Sequence[str] | None = None,
     most: int = 12,
 ) -> Figure:
-    """Scores over the parts of each task's test (`parts`): a panel per suite, backbone, task and group.
+    """Scores over the parts of each task's test (`parts`): a block per suite, backbone, task and group.
 
-    Each part is a row, with its number of examples; the `most` frequent ones are shown. Coloured, with bars of one
-    sample standard deviation over seeds, are `methods`, by default the six that are best over all that is shown; the
-    others are grey ticks. group: by default each task's first that is not the length, where there is one. Raises
-    UserError for frames without breakdowns and a task, group or methods that are not there.
+    A part is a panel, with its number of examples, of one scale in a block; the `most` frequent ones are shown.
+    Methods are rows, the best over all that is shown first, with bars of one sample standard deviation over seeds that
+    end where scores end. methods: only these, the others are grey ticks in a row beneath. group: by default each
+    task's first that is not the length, where there is one. Raises UserError for frames without breakdowns and a task,
+    group or methods that are not there.
     """
     table = parts(breakdowns)
     if table.empty:
@@ -54,25 +72,42 @@ def question_types_figure(
     weighted = table.assign(sum=table["mean"] * table.examples).groupby([*KEYS, "method"])[["sum", "examples"]].sum()
     scores = (weighted["sum"] / weighted.examples).unstack("method").rank(axis=1).mean()
     ranked = list(scores.sort_values(ascending=False, kind="stable").index)
-    bold = emphasised(ranked, methods)
-    panels = [(key, _ordered(rows, most)) for key, rows in table.groupby(KEYS, sort=False)]
-    lanes = len(bold) + (len(ranked) > len(bold))
-    lines = -(-lanes // (4 if len(panels) > 1 else 3))  # of the legend
-    heights = [0.9 + (0.15 + 0.14 * lanes) * rows.part.nunique() for _, rows in panels]
-    figure, places = stack(heights, 6.4, 0.5 + 0.22 * lines)
-    axes = [figure.add_subplot(place) for place in places]
-    several = len(table[["suite", "backbone"]].drop_duplicates()) > 1
-    for axis, (key, rows) in zip(axes, panels, strict=True):
-        total = table[(table[KEYS] == list(key)).all(axis=1)].part.nunique()
-        _draw(axis, rows, bold, lanes)
-        shown, where = rows.part.nunique(), f", {key[0]} on {key[1]}" if several else ""
-        cut = f" ({shown} most frequent of {total})" if shown < total else ""
-        axis.set_title(f"{key[2]}, by {key[3]}{cut}{where}")
-    usual = int(table.n.mode().iloc[0])
-    _legend(figure, axes[0], table, bold, usual, len(ranked) - len(bold))
-    footnote(figure, fill(_note(table, usual), 95 * min(len(panels), 2)))
+    shown = chosen(ranked, methods)
+    suspect = set(table.method[table.suspect > 0])
+    names = [name + " †" * (name in suspect) for name in shown]
+    names += [f"{len(ranked) - len(shown)} others"] * (len(shown) < len(ranked))
+    lines = _lines(table, most)
+    columns = max(map(len, lines))
+    figure = Figure(room_beside(names) + WIDE * columns, (0.95 + LANE * len(names)) * len(lines) + 0.3)
+    axes = figure.subplots(len(lines), columns, squeeze=False, sharey=True)
+    for row, line in zip(axes, lines, strict=True):
+        for axis, (title, rows, part) in zip(row, line, strict=False):
+            _draw(axis, rows, part, shown)
+            axis.set_title(f"{title}\n{axis.get_title(loc='left')}", fontsize=9)
+        row[0].set_yticks(range(len(names)), names, fontsize=8)
+        for axis in row[len(line) :]:
+            axis.set_visible(False)
+    footnote(figure, _note(table, len(shown) < len(ranked)))
     figure.settle()
     return figure
+
+
+def _lines(table: pd.DataFrame, most: int) -> list[list[tuple[str, pd.DataFrame, str]]]:
+    """The panels line by line, a block in one where it fits: (title of its first, rows of the block, part)."""
+    several = len(table[["suite", "backbone"]].drop_duplicates()) > 1
+    lines: list[list[tuple[str, pd.DataFrame, str]]] = [[]]
+    for (suite, backbone, task, group), block in table.groupby(KEYS, sort=False):
+        rows, total = _ordered(block, most), block.part.nunique()
+        shown = list(dict.fromkeys(rows.part))
+        title = f"{task}, by {group}" + f" ({len(shown)} most frequent of {total})" * (len(shown) < total)
+        title += f", {suite} on {backbone}" * several
+        if lines[-1] and len(lines[-1]) + len(shown) > LINE:
+            lines.append([])
+        for index, part in enumerate(shown):
+            if len(lines[-1]) == LINE:
+                lines.append([])
+            lines[-1].append((title if index == 0 else "", rows, part))
+    return lines
 
 
 def _chosen(table: pd.DataFrame, task: str | None, group: str | None) -> pd.DataFrame:
@@ -98,42 +133,33 @@ def _ordered(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.assign(place=rows.part.map(order.index)).sort_values("place", kind="stable")
 
 
-def _draw(axis: Axes, rows: pd.DataFrame, bold: list[str], lanes: int) -> None:
-    labels = {}
-    for (place, part), own in rows.groupby(["place", "part"]):
-        labels[place] = f"{part}  (n = {own.examples.max():,})"
-        heights = place + 0.8 * ((np.arange(lanes) + 0.5) / lanes - 0.5)
-        grey = own[~own.method.isin(bold)]["mean"]
-        if len(grey):
-            axis.plot([grey.min(), grey.max()], heights[[-1, -1]], color=GREY, linewidth=0.8, zorder=1.5)
-            axis.plot(grey, [heights[-1]] * len(grey), "|", color=GREY, markersize=9, markeredgewidth=1.3, zorder=1.6)
-        for row in own[own.method.isin(bold)].to_dict("records"):
-            index = bold.index(row["method"])
-            point(axis, row["mean"], heights[index], row["std"], *mark(index), size=5.5, upright=False)
-    axis.set_yticks(list(labels), list(labels.values()), fontsize=9)
-    axis.set_ylim(len(labels) - 0.5, -0.5)
+def _draw(axis: Axes, rows: pd.DataFrame, part: str, shown: list[str]) -> None:
+    """One part; rows: of all parts of the block, which have one scale."""
+    own, limits = rows[rows.part == part], bounds(rows.task.unique())
+    for row in own[own.method.isin(shown)].to_dict("records"):
+        place = shown.index(row["method"])
+        ends = reach(row["mean"], row["std"], limits)
+        point(axis, row["mean"], place, ends, mark_of(row["method"]), size=6.5, upright=False)
+    others = own[~own.method.isin(shown)]["mean"]
+    axis.plot(others, [len(shown)] * len(others), "|", color=GREY, markersize=9, markeredgewidth=1.3)
+    low, high = reach(rows["mean"], rows["std"].fillna(0), limits)
+    room = 0.06 * (high.max() - low.min() or 1)
+    axis.set_xlim(low.min() - room, high.max() + room)
+    axis.set_ylim(len(shown) - 0.4 + (len(others) > 0), -0.6)
     axis.tick_params(axis="y", length=0)
-    axis.grid(visible=False, axis="y")
-    for border in np.arange(0.5, len(labels) - 1):
-        axis.axhline(border, color="#d0d0d0", linewidth=0.7, zorder=1)
-    axis.set_xlabel(" / ".join(rows.metric.unique()))
+    axis.tick_params(axis="x", labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.set_title(f"{part} (n = {own.examples.max():,})", fontsize=9)
+    axis.set_xlabel(" / ".join(rows.metric.unique()), fontsize=8)
 
 
-def _legend(figure: Figure, axis: Axes, table: pd.DataFrame, bold: list[str], usual: int, others: int) -> None:
-    seeds = table.groupby("method").n.max()
-    for index, method in enumerate(bold):
-        marker, color = mark(index)
-        label = method if seeds[method] == usual else f"{method} (n = {seeds[method]})"
-        axis.plot([], [], marker, color=color, markersize=6, label=label)
-    if others:
-        axis.plot([], [], "|", color=GREY, markersize=10, markeredgewidth=1.3, label=f"{others} other methods")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=4 if figure.get_figwidth() > 7 else 3)
-
-
-def _note(table: pd.DataFrame, usual: int) -> str:
-    notes = [f"means over seeds, n = {usual}" if table.n.max() > 1 else "n = 1 seed"]
+def _note(table: pd.DataFrame, others: bool) -> str:
+    notes = [seeds_note(table.groupby("method").n.max())]
     if table["std"].notna().any():
-        notes.append("bars: ± 1 sample standard deviation")
+        notes.append(f"bars: {BARS}")
     notes.append("n beside a part: its examples in the test")
+    if others:
+        notes.append("grey ticks: the other methods")
+    if table.suspect.any():
+        notes.append(SUSPECT)
     return "; ".join(notes)

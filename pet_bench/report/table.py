@@ -78,6 +78,13 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order.index].reset_index(drop=True)
 
 
+def named(rows: pd.DataFrame) -> pd.Series:
+    """The method of each row, where trials of one name differ in their recipe with the beginning of their setup."""
+    keys = [key for key in ("suite", "backbone", "control", "method") if key in rows]
+    several = rows.groupby(keys, dropna=False).setup.transform("nunique") > 1
+    return rows.method.where(~several, rows.method + " (" + rows.setup.str[:6] + ")")
+
+
 def tasks_of(table: pd.DataFrame) -> list[str]:
     """The score columns of a comparison: its tasks."""
     columns = list(table.columns)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import averages, bounds, possible
@@ -40,19 +39,6 @@ def _spec(result: TrialResult) -> Iterator[str]:
         return
     if spec.id != result.id:
         yield f"its spec is that of trial {spec.id}"
-    yield from _mistyped(result.spec, spec.to_dict(), "spec")
-
-
-def _mistyped(given: Any, meant: Any, place: str) -> Iterator[str]:
-    """Values that stand for others, as true does for 1 and 2.0 for 2."""
-    if type(given) is not type(meant):
-        yield f"{place} is {given!r}, which stands for {meant!r}"
-    elif isinstance(given, dict):
-        for key, value in given.items():
-            yield from _mistyped(value, meant[key], f"{place}.{key}")
-    elif isinstance(given, list):
-        for index, pair in enumerate(zip(given, meant, strict=True)):
-            yield from _mistyped(*pair, f"{place}.{index}")
 
 
 def _status(result: TrialResult) -> Iterator[str]:

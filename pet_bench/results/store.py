@@ -21,11 +21,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.files import read_json, replacing, write_text
+from pet_bench.files import is_file, read_json, read_text, replacing, write_text
 from pet_bench.results import dropped
 from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import SCHEMA_VERSION, Run, Status, TrialResult
+from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
 from pet_bench.spec import TrialSpec
 
@@ -63,7 +63,7 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     if version > SCHEMA_VERSION:
         raise UserError(f"{where} has schema version {version}, this pet-bench reads up to {SCHEMA_VERSION}")
     data = upgrade(data)
-    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in data]
+    faults = [f"{where}: {key} is missing" for key in TrialResult.model_fields if key not in {*data, *LATER}]
     try:
         result = TrialResult.model_validate(data)
     except ValidationError as error:
@@ -200,7 +200,7 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
     """
     if Path(name).suffix == ".json" or "/" in name:
         path = Path(name).with_suffix(".json")  # or its folder, as a shell completes it
-        return path if path.is_file() else None
+        return path if is_file(path) else None
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
     found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
@@ -277,7 +277,7 @@ def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) 
             odd = difference(held, result) if held and held.metrics and result.metrics else ""
             if odd and not prefer:
                 pair = f'in "{place / id}.json" and in "{source / id}.json"'
-                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or say which to prefer")
+                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or give --prefer")
             elif held is None or _better(result, held, newest=bool(odd) and prefer == "newest"):
                 known[id], copies[id] = result, source
             elif place is out:
@@ -345,7 +345,7 @@ def _merge_grids(sources: list[Path], out: Path) -> bool | None:
 
 
 def _read(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    return read_text(file, f'grid file "{file}"') if file.is_file() else None
 
 
 def _setup(spec: dict[str, Any]) -> str:

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import build
-from pet_bench.errors import Faults, UserError
-from pet_bench.pet import attach, build_method
+from pet_bench.errors import Faults, PluginError, UserError
+from pet_bench.pet import attach, build_method, design_of
 from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.trial.data import read_data
 from pet_bench.trial.shared import Shared
+
+
+class Spoilt(PluginError):
+    """What plug-ins' own code raised. trials: by id, those that this costs, and why; the others can run."""
+
+    trials: dict[str, PluginError]
+
+    @classmethod
+    def costing(cls, trials: dict[str, PluginError]) -> Spoilt:
+        several = cls.many(trials.values())
+        error = cls(*several.faults)
+        error.parts, error.trials = several.parts, trials
+        return error
 
 
 def check_designs(specs: Iterable[TrialSpec]) -> None:
     """Attach every design among the trials to its backbone, each once, without weights.
 
     Raises one UserError with all faults: sites that the backbone does not have, selectors that match nothing, sizes
-    that do not fit.
+    that do not fit. Where methods' own code fails and nothing else, that is `Spoilt`.
     """
-    faults = Faults()
-    distinct = {(spec.backbone, str(spec.method), spec.visual, spec.tasks): spec for spec in specs}
-    for spec in distinct.values():
+
+    def check(spec: TrialSpec) -> None:
         backbone = find_backbone(spec.backbone)
         try:
-            design = build_method(spec.method, backbone.shape).design(backbone.shape)
+            design = design_of(build_method(spec.method, backbone.shape), backbone.shape)
             attach(build(backbone, spec.visual, device="meta"), design, spec.tasks)
         except UserError as error:
-            for fault in error.faults:
-                faults.add(f"{spec.label} on {spec.backbone}: {fault}")
-    faults.check()
+            raise error.within(f"{spec.label} on {spec.backbone}") from error
+
+    _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks), check)
+
+
+def _each(
+    specs: Iterable[TrialSpec], alike: Callable[[TrialSpec], Hashable], check: Callable[[TrialSpec], Any]
+) -> None:
+    """Check one of all trials that are alike; raises one UserError with all faults, or `Spoilt`."""
+    groups: dict[Hashable, list[TrialSpec]] = {}
+    for spec in specs:
+        groups.setdefault(alike(spec), []).append(spec)
+    faults, spoilt = Faults(), {}
+    for trials in groups.values():
+        with faults:
+            try:
+                check(trials[0])
+            except PluginError as error:
+                spoilt |= dict.fromkeys((spec.id for spec in trials), error)
+    if faults.found:
+        raise UserError.many([*faults.found, *spoilt.values()])
+    if spoilt:
+        raise Spoilt.costing(spoilt)
 
 
 def check_data(
@@ -36,23 +70,22 @@ def check_data(
     runtime: Runtime,
     progress: Callable[[int, int], None] | None = None,
     shared: Shared | None = None,
+    *,
+    pack: bool = True,
 ) -> None:
     """Read the annotations and pack the features of every suite and protocol among the trials, each once.
 
-    Raises one UserError with all faults. What it packs, the trials find in the cache; what it reads, in `shared`.
+    Raises one UserError with all faults, or `Spoilt`. What it packs, the trials find in the cache; what it reads, in
+    `shared`. pack: without, features are looked at only, and nothing is written or kept.
     """
-    faults, shared = Faults(), shared or Shared()
-    distinct = {(spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)): spec for spec in specs}
-    for spec in distinct.values():
-        with faults:
-            shared.data(spec, runtime, progress)
-    faults.check()
+    shared = shared or Shared()
+    _each(
+        specs,
+        lambda spec: (spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)),
+        lambda spec: shared.data(spec, runtime, progress) if pack else read_data(spec, runtime, pack=False),
+    )
 
 
 def check_backbones(specs: Iterable[TrialSpec], shared: Shared) -> None:
-    """Load every backbone among the trials, each once; raises one UserError for all that cannot be loaded."""
-    faults = Faults()
-    for spec in {spec.backbone: spec for spec in specs}.values():
-        with faults:
-            shared.stock(spec)
-    faults.check()
+    """Load every backbone among the trials, each once; raises one UserError for all that cannot be, or `Spoilt`."""
+    _each(specs, lambda spec: spec.backbone, shared.stock)

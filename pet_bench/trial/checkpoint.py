@@ -120,7 +120,10 @@ def read(path: Path) -> tuple[dict[str, Any], State]:
         if metadata["sha256"] != _digest(text, tensors):
             raise ValueError("its content does not match its digest")
         content = json.loads(text)
-        return content["about"], _with_tensors(content["state"], tensors)
+        about, state = content["about"], _with_tensors(content["state"], tensors)
+        if not (type(about["step"]) is int and all(isinstance(about[key], dict) for key in ("of", "made with"))):
+            raise ValueError("it does not say what it is of")
+        return about, state
     except Exception as error:  # safetensors' own, and whatever a damaged header leads to
         if is_out_of_memory(error):
             raise

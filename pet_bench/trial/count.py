@@ -9,7 +9,9 @@ from typing import Any
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import build
 from pet_bench.data.suite import suite_by_name
-from pet_bench.pet import Design, Method, attach, build_method, count, default_spec
+from pet_bench.errors import UserError
+from pet_bench.pet import Design, Method, attach, build_method, count, default_spec, design_of, equation
+from pet_bench.registry import ask, title
 from pet_bench.spec import MethodSpec
 
 
@@ -37,14 +39,18 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.shape
     built = build_method(method, shape)
-    design = built.design(shape)
-    model = attach(build(known, chosen.visual, device="meta"), design, chosen.tasks)
+    design = design_of(built, shape)
+    model = build(known, chosen.visual, device="meta")
+    try:
+        attach(model, design, chosen.tasks)
+    except UserError as error:
+        raise error.within(f"{title(built)} on {backbone}") from error
     return Description(
         method=built,
         options=default_spec(built).options,
-        behaviour=built.behaviour(shape),
+        behaviour=ask(built, "behaviour", shape, returns=dict[str, str]),
         inserts=_by_formula(design),
-        doors=[door.formula for door in design.doors],
+        doors=[equation(door) for door in design.doors],
         train=design.train,
         counts=count(model),
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pet_bench.data.rows import shown
-from pet_bench.data.store import FeatureStore, damage, sources_of
+from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, LeftOut, Split, Task, data_fingerprint
-from pet_bench.errors import Faults, UserError
-from pet_bench.registry import TASKS
+from pet_bench.errors import Faults, UserError, foreign
+from pet_bench.registry import TASKS, ask
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -54,7 +54,7 @@ class TrialData:
 
 class Read(NamedTuple):
     examples: Examples
-    store: FeatureStore
+    store: FeatureStore | None
     left_out: LeftOuts
 
 
@@ -62,7 +62,7 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
     """The tasks with their protocol options; raises one UserError for all unknown names, options and bad values."""
     faults, tasks = Faults(), []
     for name in names:
-        with faults:
+        with faults, foreign(f'task "{name}": its options raised'):
             tasks.append(validate(TASKS.get(name), protocol.get(name, {}), f'task "{name}"'))
     faults.check()
     return tasks
@@ -70,11 +70,11 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
 
 def data_root(suite: str, runtime: Runtime) -> Path:
     """The folder of the data sets; raises UserError where there is none."""
-    embedded = suite_by_name(suite).embedded
+    chosen = suite_by_name(suite)
     if runtime.data is None:
-        if embedded is None:
+        if chosen.embedded is None:
             raise UserError(f'suite "{suite}" has no embedded data: say with --data where its folder is')
-        return embedded()
+        return ask(chosen, "embedded", returns=Path)
     if not runtime.data.is_dir():
         raise UserError(f"data folder {runtime.data} does not exist")
     return runtime.data
@@ -89,11 +89,12 @@ def read_and_pack(
     missing: MissingFeatures = "refuse",
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    pack: bool = True,
 ) -> Read:
     """Examples by task and split, and the packed features of all of them. missing: as in `Runtime`.
 
     Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
-    annotations are at fault.
+    annotations are at fault and without `pack`; what is packed already has been read.
     """
     faults, examples, unused = Faults(), {}, {}
     for task in tasks:
@@ -108,18 +109,23 @@ def read_and_pack(
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
-    if faults.found:
+    if faults.found or not pack:
         sources, said = sources_of(root, wanted, visual)
-        said += damage(root, sources, visual)
+        files = files_of(root, sources)
+        if said or files is None or not FeatureStore.open(packed_in(files, visual, cache), sources):
+            said += damage(root, sources, visual)
         if said:
             faults.add(shown(said, "features"))
         faults.check()
+        return Read(examples, None, LeftOuts.of(unused))
     store = FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
     return Read(examples, store, LeftOuts.of(unused))
 
 
-def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None) -> TrialData:
-    """Read all annotations and pack all features that the trial needs.
+def read_data(
+    spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None, *, pack: bool = True
+) -> TrialData | None:
+    """Read all annotations and pack all features that the trial needs; without `pack`, only check them.
 
     Raises one UserError for everything that is wrong with them, and for what a metric needs and is not installed.
     """
@@ -131,9 +137,11 @@ def read_data(spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], 
     with faults:
         splits = SPLITS if spec.recipe.valid_every else ("train", "test")
         examples, store, left_out = read_and_pack(
-            root, tasks, spec.visual, splits=splits, missing=runtime.missing_features, progress=progress
+            root, tasks, spec.visual, splits=splits, missing=runtime.missing_features, progress=progress, pack=pack
         )
     faults.check()
+    if store is None:
+        return None
     read = {split for parts in examples.values() for split in parts}
     fingerprint = data_fingerprint(root, tasks, store.fingerprint, sorted(read))
     return TrialData(tasks, examples, store, fingerprint, left_out)

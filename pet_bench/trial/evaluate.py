@@ -14,6 +14,7 @@ from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.task import Choose, Generate, Task
 from pet_bench.metrics.scores import Scores
+from pet_bench.registry import ask
 from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
 from pet_bench.trial.build import Trial
@@ -31,7 +32,7 @@ def evaluate(trial: Trial, task: Task, split: str, keep: Path | None = None) -> 
         predictions = predict(trial.model, trial.tokenizer, batches, size, report, plain=plain)
         if keep:
             saved.write(keep, predictions, {})
-        scores = task.score(predictions, batches.examples)
+        scores = ask(task, "score", predictions, batches.examples, returns=Scores)
         if keep:
             saved.write(keep, predictions, scores.per_example)
         return predictions, scores

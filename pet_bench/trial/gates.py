@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pet_bench.backbone.known import find_backbone
@@ -25,7 +26,8 @@ from pet_bench.data.clips import ClipTask
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
-from pet_bench.pet import attach, build_method, load_trained
+from pet_bench.files import parse_json
+from pet_bench.pet import attach, build_method, design_of, load_trained
 from pet_bench.pet.design import Inserted
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
@@ -143,7 +145,7 @@ def gate_values(
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
     shape = find_backbone(spec.backbone).shape
-    inserts = build_method(spec.method, shape).design(shape).inserts
+    inserts = design_of(build_method(spec.method, shape), shape).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
     if not (adapter := path.with_suffix("") / ADAPTER).is_file():
@@ -197,11 +199,21 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[VisionLanguageModel, Any]:
     try:
         seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock)
-        attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+        attach(model, design_of(build_method(spec.method, model.shape), model.shape), spec.tasks)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)
+    if (made := _trial_of(adapter)) not in (None, spec.id):
+        raise UserError(f"{adapter} is of trial {made}")
     return model, tokenizer
+
+
+def _trial_of(adapter: Path) -> str | None:
+    """The trial whose tensors these are, where the file says so."""
+    with safe_open(adapter, "pt") as file:
+        about = (file.metadata() or {}).get("pet-bench")
+    found = parse_json(about, str(adapter)) if about else None
+    return found.get("trial") if isinstance(found, dict) else None
 
 
 @contextmanager

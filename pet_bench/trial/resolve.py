@@ -10,9 +10,9 @@ from pet_bench.backbone.known import Backbone, Shape, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.pet.method import build_method, default_spec
-from pet_bench.registry import METHODS
-from pet_bench.spec import Control, MethodSpec, Recipe, TrialSpec, validate
+from pet_bench.pet.method import Rate, build_method, default_spec
+from pet_bench.registry import METHODS, ask
+from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
 from pet_bench.trial.data import build_tasks
 
 
@@ -75,9 +75,9 @@ def resolve(
         if shape:
             built = build_method(method, shape)
     if shape and built:
-        rate = built.learning_rate(shape)
-        given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
         with faults:
+            rate = ask(built, "learning_rate", shape, returns=Rate | None)
+            given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
             if rate is None and "lr" not in recipe:
                 raise UserError(
                     f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone}; '
@@ -89,7 +89,7 @@ def resolve(
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))
     faults.check()
 
-    if not built.has_prompts(suite):
+    if not ask(built, "has_prompts", suite, returns=bool):
         protocol = {task: {"prompt": ""} | protocol.get(task, {}) for task in chosen.tasks}
     resolved = default_spec(built)
     defaults = default_spec(build_method(MethodSpec(method.name), shape)) if method.options else resolved
@@ -104,5 +104,5 @@ def resolve(
         recipe=full,
         control=control,
         protocol={task: options for task, options in protocol.items() if options},
-        label=built.label(changed),
+        label=ask(built, "label", changed, returns=Line),
     )

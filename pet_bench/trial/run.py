@@ -10,7 +10,8 @@ import torch
 
 from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
-from pet_bench.pet import build_method, count, save_trained
+from pet_bench.pet import ask_part, build_method, count, save_trained
+from pet_bench.registry import ask
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.results.card import CARD, card
@@ -70,7 +71,7 @@ def run_trial(
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),
-        behaviour=build_method(spec.method, model.shape).behaviour(model.shape),
+        behaviour=ask(build_method(spec.method, model.shape), "behaviour", model.shape, returns=dict[str, str]),
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,
@@ -98,7 +99,7 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
     with replacing(folder / ADAPTER) as temporary:
         save_trained(model, temporary, {"pet-bench": about})
     for door in trial.doors:
-        door.export(model, folder)
+        ask_part(door, "export", model, folder)
     metrics, groups, primary, suspicious = {}, {}, [], []
     for task in data.tasks:
         name, examples = task.name, data.examples[task.name]["test"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pet_bench.data.submissions import read_submission
-from pet_bench.errors import Faults, UserError, unknown
-from pet_bench.metrics.scores import Scores, breakdowns
-from pet_bench.registry import METRICS
+from pet_bench.errors import Faults, UserError, foreign, unknown
+from pet_bench.metrics.scores import Scores, breakdowns, scored
+from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.spec import Runtime, TrialSpec
@@ -60,7 +60,7 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
             predictions = {id: text for id, (text, _) in saved.read(file).items()}
             gone = set(left_out.get(task.name, {}).get("test", ()))
             examples = [example for example in task.read_split(root, "test")[0] if example.id not in gone]
-            scores = task.score(predictions, examples)
+            scores = ask(task, "score", predictions, examples, returns=Scores)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
             found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
     faults.check()
@@ -73,8 +73,9 @@ def score_file(name: str, file: Path, annotations: Path | None = None, options: 
     possible = signature(kind).parameters
     for option in (options or {}).keys() - possible.keys():
         raise unknown(f"option of {name}", option, possible)
-    metric = kind(**options or {})
-    getattr(metric, "check", lambda: None)()
+    with foreign(f"{title(kind)}: it raised"):
+        metric = kind(**options or {})
+        getattr(metric, "check", lambda: None)()
     predictions, items, notes = read_submission(name, file, annotations)
-    scores = metric(predictions, items)
+    scores = scored(metric, predictions, items)
     return Scored(name, scores, len(items), breakdowns(scores, items), notes=notes)

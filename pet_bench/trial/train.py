@@ -9,11 +9,12 @@ from hashlib import sha256
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.data.batches import Batch, MultiTask, Shuffle
 from pet_bench.errors import Stop
-from pet_bench.pet import trained_parameters
+from pet_bench.pet import ask_part, trained_parameters
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Recipe
 from pet_bench.trial.build import Clock, Trial
@@ -79,7 +80,8 @@ class Training:
         else:
             with trial.clock.timing("train"):
                 for door in trial.doors:
-                    door.before_training(self.model, (batch.to(trial.device) for batch in self.joint.epoch(0)))
+                    batches = (batch.to(trial.device) for batch in self.joint.epoch(0))
+                    ask_part(door, "before_training", self.model, batches)
         trial.run.notes += notes
         self.model.train()
         if trial.checkpoints:
@@ -107,7 +109,7 @@ class Training:
             loss = loss_of(model, part, reduction, self.recipe.precision)
             loss = loss * share_of(part.target_ids, batch.target_ids, reduction)
             if i == 0:
-                loss = loss + sum(door.penalty(model) for door in trial.doors)
+                loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             value += loss.item()
             loss.backward()
         if not math.isfinite(value):
@@ -116,7 +118,7 @@ class Training:
         self.optimizer.step()
         trial.steps += 1
         for door in trial.doors:
-            door.after_step(model, trial.steps, self.total)
+            ask_part(door, "after_step", model, trial.steps, self.total)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         trial.losses.setdefault(batch.task, []).append(value)
@@ -188,7 +190,7 @@ class Training:
             "trained": self.trained,
             "optimizer": {name: moments[p] for name, p in self.trained.items() if p in moments},
             "schedule": self.schedule.state_dict(),
-            "doors": {door.kind: door.state(self.model) for door in trial.doors},
+            "doors": {door.kind: ask_part(door, "state", self.model, returns=dict[str, Any]) for door in trial.doors},
             "generators": generators(trial.device),
         }
 
@@ -209,7 +211,7 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
         for door in trial.doors:
-            door.restore(self.model, state["doors"][door.kind])
+            ask_part(door, "restore", self.model, state["doors"][door.kind])
         set_generators(state["generators"], trial.device)
 
 

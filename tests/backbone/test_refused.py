@@ -13,8 +13,11 @@ from transformers import AutoTokenizer
 
 from pet_bench.backbone import build, find_backbone
 from pet_bench.backbone.load import read_stock
-from pet_bench.cli import main
 from pet_bench.errors import UserError
+from pet_bench.spec import MethodSpec
+from pet_bench.trial.check import check_backbones
+from pet_bench.trial.resolve import resolve
+from pet_bench.trial.shared import Shared
 from tests.backbone.checkpoints import edit_config, edit_tensors, tensors_of, write
 from tests.tiny import VISUAL
 
@@ -150,15 +153,20 @@ def test_it_is_refused(case, folder):
     assert all(len(fault) < 600 and fault.startswith('backbone "') for fault in error.value.faults)
 
 
-def test_the_command_line_says_it_and_nothing_is_trained(folder, tmp_path, capsys):
-    edit_tensors(path := folder("bart"), without("decoder.layers.0.fc1"))
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--backbone", str(path), "--method", "lora", "--suite", "mini-image-text/nlvr2",
-              "--executor", "inline", "--set", "recipe.lr=1e-3", "--out", str(tmp_path / "out")])  # fmt: skip
-    said = capsys.readouterr().err.strip().splitlines()
-    assert ended.value.code == 2
-    assert "lacks tensors: model.decoder.layers.0.fc1.bias, model.decoder.layers.0.fc1.weight" in said[-1]
-    assert not list((tmp_path / "out").glob("*.json"))
+def test_all_backbones_of_a_grid_are_refused_together(folder, tmp_path):
+    edit_tensors(first := folder("bart"), without("decoder.layers.0.fc1"))
+    no_tokenizer(second := Path(shutil.copytree(first, tmp_path / "second")))
+    method = MethodSpec("projector-only")
+    specs = [
+        resolve(str(path), method, "mini-image-text", seed, recipe={"lr": 1e-3})
+        for path in (first, second)
+        for seed in (0, 1)
+    ]
+    with pytest.raises(UserError) as error:
+        check_backbones(specs, Shared())
+    lacks, none = error.value.faults
+    assert "lacks tensors: model.decoder.layers.0.fc1.bias, model.decoder.layers.0.fc1.weight" in lacks
+    assert "it has no tokenizer" in none
 
 
 LEFT = {

@@ -6,8 +6,8 @@ import re
 import textwrap
 
 import pytest
-import yaml
 
+from pet_bench.files import parse_yaml
 from pet_bench.grid.spec import parse
 from pet_bench.pet import build_method
 from pet_bench.trial.check import check_designs
@@ -24,7 +24,8 @@ def page(name):
 
 
 def blocks(text):
-    return [yaml.safe_load(textwrap.dedent(found)) for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    texts = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return [parse_yaml(textwrap.dedent(found), "example") for found in texts]
 
 
 def test_the_pages_are_up_to_date(generator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ import pytest
 import torch
 import yaml
 
+from pet_bench.errors import UserError
 from pet_bench.mini.write import write_image_text
 from pet_bench.pet import load_trained, merge, save_trained, trained_parameters
-from pet_bench.registry import METHODS, load_plugin
+from pet_bench.registry import METHODS, METRICS, SUITES, TASKS, load_plugin
 from pet_bench.results import store
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.count import count_parameters, describe
@@ -23,6 +25,7 @@ from tests.pet import test_methods as properties
 from tests.tiny import tiny_batch, tiny_model
 
 PACKAGE = ROOT / "examples" / "pet-bench-vera"
+TASK = ROOT / "examples" / "counting.py"
 FILES = {"vera": PACKAGE / "pet_bench_vera.py", "gated-adapter": ROOT / "examples" / "gated_adapter.py"}
 RECIPE = {"lr": 3e-3, "max_steps": 2, "batch_size": 24, "valid_every": 0}
 
@@ -36,6 +39,14 @@ def registered():
     yield
     for name in FILES:
         del METHODS.entries[name]
+
+
+@pytest.fixture
+def counting():
+    """The task with its metric and its suite, registered for one test."""
+    load_plugin(str(TASK))
+    yield
+    del TASKS.entries["counting"], METRICS.entries["within-one"], SUITES.entries["counting"]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +105,55 @@ def test_the_loose_file_runs_with_a_flag(call, world, tmp_path):
     call("run", "--method", "gated-adapter", *plugin, *where, *changes)
     only_result(tmp_path / "out", "gated-adapter")
     assert "ΔH = tanh(a) (W_u" in call("show", "gated-adapter", *plugin)
+
+
+def test_a_task_with_its_metric_and_suite_in_one_file(call, tmp_path):
+    changes = [part for key, value in RECIPE.items() for part in ("--set", f"recipe.{key}={value}")]
+    out = tmp_path / "out"
+    call(
+        "run",
+        "--suite",
+        "counting",
+        "--method",
+        "lora",
+        "--plugin",
+        TASK,
+        "--executor",
+        "inline",
+        "--out",
+        out,
+        *changes,
+    )
+    result = only_result(out, "lora")
+    scores = result.metrics["counting"]
+    assert {name: score.n for name, score in scores.items()} == {"accuracy": 100, "within-one": 100}
+    assert result.breakdowns["counting"].keys() == {"colour"}
+    recorded = call("score", out / f"{result.id}.json", "--plugin", TASK, "--format", "json")
+    assert json.loads(recorded)[0]["values"] == {name: score.value for name, score in scores.items()}
+    assert "counting" in call("list", "suites", "--plugin", TASK)
+
+
+def test_what_the_task_counts(counting, tmp_path, monkeypatch):
+    monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path))
+    root, task = SUITES.get("counting").embedded(), TASKS.get("counting")()
+    examples = task.examples(root, "test")
+    for example in examples:
+        (letter,) = (letter for letter in "rgb" if {"r": "red", "g": "green", "b": "blue"}[letter] in example.text)
+        picture = task.feature_path(root, example.images[0]).read_text()
+        assert picture.count(letter) == example.references["count"] == int(example.targets[0][0])
+        assert task.feature(root, example.images[0])[:, "rgb".index(letter)].sum() == picture.count(letter)
+    right = {example.id: example.targets[0][0] for example in examples}
+    one_off = {id: str(int(answer) + 1) for id, answer in right.items()}
+    assert task.score(right, examples).values == {"accuracy": 100.0, "within-one": 100.0}
+    assert task.score(one_off, examples).values == {"accuracy": 0.0, "within-one": 100.0}
+    assert task.score(dict.fromkeys(right, "many"), examples).values == {"accuracy": 0.0, "within-one": 0.0}
+
+
+def test_a_damaged_file_of_the_task_is_named(counting, tmp_path):
+    (tmp_path / "counting").mkdir()
+    (tmp_path / "counting" / "test.csv").write_text("id,picture,colour,count\na,a,red,2\nb,b,red,many\n")
+    with pytest.raises(UserError, match=r"counting: .*test.csv: line 3: expected id,picture,colour,count"):
+        TASKS.get("counting")().examples(tmp_path, "test")
 
 
 @pytest.mark.parametrize("family", ["bart", "t5"])

@@ -1,6 +1,7 @@
 # ruff: noqa: F811  fixtures of another folder are arguments here
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial import checkpoint, shared
 from pet_bench.trial import measure as measuring
+from pet_bench.trial.check import check_data
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401
 
 MEASURED = 0.5, 2.0, 7_000_000_000  # seconds of an update and of an evaluation batch, bytes
@@ -270,6 +272,26 @@ def test_a_dry_run_refuses_what_a_run_refuses(runtime, measured):
     (runtime.out / f"{trials[0].id}.json").write_text("{")
     with pytest.raises(UserError, match=trials[0].id):
         dry_run(grid, trials, runtime, Console(file=StringIO()), measure=True, at_a_time=1)
+
+
+def test_a_dry_run_checks_the_data_as_a_run_does(runtime, measured, tmp_path):
+    grid, console = parse(GRID), Console(file=StringIO(), width=200)
+    trials, root = grid.trials(), tmp_path / "holes"
+    shutil.copytree(runtime.data, root)
+    next(root.rglob("*.h5")).unlink()
+    next(root.rglob("*nlvr*/*.json")).write_text("{")
+    broken = replace(runtime, data=root)
+    said = []
+    for check in (
+        lambda: check_data(trials, broken),
+        lambda: dry_run(grid, trials, broken, console, measure=False, at_a_time=1),
+    ):
+        with pytest.raises(UserError) as caught:
+            check()
+        said.append(caught.value.faults)
+    assert said[0] == said[1]
+    assert len(said[0]) > 1
+    assert "4 trials to run" in console.file.getvalue()
 
 
 def test_a_real_measurement_of_a_mini_trial(mini_trial, runtime):

@@ -108,6 +108,23 @@ FAULTS = [
     ({"overrides": [{"when": {}, "wehn": {}}]}, ["overrides[0]", '"wehn"', 'did you mean "when"?']),
     ({"overrides": [{"when": {"metod": "lora"}}]}, ["overrides[0]", 'did you mean "method"?']),
     ({"overrides": [{"when": {"method": "loar"}}]}, ["overrides[0]", 'did you mean "lora"?']),
+    ({"methods": [None]}, ["methods.0", "a method is a name or a mapping", "None"]),
+    ({"methods": [["lora"]]}, ["methods.0", "a method is a name or a mapping"]),
+    ({"methods": [{"name": "lora", "sweep": {}}]}, ["sweep maps options to lists"]),
+    ({"methods": [{"name": "lora", "sweep": {"rank": [4, 4]}}]}, ["sweep of rank", "listed twice"]),
+    ({"methods": [{"name": "lora", "projections": ["query", "query"]}]}, ["projections", "listed twice"]),
+    (
+        {"methods": [{"name": "peft:lora", "target_modules": ["q_proj", "q_proj"]}], "recipe": {"lr": 1}},
+        ["listed twice"],
+    ),
+    ({"controls": {"none": {}, "noise": {"seeds": []}}}, ["controls.noise.seeds", "at least 1"]),
+    ({"seeds": [True]}, ["seeds.0", "True"]),
+    ({"seeds": [2**32]}, ["seeds.0", "4,294,967,295"]),
+    ({"seeds": list(range(9_999))}, ["19,998 trials (possible: 10,000)"]),
+    ({"recipe": {1: 2}}, ["recipe: a key is text, found 1"]),
+    ({"resources": {"gpus": 1.5}}, ["resources.gpus", "a whole number; found 1.5"]),
+    ({"resources": {"retries": False}}, ["resources.retries", "False"]),
+    ({"suites": ["image-text/"]}, ["names no task after its slash"]),
     ({"overrides": [{"when": {"method": []}}]}, ["overrides[0]: no trial matches"]),
 ]
 
@@ -127,6 +144,19 @@ def test_all_faults_are_reported_together(plain):
     assert len(caught.value.faults) == 3
     for word in ("lroa", "image-txt", "epohcs"):
         assert sum(word in fault for fault in caught.value.faults) == 1
+
+
+def test_seeds_make_the_trials_that_each_makes_alone(plain):
+    largest = 2**32 - 1
+    both = parse(plain | {"seeds": [3, largest]}).trials()
+    alone = [trial for seed in (3, largest) for trial in parse(plain | {"seeds": [seed]}).trials()]
+    assert [(trial.id, trial.seed) for trial in both] == [(trial.id, trial.seed) for trial in alone]
+
+
+def test_dump_keeps_text_that_looks_like_a_number(plain, tmp_path):
+    grid = parse(plain | {"protocol": {"vqa": {"prompt": "1e3"}, "gqa": {"test": "010"}}})
+    (tmp_path / "grid.yaml").write_text(grid.dump())
+    assert load(tmp_path).protocol == grid.protocol == {"vqa": {"prompt": "1e3"}, "gqa": {"test": "010"}}
 
 
 def test_dump_reads_back_to_the_same_trials(plain, tmp_path):
@@ -181,6 +211,9 @@ def test_demo_compares_five_methods_over_seeds_with_a_control():
 def test_select(plain):
     trials = parse(plain | {"seeds": [0, 1]}).trials()
     assert names(select(trials, method=["lora"], seed=[1])) == [("lora", "none", 1)]
+    mixed = parse(plain | {"controls": {"none": {}, "noise": {"seeds": [1]}}}).trials()
+    with pytest.raises(UserError, match="no trial of this grid has all of seed 0, control noise"):
+        select(mixed, seed=[0], control=["noise"], method=[])
     assert select(trials) == trials
     with pytest.raises(UserError) as caught:
         select(trials, method=["loar"], seed=[2])

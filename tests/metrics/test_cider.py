@@ -36,6 +36,22 @@ def test_corpus_from_raw_text(captions, name):
     assert scores.primary == pytest.approx(sum(scores.per_example.values()) / len(rows))
 
 
+@pytest.mark.parametrize(
+    ("references", "said"),
+    [
+        ([["a cat", "the cat sits"]], "one item has no CIDEr"),
+        ([["a cat"], ["A cat."], ["a cat"]], "the references of all 3 items have the same words"),
+        ([["a cat", "a dog"], ["a dog", "a cat"]], "the references of all 2 items have the same words"),
+        ([["."], ["!"]], "the references of all 2 items have the same words"),
+    ],
+)
+def test_where_nothing_could_score_there_is_no_score(references, said):
+    items = [SimpleNamespace(id=str(i), references={"captions": texts}) for i, texts in enumerate(references)]
+    for score in (CIDEr().check_examples, lambda items: CIDEr()({item.id: "a cat" for item in items}, items)):
+        with pytest.raises(UserError, match=said):
+            score(items)
+
+
 def test_one_item_scores_zero_and_so_does_an_empty_prediction():
     assert cider_d(["a dog runs"], [["a dog runs"]]) == [0.0]
     assert cider_d(["", "a cat"], [["a dog runs"], ["a cat"]])[0] == 0.0

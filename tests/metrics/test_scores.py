@@ -8,6 +8,7 @@ import pytest
 
 from pet_bench.metrics.multiple_choice import MultipleChoiceAccuracy
 from pet_bench.metrics.scores import Item, Scores, breakdowns, length_group
+from pet_bench.registry import METRICS
 
 
 def test_means_and_numbers_in_natural_order():
@@ -44,3 +45,30 @@ def test_accuracy_by_show(expectations):
     assert round(scores.primary, 2) == official["tvqa_val_accuracy_percent"]
     shows = breakdowns(scores, items)["show"]
     assert shows == {show: (pytest.approx(100 * r / n), n) for show, (r, n) in counts.items()}
+
+
+SAID = "b c d e f", "g h i j k"
+REFERENCES = {
+    "vqa-accuracy": lambda said: {"answers": [said] * 10},
+    "exact-match": lambda said: {"label": {said: 1.0}},
+    "nlvr-accuracy": lambda said: {"label": said, "group": said},
+    "multiple-choice-accuracy": lambda said: {"answer": said},
+    "cider": lambda said: {"captions": [said]},
+    "bleu": lambda said: {"captions": [said]},
+    "rouge-l": lambda said: {"captions": [said]},
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_best_and_the_worst_answers_score_what_a_metrics_bounds_are(name):
+    metric = METRICS.get(name)
+    examples = [Item(said, REFERENCES[name](said)) for said in SAID]
+    for answers, bound in ((SAID, metric.bounds[1]), (("y", "z"), metric.bounds[0])):
+        scores = metric()(dict(zip(SAID, answers, strict=True)), examples)
+        assert scores.primary == pytest.approx(bound, abs=1e-3)  # official BLEU adds a little to every count
+
+
+def test_every_metric_has_bounds():
+    ours = {metric.name: metric.bounds for metric in METRICS if metric.__module__.startswith("pet_bench.")}
+    assert ours.keys() - REFERENCES.keys() == {"meteor"}  # needs Java
+    assert ours["meteor"] == (0, 100)

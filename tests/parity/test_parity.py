@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pet_bench.trial.loss import per_token_loss, reduce_loss
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
 from tests.conftest import SHARED
-from tests.parity.reference import Fixture, bare_model_of, batch_of, method_of, model_of, rename, translate
+from tests.parity.reference import Fixture, Layout, bare_model_of, batch_of, method_of, model_of, rename, translate
 
 PATHS = sorted((SHARED / "parity").glob("*.safetensors"))
 REDUCTION = {"vqa": "score-weighted", "gqa": "sample-mean", "nlvr": "sample-mean", "caption": "token-mean"}
@@ -77,7 +77,7 @@ def test_gradients(fixture, task):
     # the unfused kernel: the fused one's rounding shows where a gradient is zero in exact arithmetic (key biases)
     with sdpa_kernel(SDPBackend.MATH):
         loss_of(model, fixture, task).backward()
-    reference = translate(fixture.section(f"grad.{task}"), pairs=fixture.pairs)
+    reference = translate(fixture.section(f"grad.{task}"), Layout.of(fixture))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # what no batch of this task reaches (other tasks' vectors) has no gradient here and one of zeros there
     ours = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in trained.items()}
@@ -129,7 +129,7 @@ def test_three_updates(fixture):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    for name, expected in translate(fixture.section("after3"), pairs=fixture.pairs).items():
+    for name, expected in translate(fixture.section("after3"), Layout.of(fixture)).items():
         # a key projection's bias has no gradient in exact arithmetic: Adam turns its rounding noise into full steps
         limit = 2 * record["base_lr"] if "k_proj.bias" in name else 2e-5 * max(1.0, expected.abs().max().item())
         assert (trained[name] - expected).abs().max() <= limit, name
@@ -142,11 +142,11 @@ def test_what_the_reference_ignores_works_here(path):
     meant, computed = method_of(fixture, meant=True), method_of(fixture)
     assert meant != computed
     model = bare_model_of(fixture, meant)
-    _load(model, translate(fixture.section("param"), pairs=fixture.pairs))
+    _load(model, translate(fixture.section("param"), Layout.of(fixture)))
     unused = {rename(name) for name in fixture.unused}
     extra = {name: p for name, p in model.named_parameters() if name in unused}
     assert extra.keys() == unused
-    _load(model, translate({n: fixture.tensors[f"param/{n}"] for n in fixture.unused}))
+    _load(model, translate({n: fixture.tensors[f"param/{n}"] for n in fixture.unused}, Layout()))
     loss = loss_of(model, fixture, "vqa")
     loss.backward()
     assert (loss - fixture.tensors["output.vqa/loss"]).abs() > 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Insert, attach, load_trained, save_trained
@@ -19,6 +20,51 @@ def test_load_refuses_another_methods_tensors(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="no readable safetensors file"):
         load_trained(tiny_model("bart", "lora"), path)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda tensor: tensor.double(), "is of type torch.float64, expected torch.float32"),
+        (lambda tensor: tensor.int(), "is of type torch.int32, expected torch.float32"),
+        (lambda tensor: tensor.half(), "is of type torch.float16, expected torch.float32"),
+        (lambda tensor: tensor[..., :-1].contiguous(), "has shape"),
+        (lambda tensor: torch.full_like(tensor, float("nan")), "has values that are not finite"),
+        (lambda tensor: torch.full_like(tensor, -float("inf")), "has values that are not finite"),
+    ],
+    ids=["double", "int", "half", "shape", "nan", "inf"],
+)
+def test_tensors_are_of_the_type_and_shape_that_train_and_finite(tmp_path, change, said):
+    path, model = tmp_path / "adapter.safetensors", tiny_model("bart", "bitfit")
+    save_trained(model, path)
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    save_file(tensors | {name: change(tensors[name])}, path)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(UserError) as error:
+        load_trained(model, path)
+    assert len(error.value.faults) == 1
+    assert f"{name} {said}" in error.value.faults[0]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"\xff" * 64, "no readable safetensors file"),
+        (b"", "no readable safetensors file"),
+        ((2).to_bytes(8, "little") + b"[]", "no readable safetensors file"),
+        ((9).to_bytes(8, "little") + b'{"a": NaN', "no readable safetensors file"),
+    ],
+)
+def test_what_is_no_adapter_is_one_line(tmp_path, content, said):
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        load_trained(tiny_model("bart", "bitfit"), path)
+    assert len(error.value.faults) == 1
 
 
 def test_all_faults_of_a_design_at_once():

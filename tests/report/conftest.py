@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pet_bench.cli import main
-from tests.results.conftest import make_result, make_spec  # noqa: F401
+from tests.results.conftest import made_once, make_result, make_spec, results_of_a_grid  # noqa: F401
 
 
 @pytest.fixture

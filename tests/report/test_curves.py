@@ -13,8 +13,10 @@ from matplotlib.text import Text
 
 from pet_bench.errors import UserError
 from pet_bench.grid.spec import load
+from pet_bench.registry import METHODS
 from pet_bench.report import curves, look, parts
 from pet_bench.report.axes import axes_of, short, text
+from pet_bench.report.marks import OTHERS, mark_of
 from pet_bench.results import store
 from pet_bench.results.frames import _flat
 
@@ -133,21 +135,123 @@ def test_one_name_with_two_recipes_is_two_lines():
     assert set(curves.averaged(frame).method) == {"m0 (aaaaaa)", "m0 (bbbbbb)"}
 
 
-@pytest.mark.parametrize("chosen", [None, [f"m{i}" for i in range(21)]])
-def test_21_methods_are_told_apart_and_named(chosen):
-    figure = curves.learning_curves_figure(history(21), chosen)
+def known(frame):
+    """With the names of registered methods in place of m0, m1, …"""
+    names = METHODS.names()
+    return frame.assign(method=[names[int(method[1:])] for method in frame.method], setup=frame.method)
+
+
+def test_a_method_without_a_point_in_the_last_panel_is_named_too():
+    frame = history(3)
+    frame = frame[(frame.method != "m1") | (frame.split == "train")]
+    figure = curves.learning_curves_figure(frame)
+    assert [one.get_text() for one in figure.axes[-1].texts] == ["m1", "m2", "m0"]
+    check_texts(figure)
+
+
+def test_21_chosen_methods_share_panels_in_their_own_marks_and_all_are_named():
+    frame = known(history(21))
+    names = list(frame.method.unique())
+    figure = curves.learning_curves_figure(frame, names)
     last = figure.axes[-1]
-    names = [f"m{i}" for i in range(21)]
-    shown = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in last.lines}
-    colored = {name: stroke for name, stroke in shown.items() if stroke[0] != look.GREY}
-    assert set(shown) == set(names) == {text.get_text() for text in last.texts}
-    assert set(colored) == (set(chosen) if chosen else {f"m{i}" for i in range(6)})  # the six that end best
-    assert len(set(colored.values())) == len(colored) == len(last.collections)
+    shown = {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in last.lines}
+    assert shown == {name: (mark_of(name).color, mark_of(name).marker, mark_of(name).dash) for name in names}
+    assert len(set(shown.values())) == 21 == len(last.collections)
     ends = sorted(names, key=lambda name: lines(last)[name][-1, 1])
     assert [text.get_text() for text in last.texts] == ends
     heights = [text.xy[1] for text in last.texts]
     assert heights == sorted(heights)
     check_texts(figure)
+
+
+def test_others_than_the_chosen_are_grey_where_they_are_asked_for():
+    figure = curves.learning_curves_figure(history(9), ["m3"])
+    shown = {line.get_label(): line.get_color() for line in figure.axes[-1].lines}
+    assert shown == {f"m{i}": OTHERS.color for i in range(9)} | {"m3": mark_of("m3").color}
+    assert "grey: the other methods" in figure._supxlabel.get_text()
+
+
+def test_many_methods_have_a_row_each_and_none_is_grey():
+    """A row from 0 to 0.82 above minus its place, on one scale down a panel; the last mean is written out."""
+    frame = known(history(9))
+    frame.loc[(frame.method == frame.method.unique()[2]) & (frame.seed == 1), "status"] = "suspect"
+    figure = curves.learning_curves_figure(frame)
+    table = curves.averaged(frame)
+    average = table[table.panel == "average"]
+    ranked = average.groupby("method")["mean"].last().sort_values(ascending=False).index
+    names = [name + " †" * (name == frame.method.unique()[2]) for name in ranked]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
+    for axis, panel in zip(figure.axes, ["training loss", *TASKS, "average"], strict=True):
+        rows = table[table.panel == panel]
+        low, high = (rows["mean"] - rows["std"]).min(), (rows["mean"] + rows["std"]).max()
+        written = [text.get_text() for text in axis.texts]
+        for place, name in enumerate(ranked):
+            own = rows[rows.method == name]
+            line = lines(axis)[name]
+            assert line[:, 1] == pytest.approx(0.82 * (own["mean"] - low) / (high - low) - place)
+            assert f"{own['mean'].iloc[-1]:.{3 if panel == 'training loss' else 1}f}" in written
+        colors = {line.get_label(): line.get_color() for line in axis.lines if line.get_label() in lines(axis)}
+        assert {name: colors[name] for name in ranked} == {name: mark_of(name).color for name in ranked}
+        assert f"{low:.3g} to {high:.3g}" in title(axis)
+    check_texts(figure)
+
+
+@pytest.mark.parametrize("methods", [2, 9])
+def test_long_names_are_whole_and_stand_once(methods):
+    frame = history(methods)
+    frame = frame.assign(method=frame.method + "(bottleneck=32, gate=middle-x)")
+    figure = curves.learning_curves_figure(frame)
+    figure.canvas.draw()
+    texts = [one for one in figure.findobj(Text) if "bottleneck" in one.get_text() and one.get_visible()]
+    assert sorted(one.get_text() for one in texts) == sorted(frame.method.unique())
+    for box in (one.get_window_extent(figure.canvas.get_renderer()) for one in texts):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("epochs", [(0.5,), (0.25, 0.5), (1.0, 2.0), (1.0, 7.0, 20.0)])
+def test_epochs_are_whole_numbers(epochs):
+    for axis in curves.learning_curves_figure(history(epochs=epochs)).axes:
+        low, high = axis.get_xlim()
+        ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+        assert len(ticks) > 1 and all(tick == int(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize("methods", [2, 9])
+def test_a_curve_of_one_point_is_a_dot_with_a_bar(methods):
+    frame = history(methods, epochs=(1.0,))
+    figure = curves.learning_curves_figure(frame)
+    own = curves.averaged(frame).query("panel == 'average' and method == 'm0'").iloc[0]
+    for axis in figure.axes:
+        assert len(axis.containers) == methods
+        assert all(len(container.lines[0].get_xdata()) == 1 for container in axis.containers)
+    if methods == 2:
+        (bar,) = figure.axes[-1].containers[0].lines[2][0].get_segments()
+        assert bar[:, 1] == pytest.approx([own["mean"] - own["std"], own["mean"] + own["std"]])
+    assert "bars: ± 1" in figure._supxlabel.get_text()
+
+
+@pytest.mark.parametrize("methods", [2, 9])
+def test_no_band_goes_beyond_what_a_score_can_be(methods):
+    frame = history(methods)
+    score, loss = (frame.seed.map(dict(enumerate(values))) for values in ((100.0, 86.0, 100.0), (0.1, 3.0, 0.1)))
+    figure = curves.learning_curves_figure(frame.assign(value=score.where(frame.measure == "accuracy", loss)))
+    if methods == 2:
+        vqa = figure.axes[1]
+        assert max(high for band in bands(vqa) for _, high in band) == 100
+        assert min(low for band in bands(figure.axes[0]) for low, _ in band) == 0
+    else:
+        assert "to 100" in title(figure.axes[1]) and "loss, 0 to" in title(figure.axes[0])
+
+
+def test_twins_are_both_seen():
+    names = ["vl-pet-large", "vl-adapter+large"]
+    figure = curves.learning_curves_figure(pd.concat([history(1).assign(method=name, setup=name) for name in names]))
+    for axis in figure.axes:
+        below, above = axis.lines
+        assert (lines(axis)[names[0]] == lines(axis)[names[1]]).all()
+        assert below.get_linewidth() > above.get_linewidth() + 2 and below.get_zorder() < above.get_zorder()
+        assert below.get_color() != above.get_color()
+    assert [text.get_text() for text in figure.axes[-1].texts] == names
 
 
 def test_a_backbone_has_a_block_of_panels_and_a_method_the_same_stroke_in_all():
@@ -274,6 +378,16 @@ def test_ablation_points_are_means_with_bars_of_one_standard_deviation(score):
     assert [one.lines[0].get_xdata()[0] for one in share.containers] == pytest.approx(by_gate.percent.mean().tolist())
 
 
+def test_no_bar_of_an_ablation_goes_beyond_what_a_score_can_be():
+    frame, settings = resolved("mini-ablation")
+    frame = frame.assign(value=frame.id.map(settings.set_index("id").seed).map({0: 100.0, 1: 100.0, 2: 40.0}))
+    figure = curves.ablation_figure(frame[frame.task == "vqa"], settings, "vqa")
+    scores = [axis for axis in figure.axes if title(axis)]
+    ends = [high for axis in scores if not axis.containers for band in bands(axis) for _, high in band]
+    bars = [bar.lines[2][0].get_segments()[0][1, 0] for axis in scores for bar in axis.containers]
+    assert ends and bars and set(ends) | set(bars) == {100}
+
+
 def test_one_seed_has_no_bars_and_a_setup_beside_the_axes_is_named():
     frame, settings = resolved("ablation-module")
     one = settings.id[settings.seed == settings.seed.min()]
@@ -337,43 +451,59 @@ def breakdowns(methods=2, seeds=(0, 1, 2)):
     ])  # fmt: skip
 
 
+def panels(figure):
+    return [axis for axis in figure.axes if axis.get_visible()]
+
+
 def test_parts_are_means_with_bars_in_the_order_of_their_size_or_length():
     frame = breakdowns()
     figure = curves.question_types_figure(pd.concat([frame, frame.assign(control="text-only", value=0.0)]))
-    vqa, captions = figure.axes
-    assert [title(axis) for axis in figure.axes] == ["vqa, by question type", "coco-caption, by length"]
-    assert [label.get_text() for label in vqa.get_yticklabels()] == [
-        "is there a  (n = 50)", "how many  (n = 30)", "what color  (n = 20)",
+    assert [title(axis).strip() for axis in panels(figure)] == [
+        "vqa, by question type\nis there a (n = 50)", "how many (n = 30)", "what color (n = 20)",
+        "coco-caption, by length\n6-10 (n = 20)", "11-15 (n = 30)", "21+ (n = 5)",
     ]  # fmt: skip
-    assert [label.get_text().split()[0] for label in captions.get_yticklabels()] == ["6-10", "11-15", "21+"]
-    own = frame[frame.group == "question type"].groupby(["part", "method"]).value
-    expected = np.stack([own.mean(), own.mean() - own.std(), own.mean() + own.std()], axis=1)
-    drawn = [[one.lines[0].get_xdata()[0], *one.lines[2][0].get_segments()[0][:, 0]] for one in vqa.containers]
-    assert sorted(drawn) == pytest.approx(np.array(sorted(expected.tolist())))
-    assert "n = 3" in figure._supxlabel.get_text()
+    own = frame[(frame.group == "question type") & (frame.part == "how many")].groupby("method").value
+    names = [label.get_text() for label in panels(figure)[0].get_yticklabels()]
+    assert set(names) == {"m0", "m1"}
+    axis = panels(figure)[1]
+    for container in axis.containers:
+        line = container.lines[0]
+        name = names[round(line.get_ydata()[0])]
+        mean, std = own.mean()[name], own.std()[name]
+        assert line.get_xdata()[0] == pytest.approx(mean)
+        assert container.lines[2][0].get_segments()[0][:, 0] == pytest.approx([mean - std, mean + std])
+        assert (line.get_color(), line.get_marker()) == (mark_of(name).color, mark_of(name).marker)
+    assert len({axis.get_xlim() for axis in panels(figure)[:3]}) == 1  # one scale in a block
+    assert "n = 3 seeds" in figure._supxlabel.get_text()
+
+
+def test_no_bar_of_a_part_goes_beyond_what_a_score_can_be():
+    frame = breakdowns(1)
+    figure = curves.question_types_figure(frame.assign(value=frame.seed.map({0: 100.0, 1: 100.0, 2: 60.0})), task="vqa")
+    assert all(bar.lines[2][0].get_segments()[0][1, 0] == 100 for axis in panels(figure) for bar in axis.containers)
 
 
 def test_a_task_a_group_and_the_most_frequent_parts():
     figure = curves.question_types_figure(breakdowns(), task="vqa", group="length")
-    assert [title(axis) for axis in figure.axes] == ["vqa, by length"]
-    (axis,) = curves.question_types_figure(breakdowns(), task="vqa", most=2).axes
-    assert title(axis) == "vqa, by question type (2 most frequent of 3)"
+    assert [title(axis).split("\n")[0] for axis in figure.axes] == ["vqa, by length", ""]
+    first, _ = curves.question_types_figure(breakdowns(), task="vqa", most=2).axes
+    assert title(first).split("\n")[0] == "vqa, by question type (2 most frequent of 3)"
     with pytest.raises(UserError, match='unknown group "lenght"'):
         curves.question_types_figure(breakdowns(), group="lenght")
     with pytest.raises(UserError, match='unknown task "gqa"'):
         curves.question_types_figure(breakdowns(), task="gqa")
 
 
-def test_of_21_methods_some_are_coloured_and_the_others_ticks():
+def test_of_21_methods_each_has_a_row_or_the_others_one_of_ticks():
     frame = breakdowns(21)
+    figure = curves.question_types_figure(frame)
+    assert sorted(label.get_text() for label in figure.axes[0].get_yticklabels()) == sorted(frame.method.unique())
+    assert all(len(axis.containers) == 21 for axis in panels(figure))
     figure = curves.question_types_figure(frame, methods=["m3", "m20"])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["m3", "m20", "19 other methods"]
-    ticks = [line for line in figure.axes[0].lines if line.get_marker() == "|" and len(line.get_xdata())]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["m3", "m20", "19 others"]
+    ticks = [line for line in figure.axes[0].lines if line.get_marker() == "|" and len(line.get_xdata()) == 19]
     own = frame[(frame.part == "is there a") & ~frame.method.isin(["m3", "m20"])].groupby("method").value.mean()
     assert sorted(ticks[0].get_xdata()) == pytest.approx(sorted(own))
-    (legend,) = curves.question_types_figure(frame).legends
-    assert [text.get_text() for text in legend.get_texts()][-1] == "15 other methods"
     assert len(parts.parts(breakdowns(1, (0,)))["std"].dropna()) == 0
 
 

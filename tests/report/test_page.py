@@ -18,6 +18,7 @@ from PIL import Image
 from pet_bench.cli.page import write_page
 from pet_bench.report.examples import Shown
 from pet_bench.report.figures import costs, pareto_front
+from pet_bench.report.marks import mark_of
 from pet_bench.report.page import choose, page
 from pet_bench.report.table import comparison, notes
 from pet_bench.results import predictions as saved
@@ -353,3 +354,81 @@ def test_a_link_opens_what_it_says_on_a_narrow_screen(results, made, tmp_path):
     assert seen["rows"][:-1] == ["gqa", "image-text on bart-base", "0", "lst", "full"]
     assert seen["rows"][-1] == EVIL  # markup comes before letters
     assert seen["width"] <= 500 and seen["overflow"] == 0
+
+
+TWINS = ("vl-pet-large", "vl-adapter+large")
+
+
+@pytest.fixture
+def marked(make_result):
+    """A page of twins, and of scores so near to 100 that the deviation goes beyond; one point to a curve."""
+    results = []
+    for name in (*TWINS, "lora"):
+        for seed, vqa in enumerate((100.0, 90.0)):
+            result = make_result(method=name, label=name, seed=seed, vqa=vqa - 2 * (name == "lora"), gqa=40.0 + seed)
+            result.curve = [Point(step=1, epoch=0.5, split="valid", task="vqa", metrics={"accuracy": vqa})]
+            results.append(result)
+    results.append(make_result(method="lora", control="text-only", vqa=30.0))
+    frame = store.to_frame(results)
+    keys = frame.drop_duplicates("id")[["id", "status", "suite", "backbone", "method", "control", "seed", "setup"]]
+    point = {"step": 1, "epoch": 0.5, "split": "valid", "task": "vqa", "measure": "accuracy", "primary": True}
+    values = keys.seed.map({0: 100.0, 1: 90.0})
+    return page(frame, curves=keys[keys.control == "none"].assign(**point, value=values))
+
+
+def test_what_a_score_can_be_is_on_the_page(marked):
+    (place,) = content(marked)["places"]
+    assert place["bounds"] == {"vqa": [0, 100], "gqa": [0, 100], "average": [0, 100]}
+
+
+SEE = """
+set("y", "vqa");
+const mark = (from) => from.querySelector("path[transform]"), y = (text) => +text.match(/,(-?[\\d.]+)V/)[1];
+seen.points = Object.fromEntries(all(".point").map((one) => [one.id.replace("point-", ""), {
+  place: mark(one).getAttribute("transform"), stroke: mark(one).getAttribute("stroke"),
+  fill: mark(one).getAttribute("fill"), width: mark(one).getBBox().width,
+  top: y(one.querySelector(".whisker").getAttribute("d")),
+}]));
+const hundred = all("#costs-plot text").filter((one) => one.textContent === "100");
+seen.hundred = hundred.map((one) => one.getAttribute("y") - 4);
+seen.caption = at("costs-note").textContent;
+seen.legend = Object.fromEntries(all("#leaderboard tbody tr").filter((row) => row.querySelector(".mark"))
+  .map((row) => [row.querySelector("th").textContent, mark(row).getAttribute("d") + mark(row).getAttribute("fill")]));
+set("curve", "vqa");
+seen.ticks = texts('#curves-plot text[text-anchor="middle"]').filter((text) => !isNaN(text));
+seen.lines = all(".line").map((one) => [mark(one).getBBox().width, all(".whisker", one).length]);
+seen.note = at("curves-note").textContent;
+"""
+
+
+@in_browser
+def test_the_page_draws_methods_as_the_figures_do_and_twins_so_that_both_are_seen(marked, tmp_path):
+    seen = browse(marked, SEE, tmp_path, "#m=vl-pet-large&m=vl-adapter%2Blarge&m=lora")
+    points = seen["points"]
+    assert points.keys() == {*TWINS, "lora"}
+    one, other = (points[name] for name in TWINS)
+    assert one["place"] == other["place"] and abs(one["width"] - other["width"]) > 6
+    for name in points:
+        assert mark_of(name).color in points[name]["stroke"] + points[name]["fill"]
+    assert len({*seen["legend"].values()}) == 4  # the control, in its method's marker and hollow, is a fourth
+    assert [one["top"]] * 2 == pytest.approx([other["top"], *seen["hundred"]], abs=0.01)  # not above 100
+    for said in ("Filled", "open", "n = 2 seeds", "Bars", "one beneath is larger"):
+        assert said in seen["caption"]
+    assert seen["ticks"] == ["0", "1"]
+    widths, bars = zip(*seen["lines"], strict=True)
+    assert bars == (1, 1, 1) and widths[0] > widths[1] + 6 > widths[1]
+    assert "bars where a curve has one point" in seen["note"]
+
+
+@in_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_on_a_phone_the_average_stands_beside_the_method(marked, tmp_path, width):
+    steps = """
+    document.body.style.width = `${Math.min(innerWidth, 390)}px`;
+    seen.heads = all("thead th", at("leaderboard")).map((one) => one.querySelector("button").id);
+    seen.right = at("sort-average").closest("th").getBoundingClientRect().right;
+    """
+    seen = browse(marked, steps, tmp_path, width=width)
+    order = ["sort-method", "sort-average"] if width == 390 else ["sort-method", "sort-trainable %"]
+    assert seen["heads"][:2] == order and len(set(seen["heads"])) == len(seen["heads"]) == 8
+    assert width > 390 or seen["right"] <= 390

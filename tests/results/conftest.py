@@ -1,9 +1,17 @@
 from __future__ import annotations
 
-import pytest
+import shutil
+from functools import cache
+from pathlib import Path
 
+import pytest
+import yaml
+
+from pet_bench.files import write_text
+from pet_bench.grid.spec import parse
+from pet_bench.results import predictions, store
 from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult
+from pet_bench.results.schema import Cost, Parameters, Part, Point, Run, Score, Selected, TrialResult
 from pet_bench.spec import MethodSpec, Recipe, TrialSpec, Visual
 
 
@@ -64,3 +72,46 @@ def make_result(make_spec):
         )
 
     return make
+
+
+GRID = {"name": "g", "suites": ["image-text/vqa+gqa"], "backbones": ["bart-base"], "methods": ["lora", "full"]}
+EXAMPLES, STEPS = 8, 6
+CURVE = [
+    Point(step=3, epoch=1.0, split="train", task="vqa", loss=2.0),
+    Point(step=3, epoch=1.0, split="valid", task="vqa", metrics={"accuracy": 50.0}),
+    Point(step=6, epoch=2.0, split="train", task="gqa", loss=1.0),
+    Point(step=6, epoch=2.0, split="train", loss=1.5),
+]
+
+
+@cache
+def trials():
+    return parse(GRID, "g").trials()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("made") / "g"
+
+
+@pytest.fixture
+def results_of_a_grid(made_once, make_result, tmp_path, monkeypatch):
+    """results/g in the working folder: whole results of two methods, with their predictions and their grid.
+
+    lora is right on 4 of vqa's 8 examples and full on 6; both are right on 2 of gqa's.
+    """
+    if not made_once.exists():
+        write_text(made_once / "grid.yaml", yaml.safe_dump(GRID))
+        for trial, right in zip(trials(), (4, 6), strict=True):
+            result = make_result(n=EXAMPLES, steps=STEPS, vqa=100 * right / EXAMPLES, gqa=25.0)
+            result.id, result.spec = trial.id, trial.to_dict()
+            result.curve, result.selected = CURVE, Selected(step=3, epoch=1.0, score=50.0)
+            result.predictions = {task: predictions.name(result.id, task) for task in result.metrics}
+            parts = {"yes": Part(value=100.0, n=right), "no": Part(value=0.0, n=EXAMPLES - right)}
+            result.breakdowns = {"vqa": {"answer": parts, "some": {"red": Part(value=50.0, n=2)}}}
+            for task, hits in (("vqa", right), ("gqa", 2)):
+                scores = {str(i): 100.0 * (i < hits) for i in range(EXAMPLES)}
+                predictions.write(made_once / result.predictions[task], dict.fromkeys(scores, "yes"), scores)
+            store.save(result, made_once)
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made_once, "results/g"))

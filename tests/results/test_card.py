@@ -196,7 +196,7 @@ def test_it_comes_with_every_trained_tensor_and_before_the_result(mini_trial, ru
 
 
 def test_none_where_there_is_nothing_to_load(mini_trial, runtime, monkeypatch):  # noqa: F811
-    recipe = {"lr": 1e30, "max_steps": None, "epochs": 3, "batch_size": 200, "warmup": 1.0}
+    recipe = {"lr": 4e9, "max_steps": None, "epochs": 3, "batch_size": 200, "warmup": 1.0}
     spec = mini_trial("full", suite="mini-image-text/vqa", recipe=recipe)
     folder = runtime.out / spec.id
     folder.mkdir(parents=True)

@@ -65,7 +65,7 @@ def test_protocol(kind, loss, max_text, max_target, decoding, sizes):
         ),
         (GQA, (6, 3, 3), {"id": "00000008", "text": "gpa: is the dog blue", "images": ("GQA/n8",)}),
         (NLVR2, (2, 2, 2), {"id": "test1-7-1-0", "images": ("nlvr/test1-7-1-img0", "nlvr/test1-7-1-img1")}),
-        (CocoCaption, (6, 1, 1), {"id": "54", "text": "caption: ", "images": ("COCO/COCO_val2014_000000000054",)}),
+        (CocoCaption, (6, 2, 2), {"id": "54", "text": "caption: ", "images": ("COCO/COCO_val2014_000000000054",)}),
         (NLVRv1, (6, 3, 3), {"id": "test-12-1-0", "text": "nlvr: there is a red box"}),
     ],
 )
@@ -86,7 +86,7 @@ def test_gqa_images_come_from_the_folder_of_their_split(tmp_path):
 
 def test_captions_one_example_per_caption_in_training_and_per_image_in_testing(tmp_path):
     task, root = CocoCaption(), roots.coco_caption(tmp_path)
-    train, (test,) = task.examples(root, "train"), task.examples(root, "test")
+    train, (test, _) = task.examples(root, "train"), task.examples(root, "test")
     assert [e.targets for e in train[:2]] == [(("a cat on a mat", 1.0),), (("a red cat", 1.0),)]
     assert test.references == {"captions": ["a cat on a mat", "a red cat"]}
 

@@ -281,7 +281,8 @@ def test_a_trial_with_every_option_changed(tmp_path, monkeypatch):
         row = FILES[task][2]
         other = row | {"qid": 8, "descs": [{"desc": "She runs.", "desc_id": 21}]}
         write(root, task, other, split="train")
-        write(root, task, features=rng.standard_normal((40, 512)).astype(np.float16))
+        second = row | {"qid": 9, "clip_id": 4, "descs": [{"desc": "They hug.", "desc_id": 31}]}
+        write(root, task, row, second, features=rng.standard_normal((40, 512)).astype(np.float16))
     masked, train = [], run.train
     monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(run, "train", lambda trial: (masked.append(trial.model.masks_empty), train(trial)))
@@ -295,5 +296,5 @@ def test_a_trial_with_every_option_changed(tmp_path, monkeypatch):
     assert masked == [frozenset({"tvqa"})]
     assert result.spec["protocol"] == protocol
     assert {task: next(iter(scores)) for task, scores in result.metrics.items()} == {"tvqa": "accuracy", "tvc": "CIDEr"}
-    assert all(next(iter(scores.values())).n == 1 for scores in result.metrics.values())
+    assert all(next(iter(scores.values())).n == 2 for scores in result.metrics.values())
     assert {(point.split, point.task) for point in result.curve} >= {("valid", "tvqa"), ("valid", "tvc")}

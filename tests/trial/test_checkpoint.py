@@ -282,6 +282,23 @@ def test_a_damaged_one_is_set_aside(damage, stopped, whole, runtime):
     assert_equal(result, runtime.out, expected, out)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        {}, [], {"of": {}, "step": 3}, {"of": {}, "step": "3", "made with": {}}, {"of": [], "step": 3, "made with": {}},
+        {"of": {}, "step": True, "made with": {}}, {"of": {}, "step": 3, "made with": None},
+    ],
+)  # fmt: skip
+def test_one_that_does_not_say_what_it_is_of_is_no_checkpoint(tmp_path, about):
+    checkpoint.write(tmp_path / NAME, about, {})
+    with pytest.raises(Unreadable):
+        checkpoint.read(tmp_path / NAME)
+    state, (note,) = checkpoint.Checkpoints(tmp_path, {}).read()
+    assert state is None
+    assert "unreadable" in note
+    assert [path.name for path in tmp_path.iterdir()] == [f"{NAME}.unreadable"]
+
+
 def test_one_of_another_micro_batch_is_not_taken_up(stopped, whole, runtime):
     spec, _ = stopped
     expected, out = whole(spec, 2)

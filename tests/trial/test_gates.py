@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from pet_bench.errors import UserError
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
@@ -285,7 +285,11 @@ def test_faults_are_said_in_a_line(finish, world):
     for number in (-1, 200):
         with pytest.raises(UserError, match=f"vqa has the test examples 0 to 199, found number {number}"):
             gate_values(path, "vqa", number, world)
-    (path.with_suffix("") / "adapter.safetensors").unlink()
+    adapter = path.with_suffix("") / "adapter.safetensors"
+    save_file(load_file(adapter), adapter, {"pet-bench": '{"trial": "0123456789ab"}'})
+    with pytest.raises(UserError, match=r"adapter.safetensors is of trial 0123456789ab"):
+        gate_values(path, data=world)
+    adapter.unlink()
     with pytest.raises(UserError, match=f"is missing: adapters are not kept in git; run .* --trial {path.stem}"):
         gate_values(path, data=world)
 

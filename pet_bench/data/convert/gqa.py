@@ -50,9 +50,7 @@ def run(job: Job) -> None:
                 label = {row["answer"]: 1.0}
                 add({"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": label} | types)
         if unbalanced:
-            job.note(
-                f"{job.files[name]}: {unbalanced:,} of {len(seen):,} questions are left out: they are not balanced"
-            )
+            job.note(f"{job.files[name]}: {unbalanced:,} of {len(seen):,} questions are not balanced and left out")
     if job.has(ANSWERS):
         given(job, "GQA", pretty=False)
 
