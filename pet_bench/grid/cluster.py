@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -52,7 +53,7 @@ CARRIED = ("PET_BENCH_CACHE",)  # to workers on other nodes, which have the envi
 def main() -> None:
     order = json.loads(sys.stdin.readline())
     events = os.fdopen(order["events"], "w", encoding="utf-8")
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(order["folder"],), daemon=True).start()
     try:
         schedule(order, lambda event: _send(events, event), lambda: _write(events, {"event": "Ready"}))
     except UserError as error:
@@ -70,9 +71,10 @@ def _write(events: TextIO, message: dict[str, Any]) -> None:
     events.flush()
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(folder: str) -> None:
     while sys.stdin.read(1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)  # the parent's, which was killed
     kill_session(os.getpid())
 
 
