@@ -176,7 +176,17 @@ def _fitting(resources: Resources) -> dict[str, int]:
 def _die_with_head() -> None:
     """Ray needs a minute to notice, or never does, that a process of its head was killed."""
     head = [p for p in psutil.Process().children(recursive=True) if p.name() in ("gcs_server", "raylet")]
-    psutil.wait_procs(head, callback=lambda process: ending.is_set() or os._exit(HEAD_GONE))
+    names = {process.pid: process.name() for process in head}
+
+    def gone(process: psutil.Process) -> None:
+        if ending.is_set():
+            return
+        if process.returncode in (None, -signal.SIGKILL, -signal.SIGTERM):
+            os._exit(HEAD_GONE)
+        print(f"its {names[process.pid]} failed ({process.returncode})", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    psutil.wait_procs(head, callback=gone)
 
 
 ending = threading.Event()  # Ray is being shut down, its processes may go

@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -178,7 +179,7 @@ def test_storage_that_fails_at_any_write(plain, stand_in, out, file_of, pet_benc
     """Each write in turn finds the disk full, read-only, closed to us or broken."""
     grid = grid_of(plain, {"lora": None, "full": stand_in.FAIL, "vl-adapter": None})
     line, failed, before = ("run", file_of(grid), "--out", out, "--executor", "inline"), 0, {}
-    module, name = {"open": (store.tempfile, "mkstemp"), "fsync": (store.os, "fsync")}[what]
+    module, name = {"open": (tempfile, "mkstemp"), "fsync": (os, "fsync")}[what]
     healthy = getattr(module, name)
     for turn in range(1, 20):
         count = 0
@@ -296,7 +297,7 @@ def test_the_grids_own_write_of_a_lost_worker(plain, stand_in, out, quiet, monke
 
     def gone(grid, jobs, runtime, stop, cluster, emit):
         emit(Started(jobs[0].id))
-        monkeypatch.setattr(store.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         emit(Ended(jobs[0].id, "died", "the worker process died"))
 
     def full(*arguments):
@@ -694,7 +695,7 @@ def test_a_checkpoint_that_finds_the_disk_full(short, undisturbed, out, pet_benc
         fsync(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         code, _, (said,) = pet_bench(*line)
     assert code == 2
     assert said.startswith(f'pet-bench: error: results folder "{out}": No space left on device; ')
