@@ -96,7 +96,7 @@ class FeatureStore:
         """None where there is nothing, or nothing whole."""
         try:
             return cls(folder, keys)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
+        except (UserError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def __reduce__(self):
