@@ -153,7 +153,9 @@ def find_backbone(name: str) -> Backbone:
         raise UserError(f'backbone "{name}": the folder has no config.json')
     if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
         return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
-    raise unknown("backbone", name, BACKBONES.names())
+    raise unknown(
+        "backbone", name, [*BACKBONES.names(), "a folder in the form of transformers", "owner/name on the hub"]
+    )
 
 
 def _mini(name: str, family: str, rates_of: str = "", **recipe: Any) -> Backbone:
