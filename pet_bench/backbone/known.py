@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pet_bench.errors import Faults, UserError, foreign, unknown
+from pet_bench.errors import Faults, UserError, foreign, shortened, unknown
 from pet_bench.files import is_file, is_folder, nameable, read_json
 from pet_bench.registry import BACKBONES, attribute_faults, title
 from pet_bench.spec import Text
@@ -20,6 +20,7 @@ SIZES = {
     ),
     "t5": ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
 }  # fmt: skip
+LAYERS, SIZE = 1_000, 10_000_000  # the most that a configuration can have, vocabularies included
 PUBLISHED_BATCH = {"bart": 500, "t5": 300}
 # VL-T5's 200 extra words: 100 sentinels, then 100 object-order words of which <vis_extra_id_j> is row V-1-j.
 EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1))
@@ -101,8 +102,10 @@ class Backbone:
         faults = Faults()
         for key in SIZES[self.family]:
             size = getattr(config, key)
-            if type(size) is not int or size < 1:
-                faults.add(f'backbone "{self.name}": config.json: {key} must be a positive integer, found {size!r}')
+            most = LAYERS if "layers" in key else SIZE
+            if type(size) is not int or not 1 <= size <= most:
+                wrong = f"{key} must be a positive integer up to {most:,}, found {shortened(repr(size))}"
+                faults.add(f'backbone "{self.name}": config.json: {wrong}')
         faults.check()
         return config
 
@@ -150,7 +153,9 @@ def find_backbone(name: str) -> Backbone:
         raise UserError(f'backbone "{name}": the folder has no config.json')
     if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
         return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
-    raise unknown("backbone", name, BACKBONES.names())
+    raise unknown(
+        "backbone", name, [*BACKBONES.names(), "a folder in the form of transformers", "owner/name on the hub"]
+    )
 
 
 def _mini(name: str, family: str, rates_of: str = "", **recipe: Any) -> Backbone:

@@ -361,7 +361,7 @@ def score(
     load_plugins(plugin)
     from pet_bench.trial.score import score_file, score_trial
 
-    if metric:
+    if metric is not None:
         if data:
             raise UserError("--data is for scoring a trial's result, without --metric")
         found = [score_file(metric, file, annotations, changes(set_, "OPTION=VALUE", raw=True))]
@@ -370,7 +370,7 @@ def score(
     else:
         found = score_trial(file, data)
     if format == ScoreFormat.JSON:
-        print(json.dumps([one.to_dict() for one in found] if not metric else found[0].to_dict(), indent=1))
+        print(json.dumps([one.to_dict() for one in found] if metric is None else found[0].to_dict(), indent=1))
         return
 
     for place, view in enumerate(_score_views(found)):

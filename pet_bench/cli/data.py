@@ -203,7 +203,7 @@ def _suites(
 
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")
-    if name:
+    if name is not None:
         suites = [suite_by_name(f"{name}/{'+'.join(tasks)}" if tasks else name)]
     else:
         suites = [suite_by_name(task) for task in tasks or []] or suites_in(root)

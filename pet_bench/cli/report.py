@@ -143,7 +143,8 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
-        raise UserError(f'no trial of this grid is finished in "{", ".join(map(str, found.folders))}"')
+        where = ", ".join(map(str, found.folders))
+        raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
     table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
     beneath = [*_drawn(found.frame), *notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
     views = to_rich(table, beneath, marks.best)

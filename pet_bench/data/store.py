@@ -23,7 +23,7 @@ from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task, open_hdf5
 from pet_bench.errors import UserError, foreign
-from pet_bench.files import impostor_at
+from pet_bench.files import impostor_at, read_json
 from pet_bench.registry import title
 from pet_bench.spec import Control, Visual
 
@@ -48,8 +48,8 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, keys: Iterable[str] | None = None):
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        index = json.loads((folder / INDEX).read_text("utf-8"))
+        manifest = _read(folder / MANIFEST)
+        index = _read(folder / INDEX)
         array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
         if manifest["format"] != FORMAT or list(array.shape) != manifest["shape"] or array.dtype != HALF:
             raise ValueError("array and manifest disagree")
@@ -96,7 +96,7 @@ class FeatureStore:
         """None where there is nothing, or nothing whole."""
         try:
             return cls(folder, keys)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
+        except (UserError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def __reduce__(self):
@@ -192,12 +192,16 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
+def _read(path: Path) -> Any:
+    return read_json(path, f"features: packed {path}")
+
+
 def verify(folder: Path) -> Iterator[str]:
     """A line for everything in a packed store that is not as it was packed; reads all of it."""
     remedy = f"remove {folder} and the features are packed anew"
     try:
-        expected = json.loads((folder / MANIFEST).read_text("utf-8"))["sha256"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        expected = _read(folder / MANIFEST)["sha256"].items()
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
         yield f"features: {folder / MANIFEST} of the packed features cannot be read; {remedy}"
         return
     intact = True
@@ -267,13 +271,13 @@ def packed_in(files: Files, visual: Visual, cache: Path | None = None) -> Path:
         return own
     for folder in sorted(stores.glob("[!.]*")):
         try:
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            manifest = _read(folder / MANIFEST)
             large = manifest["format"] == FORMAT and manifest["shape"][0] >= len(files)
             if large and manifest["shape"][1:] == [visual.tokens, visual.width]:
-                index = json.loads((folder / INDEX).read_text("utf-8"))
+                index = _read(folder / INDEX)
                 if all(key in index and index[key][:2] == about for key, *about in files) and FeatureStore.open(folder):
                     return folder
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # being written, of an older format or damaged: nothing to find there
     return own
 

@@ -26,9 +26,9 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from pet_bench.errors import Faults, unknown
-from pet_bench.report.marks import Mark
+from pet_bench.report.marks import OTHERS, Mark
 
-INK, MUTED, RULE, GREY = "#222222", "#6b6b6b", "#e6e6e6", "#b5b5b5"
+INK, MUTED, RULE, GREY = "#222222", "#6b6b6b", "#e6e6e6", OTHERS.color
 DPI = 160
 MANY, FEW = 12, 6  # points that can be named where they stand; lines and bands that can lie over each other
 ANY = (-np.inf, np.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from os.path import realpath
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -56,7 +57,7 @@ def _predictions(result: TrialResult, task: str, name: str, folder: Path) -> Ite
     """Faults of a task's predictions: a line per example, each id once, and scores whose mean is the primary metric
     (by `metrics.scores.Scores` of all metrics but BLEU)."""
     path, parts = folder / name, PurePosixPath(name).parts
-    if parts[:1] != (result.id,) or ".." in parts or not path.resolve().is_relative_to(folder.resolve()):
+    if parts[:1] != (result.id,) or ".." in parts or not Path(realpath(path)).is_relative_to(realpath(folder)):
         yield f'predictions "{name}" are not in {result.id}/'
         return
     if not path.is_file():

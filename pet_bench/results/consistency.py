@@ -60,6 +60,8 @@ def _tasks(result: TrialResult) -> set[str]:
 def _scores(result: TrialResult) -> Iterator[str]:
     if result.metrics and (odd := _tasks(result) ^ result.metrics.keys()):
         yield f"tasks of its spec and tasks with scores differ in {', '.join(sorted(odd))}"
+    for task in sorted(result.predictions.keys() - _tasks(result)):
+        yield f'predictions: "{task}" is not among its tasks'
     for task, scores in result.metrics.items():
         if not scores:
             yield f"metrics.{task} has no scores"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zlib import error as ZlibError
@@ -28,9 +29,10 @@ def name(id: str, task: str) -> str:
 
 
 def find(id: str, task: str, folders: Iterable[Path]) -> Path | None:
-    """A trial's predictions for a task in the first of some folders that has them."""
+    """A trial's predictions for a task in the first of some folders that has them, be it as a link that leads nowhere,
+    of which their reader complains."""
     places = (folder / name(id, task) for folder in folders)
-    return next((file for zipped in places for file in (zipped, zipped.with_suffix("")) if file.is_file()), None)
+    return next((file for zipped in places for file in (zipped, zipped.with_suffix("")) if os.path.lexists(file)), None)
 
 
 def write(file: Path, predictions: Mapping[str, str], scores: Mapping[str, float]) -> None:
@@ -54,7 +56,8 @@ def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | 
             row = parse_json(line, where)
         except UserError as error:
             raise UserError(f"{where}: {NO_ROW} ({error.faults[0].removeprefix(where).strip()})") from None
-        id, text, score = (row.get(key) for key in ROW) if isinstance(row, dict) else (None, None, None)
+        whole = isinstance(row, dict) and row.keys() >= {*ROW}
+        id, text, score = (row[key] for key in ROW) if whole else (None, None, None)
         if not (isinstance(id, str) and isinstance(text, str) and type(score) in (int, float, type(None))):
             raise UserError(f"{where}: {NO_ROW}")
         if id in found:

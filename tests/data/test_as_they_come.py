@@ -253,6 +253,12 @@ def test_one_split_of_karpathys_captions_is_converted_and_the_others_are_missed(
     assert [missing.download for missing in report.missing] == ["coco_karpathy_train.json", "coco_karpathy_val.json"]
     assert "coco_karpathy_test_gt.json is not converted: it has the captions in COCO's form" in report.notes[0]
     assert len(CocoCaption().examples(tmp_path / "root", "test")) == 1
+    rows = [{"image": "val2014/COCO_val2014_000000000031.jpg", "caption": ["a cat"]}]
+    roots.dump(tmp_path / "downloads" / "coco_karpathy_val.json", rows)
+    with pytest.raises(UserError, match=r"dataset_coco\.json is there and differs .*--force overwrites it"):
+        convert(tmp_path / "downloads", tmp_path / "root")
+    convert(tmp_path / "downloads", tmp_path / "root", force=True)
+    assert [len(CocoCaption().examples(tmp_path / "root", split)) for split in ("valid", "test")] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -289,9 +295,11 @@ def test_gqa_tests_balanced_questions_and_trains_on_all(tmp_path):
 def test_the_converter_says_which_questions_it_leaves_out(tmp_path):
     questions = {str(i): {"imageId": "n1", "question": "is it", "answer": "yes", "isBalanced": i > 0} for i in range(3)}
     roots.dump(tmp_path / "downloads" / "testdev_balanced_questions.json", questions)
+    roots.dump(tmp_path / "downloads" / "val_all_questions.json", questions)
     report = convert(tmp_path / "downloads", tmp_path / "root")
     assert len(GQA().examples(tmp_path / "root", "test")) == 2
-    assert "1 of 3 questions are not balanced and left out" in report.notes[0]
+    for said in ("val_all_questions.json is not converted", "1 of 3 questions are not balanced and left out"):
+        assert any(said in note for note in report.notes)
 
 
 # locks ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ import torch
 
 from pet_bench.errors import Stop
 from pet_bench.mini.write import Sizes, write_image_text
-from pet_bench.results import store
 from pet_bench.trial import checkpoint
 from pet_bench.trial.checkpoint import NAME, Checkpoints, Unreadable, generators, set_generators
 from pet_bench.trial.run import run_trial
@@ -344,7 +343,7 @@ def test_a_full_disk_leaves_the_last_one(stopped, runtime, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         run_trial(spec, replace(runtime, checkpoint_steps=1))
     assert (folder / NAME).read_bytes() == before

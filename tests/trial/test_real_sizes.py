@@ -51,7 +51,7 @@ TASKS = {
         "vqa": ("karpathy_test", 4, "accuracy", {"question type", "answer type", "length"}, (1, 20)),
         "gqa": ("testdev", 3, "accuracy", {"length"}, (1, 20)),
         "nlvr2": ("test", 2, "accuracy", {"length"}, None),
-        "coco-caption": ("test", 1, "CIDEr", {"length"}, (5, 40)),
+        "coco-caption": ("test", 2, "CIDEr", {"length"}, (5, 40)),
     },
     "video-text": {
         "tvqa": ("val", 2, "accuracy", {"show", "length"}, (5, 20)),

@@ -77,7 +77,8 @@ def convert(
             with faults:
                 file = source.find(download)
                 wanted |= file is not None and not download.shared
-                if file := file or in_place(download, root):
+                newer = [part for part in converter.downloads if part.name in download.instead and source.find(part)]
+                if file := file or (None if newer else in_place(download, root)):
                     found[download.name] = file
                 elif not download.shared:
                     posing |= source.impostors(download)

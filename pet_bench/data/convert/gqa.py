@@ -62,4 +62,5 @@ GQA = Converter(
         Download(f"GQA/{ANSWERS}", (f"gqa/{ANSWERS}",), needed=False),
     ),
     run,
+    (("*_all_questions*.json", "it holds all questions; those that count are in the file of the balanced ones"),),
 )
