@@ -291,8 +291,12 @@ def log_axis(axes: Axes, which: str) -> None:
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """What a reader must know, beneath all panels, in as many lines as it takes."""
-    figure.supxlabel(fill(text, int(14.5 * figure.get_figwidth())), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    """What a reader must know, beneath all panels, in as many lines as it takes; a small figure grows by them."""
+    width, height = figure.get_size_inches()
+    lines = fill(text, int(14.5 * width))
+    if (room := 0.17 * len(lines.splitlines())) > height / 6:
+        figure.set_size_inches(width, height + room)
+    figure.supxlabel(lines, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 
 def seeds_note(seeds: pd.Series) -> str:

@@ -29,6 +29,7 @@ from pet_bench.report.table import named
 
 KEYS = ["suite", "backbone", "task", "group"]
 WIDE, LINE, LANE = 1.75, 5, 0.19  # inches of a panel, how many stand side by side, inches of a method
+LEAST = 4.5  # inches, of the whole figure
 
 
 def parts(breakdowns: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +79,7 @@ def question_types_figure(
     names += [f"{len(ranked) - len(shown)} others"] * (len(shown) < len(ranked))
     lines = _lines(table, most)
     columns = max(map(len, lines))
-    figure = Figure(room_beside(names) + WIDE * columns, (0.95 + LANE * len(names)) * len(lines) + 0.3)
+    figure = Figure(max(LEAST, room_beside(names) + WIDE * columns), (0.95 + LANE * len(names)) * len(lines) + 0.3)
     axes = figure.subplots(len(lines), columns, squeeze=False, sharey=True)
     for row, line in zip(axes, lines, strict=True):
         for axis, (title, rows, part) in zip(row, line, strict=False):

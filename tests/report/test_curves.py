@@ -531,3 +531,14 @@ def test_names_are_spread_in_order_and_apart(seed):
         [all(abs(height - other) >= 20 * gap for other in heights if other != height) for height in heights]
     )
     assert places[alone] == pytest.approx(heights[alone])
+
+
+def test_the_caption_of_a_small_figure_lies_beneath_it():
+    rows = breakdowns(methods=1, seeds=(0,)).assign(status="suspect")
+    figure = curves.question_types_figure(rows[rows.part == rows.part.iloc[0]], task="vqa")
+    with look.look():
+        figure.canvas.draw()
+    axes = [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]
+    caption = figure._supxlabel.get_window_extent()
+    assert caption.y1 <= min(box.y0 for box in axes)
+    assert min(caption.y0, *(box.x0 for box in axes)) >= 0
