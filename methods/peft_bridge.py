@@ -124,7 +124,8 @@ class PeftDoor(Door):
                     f"peft:{self.type} on {build.model.shape.backbone}: a copy of {path} would train, and its weights "
                     "are tied: the word table is one for both stacks and the output layer"
                 )
-        if isinstance(lm.get_input_embeddings(), BaseTunerLayer):
+        unread = not isinstance(lm.get_encoder().embed_tokens, BaseTunerLayer) or self.type != "trainable_tokens"
+        if isinstance(lm.get_input_embeddings(), BaseTunerLayer) and unread:  # those tokens are one layer in all places
             raise UserError(
                 f"peft:{self.type}: no word is read through the module shared; target embed_tokens, "
                 "without ensure_weight_tying"

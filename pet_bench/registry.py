@@ -28,7 +28,8 @@ from typing import Any, Generic, TypeVar, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of, unknown
+from pet_bench.errors import Faults, PluginError, UserError, foreign, shortened, text_of, unknown
+from pet_bench.files import is_file
 
 T = TypeVar("T")
 _LOOSE = "pet_bench_plugin_"
@@ -295,8 +296,8 @@ def is_loose(module: str) -> bool:
 
 def _import(source: str):
     path = Path(source)
-    if path.suffix == ".py" and not path.is_file():
-        raise UserError(f'plug-in "{source}": no such file')
+    if path.suffix == ".py" and not is_file(path):
+        raise UserError(f'plug-in "{shortened(source)}": no such file')
     with foreign(f'plug-in "{source}" failed on import:'):
         if path.suffix != ".py":
             return importlib.import_module(source)

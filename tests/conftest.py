@@ -9,6 +9,7 @@ import pytest
 
 # Before any import of a hub client: nothing may be fetched at test time.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("COLUMNS", None)  # of the terminal that xdist imagines
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 ROOT = Path(__file__).parents[1]

@@ -147,7 +147,7 @@ def test_a_selection_that_leaves_nothing(refused, written):
     [
         (["export", RESULTS, "--format", "peft", "--out", RESULTS], "every JSON file in"),
         (["export", RESULTS, "--format", "model-index", "--out", f"{RESULTS}/index.json"], "every JSON file in"),
-        (["export", RESULTS, "--format", "peft", "--out", "/dev/null"], "/dev/null: "),
+        (["export", RESULTS, "--format", "peft", "--out", "/dev/null"], '"/dev/null" cannot be written'),
         (["report", RESULTS, "--out", "nowhere", "--style", "vlpet-video"], "they are of mini-image-text"),
         (["compare", "35930f3a2c2d", f"{RESULTS}/35930f3a2c2d.json", "--out", RESULTS], "are the same"),
         (["rerun", RESULTS, "--trial", "3593", "--trial", "35930"], "is named twice"),

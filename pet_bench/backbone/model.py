@@ -147,6 +147,8 @@ class VisionLanguageModel(nn.Module):
         """
         encoded = self.encode(text, features, boxes, task=task)
         forced_end = self.lm.config.eos_token_id if self.shape.family == "bart" and num_beams > 1 else None
+        # transformers' own cache has as many layers as T5's encoder, which may be fewer than the decoder's
+        cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
         return self.lm.generate(
             encoder_outputs=encoded,
             attention_mask=encoded.mask.long(),
@@ -155,7 +157,6 @@ class VisionLanguageModel(nn.Module):
             do_sample=False,
             forced_bos_token_id=None,
             forced_eos_token_id=forced_end,
-            # transformers' own has as many layers as T5's encoder, which may be fewer than the decoder's
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            **(cache if self.lm.generation_config.use_cache else {}),
             **({"no_repeat_ngram_size": 0, "early_stopping": False} if plain else {}),
         )

@@ -75,6 +75,9 @@ class Checkpoints:
             return None, []
         try:
             about, state = read(self.path)
+            kinds = {"of": dict, "step": int, "made with": dict}
+            if not all(type(about.get(key)) is kind for key, kind in kinds.items()):
+                raise Unreadable("it does not say what it is of")
         except Unreadable as error:
             kept = self.path.with_name(f"{NAME}.unreadable")
             self.path.replace(kept)
@@ -120,10 +123,7 @@ def read(path: Path) -> tuple[dict[str, Any], State]:
         if metadata["sha256"] != _digest(text, tensors):
             raise ValueError("its content does not match its digest")
         content = json.loads(text)
-        about, state = content["about"], _with_tensors(content["state"], tensors)
-        if not (type(about["step"]) is int and all(isinstance(about[key], dict) for key in ("of", "made with"))):
-            raise ValueError("it does not say what it is of")
-        return about, state
+        return content["about"], _with_tensors(content["state"], tensors)
     except Exception as error:  # safetensors' own, and whatever a damaged header leads to
         if is_out_of_memory(error):
             raise

@@ -254,7 +254,7 @@ def test_learned_prompts_come_first_and_images_may_be_none(finish, world):
 
 @pytest.mark.parametrize(("padded", "frames"), [("attended", 64), ("masked", None)])
 def test_frames_of_a_clip_are_a_row(padded, frames, finish, tmp_path):
-    write_video_text(tmp_path / "clips", seed=1, sizes=ClipSizes(2, 1, 2, 1, 2, 1, per_clip=2))
+    write_video_text(tmp_path / "clips", seed=1, sizes=ClipSizes(2, 1, 2, 1, 2, 2, per_clip=2))
     changes = {"suite": "mini-video-text/yc2c", "protocol": {"yc2c": {"padded_frames": padded}}}
     path, _ = finish("vl-pet-middle-x", data=tmp_path / "clips", **changes)
     found = gate_values(path, data=tmp_path / "clips")
@@ -320,7 +320,7 @@ def test_the_command_prints_means_and_writes_figure_and_values(call, finish, wor
     for arguments, message in (
         (["--site", "encoder.fn"], 'unknown site with a gate "encoder.fn": did you mean "encoder.ffn"?'),
         (["--index", 1, "--example", "x"], "--example and --index both say which example"),
-        (["--out", "x.jpg"], '--out is a file that ends in .png, found "x.jpg"'),
+        (["--out", "x.jpg"], '--out is a file that ends in .png or a folder of results, found "x.jpg"'),
     ):
         code, _, err = call("gates", path, "--data", world, *arguments)
         assert code == 2

@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(mini_trial, runtime):
     result = run_trial(spec, runtime)
     assert result.status == "suspect"
     assert result.error.split(" at step ")[0] in ("the loss of task vqa is nan", "the loss of task vqa is inf")
-    assert result.error.endswith(f" at step {result.cost.steps} (lr 4e+09)")
+    assert result.error.endswith(f" at step {result.cost.steps} (lr 4000000000.0)")
     assert (result.metrics, result.average, result.selected, result.predictions) == ({}, None, None, {})
     assert (result.cost.adapter_bytes, list(folder.iterdir())) == (0, [])
     assert result.parameters.trainable > 0
