@@ -34,7 +34,8 @@ def distinct(values: Any) -> Any:
     return values
 
 
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # true is no number, "3" is none either
+# true is no number, "3" is none either; what a plug-in has for a default is looked at too
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 LARGEST = 2**32 - 1  # of any number of a spec
 Control = Literal["none", "text-only", "noise"]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]  # torch's generator keeps 32 bits: beyond, two seeds were one trial

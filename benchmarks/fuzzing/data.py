@@ -148,7 +148,12 @@ def cases(base: Path) -> Iterator[Case]:
     yield from sound(DOWNLOADS, ["downloads"], [convert])
     for path in sorted((base / "downloads").rglob("*.json*")):
         name = path.relative_to(base / "downloads")
-        yield from product(DOWNLOADS, ["downloads"], f"downloads/{name}", _changes(path), [convert])
+        spare = path.name == "trainval_ans2label.json"  # made from the annotations where there is no such file
+        changes = [
+            replace(change, expect="either") if spare and change.name in ("folder", "dangling", "circular") else change
+            for change in _changes(path)
+        ]
+        yield from product(DOWNLOADS, ["downloads"], f"downloads/{name}", changes, [convert])
 
 
 def nothing_said(work: Path, out: str) -> str:

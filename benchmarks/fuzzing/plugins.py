@@ -227,7 +227,7 @@ def cases(base: Path) -> Iterator[Case]:
             codes=frozenset({1, 2}),
             writes=("out",),
             cost=4,
-            said=(" failed ",),
+            said=(" failed ", " oom "),
             understood=metrics,
         ),
     ]

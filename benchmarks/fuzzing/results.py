@@ -196,7 +196,6 @@ def cases(base: Path) -> Iterator[Case]:
 
     changes = [
         *mutations.text(),
-        mutations.missing(),
         *mutations.flipped("refuse", (0.0, 0.3, 0.6, 0.97)),
         *mutations.rows(rows, 0, PREDICTION_RULES),
         Mutation("one less", again(lambda rows: rows[1:])),
@@ -206,6 +205,8 @@ def cases(base: Path) -> Iterator[Case]:
         Mutation("other order", again(lambda rows: rows[::-1]), "either"),
     ]
     yield from product(PREDICTED, bases, f"results/{name}", changes, readers, place="vqa")
+    asking = [reader for reader in readers if reader.name != "load_predictions"]  # that takes them for not kept
+    yield from product(PREDICTED, bases, f"results/{name}", [mutations.missing()], asking, place="vqa")
     ids = Mutation("other ids", again(lambda rows: [row | {"id": f"x{row['id']}"} for row in rows]))
     knowing = [reader for reader in readers if reader.name in ("score", "compare", "html")]
     yield from product(PREDICTED, bases, f"results/{name}", [ids], knowing, place="vqa")
