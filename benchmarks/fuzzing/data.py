@@ -74,6 +74,7 @@ RULES = [
     Rule("*", "empty", "either"),
     Rule("*", "renamed", "either"),  # an answer's or an image's name, or a key: the latter is what dropped tells
     Rule("*label", "either", "either"),
+    Rule("*filename", "dropped", "either"),  # told by the folder and the id
     Rule("*label.*", "dropped", "either"),
     Rule("*answers.*", "dropped", "either"),
     Rule("*", "l[oi]n[ge]*", "either"),

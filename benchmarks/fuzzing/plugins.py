@@ -53,7 +53,7 @@ BODIES = {
     "asserts": "assert False",
     "stops": "raise StopIteration",
     "generates": "yield 1",
-    "system": "raise OSError(28, 'No space left on device')",
+    "system": "raise OSError(2, 'No space left on device')",
     "base": "raise BaseException('boom')",
 }
 
@@ -83,6 +83,8 @@ def loading() -> dict[str, str]:
     }
     found |= {
         "syntax": "def (:\n",
+        "option is an object": source(options="r: object = object()"),
+        "default of another type": source(options="r: int = 'x'"),
         "exit at once": "import sys; sys.exit(0)\n",
         "exit with text": "import sys; sys.exit('bye')\n",
         "imports nothing": "import no_such_module_anywhere\n",
@@ -115,7 +117,6 @@ def loading() -> dict[str, str]:
         "an instance": "class M:\n    plugin_kind = 'method'\n    name = 'fzm'\nm = M()\n",
         "a suite of nothing": "class S:\n    plugin_kind = 'suite'\n    name = 'fzs'\ns = S()\n",
         "a backbone of nothing": "class B:\n    plugin_kind = 'backbone'\n    name = 'fzb'\nb = B()\n",
-        "a metric of nothing": "class X:\n    plugin_kind = 'metric'\n    name = 'fzx'\n",
         "a task of nothing": "class T:\n    plugin_kind = 'task'\n    name = 'fzt'\n",
         "a kind of no registry": "class T:\n    plugin_kind = 'thing'\n    name = 'fzt'\n",
         "a kind of no text": "class T:\n    plugin_kind = ['method']\n    name = 'fzt'\n",
@@ -158,8 +159,6 @@ def working() -> dict[str, str]:
     found |= {
         "no formula": source(formula=""),
         "formula of unknown words": source(formula='formula: ClassVar = "{nope} x"'),
-        "option is an object": source(options="r: object = object()"),
-        "option is called name": source(options="name2: int = 'x'"),
         "trains nothing known": source(design='def design(self, shape):\n        return Design((), train=("nose",))'),
         "one is null": source(design="def design(self, shape):\n        return Design((None,))"),
     }
@@ -185,7 +184,11 @@ def going_on(output: str, exit: int) -> str:
     """The other method has its row all the same, and a line says what is wrong with this one."""
     if "projector-only" not in output:
         return "the sound method is not shown for the fault of the other"
-    return "" if "pet-bench: error:" in output or " failed " in output else "no line says what is wrong"
+    return (
+        ""
+        if "pet-bench: error:" in output or any(f" {how} " in output for how in ("failed", "oom"))
+        else "no line says what is wrong"
+    )
 
 
 def cases(base: Path) -> Iterator[Case]:

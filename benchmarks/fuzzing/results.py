@@ -15,6 +15,8 @@ from fuzzing.mutations import Rule
 KIND, PREDICTED = "results", "predictions"
 PYTHON = frozenset({1})  # how a script ends
 RULES = [
+    Rule("dropped", "dropped", "either"),
+    Rule("predictions.*", "dropped", "either"),  # they were not kept
     Rule("error", "*", "refuse"),
     Rule("provenance.commit", "null", "either"),
     Rule("provenance.dirty", "null", "either"),
@@ -182,7 +184,7 @@ def cases(base: Path) -> Iterator[Case]:
         Reader("check", ("results", "check", "WORK/results")),
         Reader("compare", ("compare", "lora", "vl-pet-large", "--out", "WORK/results", *options), cost=2),
         Reader("score", ("score", f"WORK/{file}", *data)),
-        Reader("show", ("show", f"WORK/{file}"), lenient=True),
+        Reader("show", ("show", f"WORK/{file}"), lenient=True, understood=lambda work, out: ""),  # it says their size
         Reader("merge", ("merge", "WORK/results", "--out", "WORK/merged"), writes=("merged",), lenient=True),
         Reader("load_predictions", ("load_predictions", "WORK/results"), codes=PYTHON),
         Reader("html", ("report", "WORK/results", "--html", *data), writes=writes, cost=40),
@@ -199,12 +201,16 @@ def cases(base: Path) -> Iterator[Case]:
         *mutations.flipped("refuse", (0.0, 0.3, 0.6, 0.97)),
         *mutations.rows(rows, 0, PREDICTION_RULES),
         Mutation("one less", again(lambda rows: rows[1:])),
-        Mutation("scores off", again(lambda rows: [row | {"score": 1.0} for row in rows])),
-        Mutation("a score too large", again(lambda rows: [rows[0] | {"score": 700.0}, *rows[1:]])),
-        Mutation("no scores", again(lambda rows: [row | {"score": None} for row in rows])),
         Mutation("other order", again(lambda rows: rows[::-1]), "either"),
     ]
     yield from product(PREDICTED, bases, f"results/{name}", changes, readers, place="vqa")
+    scores = [
+        Mutation("scores off", again(lambda rows: [row | {"score": 1.0} for row in rows])),
+        Mutation("a score too large", again(lambda rows: [rows[0] | {"score": 700.0}, *rows[1:]])),
+        Mutation("no scores", again(lambda rows: [row | {"score": None} for row in rows])),
+    ]
+    using = [reader for reader in readers if reader.name != "score"]  # that scores what was predicted anew
+    yield from product(PREDICTED, bases, f"results/{name}", scores, using, place="vqa")
     asking = [reader for reader in readers if reader.name != "load_predictions"]  # that takes them for not kept
     yield from product(PREDICTED, bases, f"results/{name}", [mutations.missing()], asking, place="vqa")
     ids = Mutation("other ids", again(lambda rows: [row | {"id": f"x{row['id']}"} for row in rows]))

@@ -100,6 +100,11 @@ class Backbone:
         except Exception as error:
             raise UserError(f'backbone "{self.name}": config.json: {error}') from error
         faults = Faults()
+        absent = [
+            key for key in SIZES[self.family] if key not in raw and key != "num_decoder_layers"
+        ]  # as the encoder's
+        if absent:
+            faults.add(f'backbone "{self.name}": config.json has no {", ".join(absent)}')
         for key in SIZES[self.family]:
             size = getattr(config, key)
             most = LAYERS if "layers" in key else SIZE

@@ -15,7 +15,7 @@ from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank
 from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, ask_part, equation, part
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
-from pet_bench.pet.method import Difference, Method, build_method, default_spec, design_of
+from pet_bench.pet.method import Difference, Method, attach_method, build_method, default_spec, design_of
 
 __all__ = [
     "Bottleneck",
@@ -45,6 +45,7 @@ __all__ = [
     "WeightDecomposed",
     "ask_part",
     "attach",
+    "attach_method",
     "build_method",
     "count",
     "default_spec",

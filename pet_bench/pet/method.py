@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +12,9 @@ from pydantic import Field, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from pet_bench.backbone.known import Shape
+from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.errors import PluginError, UserError, foreign
+from pet_bench.pet.attach import attach
 from pet_bench.pet.design import Design, check_part
 from pet_bench.registry import METHODS, ask, attribute_faults, title
 from pet_bench.spec import MethodSpec, Recipe, Text, option_faults, validate
@@ -168,4 +170,20 @@ def design_of(method: Method, shape: Shape) -> Design:
             check_part(part)
     except PluginError as error:
         raise error.within(title(method)) from error
+    return design
+
+
+def attach_method(model: VisionLanguageModel, method: Method, tasks: Iterable[str]) -> Design:
+    """Attach the design of a built method, and return it.
+
+    Raises UserError as `attach` does. Where nobody has chosen an option, a design that does not fit is the method's own
+    fault, a PluginError: it costs the method, and no other of a grid.
+    """
+    design = design_of(method, model.shape)
+    try:
+        attach(model, design, tasks)
+    except UserError as error:
+        if default_spec(method) == default_spec(build_method(MethodSpec(method.name), model.shape)):
+            raise PluginError(*error.faults) from error
+        raise
     return design

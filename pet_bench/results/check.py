@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.metrics.scores import averages
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
-from pet_bench.results.consistency import primary, same
+from pet_bench.results.consistency import primary, unlike
 from pet_bench.results.schema import TrialResult
 
 APART = ("published", "report")  # folders whose files are not trials'
@@ -71,12 +70,8 @@ def _predictions(result: TrialResult, task: str, name: str, folder: Path) -> Ite
         return
     if score is None:
         return
-    if len(found) != score.n:
-        yield f'"{name}" has {len(found)} predictions, but {score.n} were scored'
-    elif averages(metric):
-        mean = sum(one for _, one in found.values()) / len(found)
-        if not same(score.value, mean):
-            yield f'{metric} is {score.value}, but the mean score in "{name}" is {mean}'
+    if fault := unlike(score, metric, found, name):
+        yield fault
 
 
 def _dropped(result: TrialResult, folder: Path) -> Iterator[str]:

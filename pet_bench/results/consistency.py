@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import pairwise
 
@@ -29,6 +29,16 @@ def same(a: float | None, b: float | None) -> bool:
 def primary(result: TrialResult, task: str | None) -> tuple[str, Score] | tuple[None, None]:
     """Name and score of a task's primary metric, where it was scored."""
     return next(iter(result.metrics.get(task, {}).items()), (None, None))
+
+
+def unlike(score: Score, metric: str, found: Mapping[str, tuple[str, float | None]], name: str) -> str:
+    """Why predictions (`results.predictions.read`), called `name`, did not give that score; nothing where they may."""
+    if len(found) != score.n:
+        return f'"{name}" has {len(found)} predictions, but {score.n} were scored'
+    mean = sum(one for _, one in found.values()) / len(found)
+    if averages(metric) and not same(score.value, mean):
+        return f'{metric} is {score.value}, but the mean score in "{name}" is {mean}'
+    return ""
 
 
 def _spec(result: TrialResult) -> Iterator[str]:
@@ -62,6 +72,9 @@ def _scores(result: TrialResult) -> Iterator[str]:
         yield f"tasks of its spec and tasks with scores differ in {', '.join(sorted(odd))}"
     for task in sorted(result.predictions.keys() - _tasks(result)):
         yield f'predictions: "{task}" is not among its tasks'
+    for task, name in result.predictions.items():
+        if not name.startswith(f"{result.id}/") or ".." in name.split("/"):
+            yield f'{task}: predictions "{name}" are not in {result.id}/'
     for task, scores in result.metrics.items():
         if not scores:
             yield f"metrics.{task} has no scores"

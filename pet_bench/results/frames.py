@@ -17,10 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from pet_bench.errors import Faults
+from pet_bench.errors import Faults, UserError
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
-from pet_bench.results.consistency import primary
+from pet_bench.results.consistency import primary, unlike
 from pet_bench.results.schema import TrialResult
 
 KEYS = ["id", "status", "suite", "backbone", "method", "control", "seed", "setup", "folder"]
@@ -129,7 +129,11 @@ def _breakdowns(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
 def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
     for task in result.predictions:
         if file := saved.find(result.id, task, [folder]):
-            for example, (text, score) in saved.read(file, primary(result, task)[0]).items():
+            metric, whole = primary(result, task)
+            found = saved.read(file, metric)
+            if whole and (fault := unlike(whole, metric, found, str(file))):
+                raise UserError(fault)
+            for example, (text, score) in found.items():
                 yield {"task": task, "example": example, "prediction": text, "score": score}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import build
 from pet_bench.errors import Faults, PluginError, UserError
-from pet_bench.pet import attach, build_method, design_of
+from pet_bench.pet import attach_method, build_method
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import read_data
 from pet_bench.trial.shared import Shared
@@ -37,8 +37,8 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
     def check(spec: TrialSpec) -> None:
         backbone = find_backbone(spec.backbone)
         try:
-            design = design_of(build_method(spec.method, backbone.shape), backbone.shape)
-            attach(build(backbone, spec.visual, device="meta"), design, spec.tasks)
+            model = build(backbone, spec.visual, device="meta")
+            attach_method(model, build_method(spec.method, backbone.shape), spec.tasks)
         except UserError as error:
             raise error.within(f"{spec.label} on {spec.backbone}") from error
 

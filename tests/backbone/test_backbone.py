@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_names_that_are_no_backbone(tmp_path):
 
 
 def test_a_backbone_without_weights_is_one_line(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bart"}))
+    (tmp_path / "config.json").write_bytes((Path(find_backbone("mini-bart").source) / "config.json").read_bytes())
     with pytest.raises(UserError, match="cannot be loaded from") as error:
         load(find_backbone(str(tmp_path)), VISUAL)
     assert len(error.value.faults) == 1

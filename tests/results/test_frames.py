@@ -18,6 +18,9 @@ CURVE = [
 ]
 
 
+ANSWERS = "yes", "no"
+
+
 @pytest.fixture
 def folder(make_result, tmp_path):
     for method in ("lora", "full"):
@@ -26,7 +29,10 @@ def folder(make_result, tmp_path):
             result.curve, result.cost.steps = CURVE, 10
             result.breakdowns = {"vqa": {"question type": {"how many": Part(value=40.0, n=3)}}}
             result.predictions = {"vqa": predictions.name(result.id, "vqa")}
-            predictions.write(tmp_path / "a" / result.predictions["vqa"], {"1": "yes", "2": "no"}, {"1": 100.0, "2": 0})
+            score = result.metrics["vqa"]["accuracy"]
+            answers = {str(number): ANSWERS[number % 2] for number in range(score.n)}
+            scores = dict.fromkeys(answers, score.value)
+            predictions.write(tmp_path / "a" / result.predictions["vqa"], answers, scores)
             store.save(result, tmp_path / "a")
     return tmp_path / "a"
 
@@ -59,8 +65,15 @@ def test_breakdowns_and_predictions(folder):
     }
     found = pet_bench.load_predictions(folder)
     one = found[found.id == found.id[0]]
-    assert one[["task", "example", "prediction"]].to_numpy().tolist() == [["vqa", "1", "yes"], ["vqa", "2", "no"]]
-    np.testing.assert_array_equal(one.score, [100.0, 0.0])
+    score = store.load(folder / f"{found.id[0]}.json").metrics["vqa"]["accuracy"]
+    assert one[["task", "example", "prediction"]].to_numpy().tolist() == [
+        ["vqa", str(number), ANSWERS[number % 2]] for number in range(score.n)
+    ]
+    np.testing.assert_array_equal(one.score, [score.value] * score.n)
+    file = folder / predictions.name(found.id[0], "vqa")
+    predictions.write(file, {"1": "yes"}, {"1": 100.0})
+    with pytest.raises(UserError, match="has 1 predictions"):
+        pet_bench.load_predictions(folder)
     for file in folder.glob("*/predictions*"):
         file.unlink()
     assert pet_bench.load_predictions(folder).empty  # not kept
