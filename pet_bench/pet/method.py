@@ -173,17 +173,15 @@ def design_of(method: Method, shape: Shape) -> Design:
     return design
 
 
-def attach_method(model: VisionLanguageModel, method: Method, tasks: Iterable[str]) -> Design:
-    """Attach the design of a built method, and return it.
+def attach_method(model: VisionLanguageModel, method: Method, design: Design, tasks: Iterable[str]) -> None:
+    """Attach the design of a built method.
 
     Raises UserError as `attach` does. Where nobody has chosen an option, a design that does not fit is the method's own
     fault, a PluginError: it costs the method, and no other of a grid.
     """
-    design = design_of(method, model.shape)
     try:
         attach(model, design, tasks)
     except UserError as error:
         if default_spec(method) == default_spec(build_method(MethodSpec(method.name), model.shape)):
             raise PluginError(*error.faults) from error
         raise
-    return design

@@ -75,9 +75,6 @@ class Checkpoints:
             return None, []
         try:
             about, state = read(self.path)
-            kinds = {"of": dict, "step": int, "made with": dict}
-            if not all(type(about.get(key)) is kind for key, kind in kinds.items()):
-                raise Unreadable("it does not say what it is of")
         except Unreadable as error:
             kept = self.path.with_name(f"{NAME}.unreadable")
             self.path.replace(kept)
@@ -105,6 +102,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 # the file ------------------------------------------------------------------------------------------------------------
 
 
+ABOUT = {"of": dict, "step": int, "made with": dict}
+
+
 def write(path: Path, about: dict[str, Any], state: State) -> None:
     """Write a whole checkpoint or leave the one that is there. A digest of all content is part of it."""
     tensors: dict[str, Tensor] = {}
@@ -123,7 +123,10 @@ def read(path: Path) -> tuple[dict[str, Any], State]:
         if metadata["sha256"] != _digest(text, tensors):
             raise ValueError("its content does not match its digest")
         content = json.loads(text)
-        return content["about"], _with_tensors(content["state"], tensors)
+        about, state = content["about"], _with_tensors(content["state"], tensors)
+        if not all(type(about.get(key)) is kind for key, kind in ABOUT.items()):
+            raise ValueError("it does not say what it is of")
+        return about, state
     except Exception as error:  # safetensors' own, and whatever a damaged header leads to
         if is_out_of_memory(error):
             raise

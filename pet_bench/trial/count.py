@@ -10,7 +10,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.load import build
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
-from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, equation
+from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, design_of, equation
 from pet_bench.registry import ask, title
 from pet_bench.spec import MethodSpec
 
@@ -39,9 +39,10 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.shape
     built = build_method(method, shape)
+    design = design_of(built, shape)
     model = build(known, chosen.visual, device="meta")
     try:
-        design = attach_method(model, built, chosen.tasks)
+        attach_method(model, built, design, chosen.tasks)
     except UserError as error:
         raise error.within(f"{title(built)} on {backbone}") from error
     return Description(

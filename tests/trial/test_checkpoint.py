@@ -353,12 +353,15 @@ def test_a_full_disk_leaves_the_last_one(stopped, runtime, monkeypatch):
 # the file ------------------------------------------------------------------------------------------------------------
 
 
+ABOUT = {"of": {}, "step": 1, "made with": {}}
+
+
 def test_every_flipped_bit_is_found(tmp_path):
     path, state = tmp_path / NAME, {"a": torch.arange(6.0).reshape(2, 3), "b": [1, None, {"c": torch.ones(())}]}
-    checkpoint.write(path, {"step": 1}, state)
+    checkpoint.write(path, ABOUT, state)
     content, draw = path.read_bytes(), random.Random(0)
     about, found = checkpoint.read(path)
-    assert (about, found["b"][:2]) == ({"step": 1}, [1, None])
+    assert (about, found["b"][:2]) == (ABOUT, [1, None])
     assert torch.equal(found["a"], state["a"]) and found["b"][2]["c"].shape == ()
     for place in draw.sample(range(len(content)), 200):
         damaged = bytearray(content)
@@ -374,7 +377,7 @@ def test_generators_go_on_where_they_were(tmp_path):
 
     device = torch.device("cpu")
     random.gauss(0, 1), np.random.normal()  # each keeps a second number for the next call
-    checkpoint.write(tmp_path / NAME, {}, generators(device))
+    checkpoint.write(tmp_path / NAME, ABOUT, generators(device))
     expected = draws()
     assert draws() != expected
     set_generators(checkpoint.read(tmp_path / NAME)[1], device)
