@@ -12,7 +12,6 @@ import typer
 
 from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with, trials_of
 from pet_bench.errors import Faults, UserError, shortened, unknown
-from pet_bench.files import is_folder
 
 if TYPE_CHECKING:
     from pet_bench.grid.run import Outcome
@@ -394,8 +393,6 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from pet_bench.cli.tables import print_tables
     from pet_bench.grid.status import status as states_of
 
-    if out and not is_folder(out):
-        raise UserError(f'results folder "{out}" does not exist')
     trials, folder = trials_of(grid, out)
     faults = Faults()
     states = states_of(trials, folder, faults)
