@@ -181,6 +181,8 @@ def attach_method(model: VisionLanguageModel, method: Method, design: Design, ta
     """
     try:
         attach(model, design, tasks)
+    except PluginError:
+        raise
     except UserError as error:
         if default_spec(method) == default_spec(build_method(MethodSpec(method.name), model.shape)):
             raise PluginError(*error.faults) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.spec import MethodSpec
-from pet_bench.trial.check import check_designs
+from pet_bench.trial.check import Spoilt, check_designs
 from pet_bench.trial.resolve import resolve
 
 METHODS = [
@@ -51,3 +53,21 @@ def test_sizes_that_do_not_fit():
     method = MethodSpec("vl-pet-large", {"heads": 5, "head_layout": "pair"})
     with pytest.raises(UserError, match=r"vl-pet-large\(.*\) on mini-t5: .* does not divide into 5 heads"):
         check_designs([resolve("mini-t5", method, "mini-image-text", 0)])
+
+
+def test_a_design_that_does_not_fit_costs_the_method_unless_an_option_was_chosen(monkeypatch):
+    """With its own options it is the method's fault, which the others of a grid do not pay for; see `attach_method`."""
+    from pet_bench.methods.lora import LoRA
+
+    design = LoRA.design
+    monkeypatch.setattr(LoRA, "design", lambda self, shape: replace(design(self, shape), train=("nose",)))
+    bad, chosen, good = (
+        resolve("mini-bart", method, "mini-image-text", 0)
+        for method in (MethodSpec("lora"), MethodSpec("lora", {"rank": 8}), MethodSpec("full"))
+    )
+    with pytest.raises(Spoilt, match='selector "nose" matches no parameter') as caught:
+        check_designs([bad, good])
+    assert caught.value.trials.keys() == {bad.id}
+    with pytest.raises(UserError, match='selector "nose"') as caught:
+        check_designs([bad, chosen, good])
+    assert not isinstance(caught.value, Spoilt) and len(caught.value.faults) == 2
