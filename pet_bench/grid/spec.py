@@ -128,6 +128,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A pair that a grid lists and leaves out. method: as tables call it. reason: the method's own, in a few words."""
+
+    backbone: str
+    method: str
+    suite: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Planned:
     """A trial of the grid. values: what a search sets in it."""
 
@@ -221,6 +231,10 @@ class Grid:
         lost: takes the failures of plug-ins' own code where there is nothing else, and other trials are left.
         """
         return [planned.trial for planned in self.expand(lost)]
+
+    def skipped(self) -> list[Skipped]:
+        """The pairs of method and backbone that are left out because the method cannot be had there."""
+        return []
 
     def expand(self, lost: Faults | None = None) -> list[Planned]:
         """Every trial with what a search knows of it, each once; raises as `trials` does."""

@@ -96,6 +96,10 @@ class Method(ABC):
                 )  # fmt: skip
         return found
 
+    def skip(self, shape: Shape) -> str | None:
+        """Why this method cannot be had on a backbone of that shape, in a few words; None where it can."""
+        return None
+
     @abstractmethod
     def design(self, shape: Shape) -> Design:
         """The design on a backbone of that shape."""
@@ -171,6 +175,11 @@ def design_of(method: Method, shape: Shape) -> Design:
     except PluginError as error:
         raise error.within(title(method)) from error
     return design
+
+
+def why_skipped(method: Method, shape: Shape) -> str | None:
+    """Why a built method is left out on a backbone of that shape; raises PluginError where the method fails."""
+    return ask(method, "skip", shape, returns=str | None)
 
 
 def attach_method(model: VisionLanguageModel, method: Method, design: Design, tasks: Iterable[str]) -> None:
