@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
-from pet_bench.backbone import find_backbone
-from pet_bench.backbone.known import Shape
-from pet_bench.backbone.load import load
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone import EncoderDecoder, Reader, find_backbone
+from pet_bench.backbone.bart import Bart
+from pet_bench.backbone.loading import load
 from pet_bench.data.batches import Batch, Shuffle, TaskBatches
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example
@@ -43,18 +42,17 @@ def write(root: Path, count: int) -> list[Example]:
     return [Example(str(i), "is " * length, ("tv/clip",), (("a1", 1.0),)) for i, length in enumerate(lengths)]
 
 
-def model_of(vocabulary: int) -> VisionLanguageModel:
+def model_of(vocabulary: int) -> EncoderDecoder:
     width, layers, heads = 128, 2, 4
     config = BartConfig(
         vocab_size=vocabulary, d_model=width, encoder_layers=layers, decoder_layers=layers,
         encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width,
         decoder_ffn_dim=4 * width, max_position_embeddings=1024,
     )  # fmt: skip
-    shape = Shape("random", "bart", width, layers, layers, heads)
-    return VisionLanguageModel(BartForConditionalGeneration(config), shape, VISUAL)
+    return Bart.model(BartForConditionalGeneration(config), Bart.anatomy("random", config), VISUAL)
 
 
-def rate(model: VisionLanguageModel, batches: list[Batch]) -> float:
+def rate(model: EncoderDecoder, batches: list[Batch]) -> float:
     start = time.perf_counter()
     for batch in batches:
         loss_of(model, batch, TASK.loss, "float32").backward()
@@ -74,7 +72,7 @@ def main() -> None:
         examples = write(Path(folder), options.examples)
         store = FeatureStore.pack(Path(folder), [(TASK, examples)], VISUAL, cache=Path(folder, "cache"))
         _, tokenizer = load(find_backbone("mini-bart"), VISUAL)
-        tokenised, model, rates = TaskBatches(TASK, examples, tokenizer, store), model_of(len(tokenizer)), []
+        tokenised, model, rates = TaskBatches(TASK, examples, Reader(tokenizer), store), model_of(len(tokenizer)), []
         for number in range(options.rounds):
             ways = [
                 list(tokenised.train_batches(number, options.batch, 0, shuffle=Shuffle(bucket=bucket)))

@@ -16,7 +16,7 @@ import torch
 from peft import PeftType
 
 from pet_bench.backbone.known import BART_BASE, T5_BASE, Backbone
-from pet_bench.backbone.load import build
+from pet_bench.backbone.loading import build
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, attach, build_method, count, trained_parameters
 from pet_bench.registry import METHODS
@@ -82,8 +82,8 @@ def trial(name: str, family: str) -> str:
     backbone = SMALL[family]
     model = build(backbone, VISUAL)
     try:
-        method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.shape)
-        attach(model, method.design(backbone.shape), ("vqa", "gqa"))
+        method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.anatomy)
+        attach(model, method.design(backbone.anatomy), ("vqa", "gqa"))
     except UserError as error:
         return error.faults[0]
     inputs = {"text": torch.randint(5, 50, (2, 6)), "features": torch.randn(2, 1, 9, 12), "task": "vqa"}
@@ -97,9 +97,9 @@ def trial(name: str, family: str) -> str:
     if without := [key for key, parameter in own.items() if parameter.grad is None]:
         return f"no gradient reaches {without[0]}"
     settings = {"num_beams": 2, "max_length": 6}
-    cached = model.eval().generate(**inputs, **settings)
+    cached = model.eval().generate(inputs, **settings)
     model.lm.generation_config.use_cache = False
-    if not torch.equal(cached, model.generate(**inputs, **settings)):
+    if not torch.equal(cached, model.generate(inputs, **settings)):
         return "generation with and without a cache differs"
     return ""
 
@@ -113,8 +113,8 @@ def bare(family: str) -> int:
 def share(name: str, family: str) -> str:
     """peft's trainable parameters of the full-size backbone, in percent of all."""
     backbone = FULL[family]
-    method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.shape)
-    model = attach(build(backbone, VISUAL_FULL, device="meta"), method.design(backbone.shape), ("vqa", "gqa"))
+    method = build_method(MethodSpec(f"peft:{name}", NEEDED.get(name, {})), backbone.anatomy)
+    model = attach(build(backbone, VISUAL_FULL, device="meta"), method.design(backbone.anatomy), ("vqa", "gqa"))
     counts = count(model)
     return f"{100 * (counts['trainable'] - bare(family)) / counts['total']:.3g}"
 

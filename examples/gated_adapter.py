@@ -57,8 +57,8 @@ class GatedAdapter(Method):
     bottleneck: Size
 
     @classmethod
-    def defaults(cls, shape):
-        return {"bottleneck": shape.d // 8}
+    def defaults(cls, anatomy):
+        return {"bottleneck": anatomy.d // 8}
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design((Insert(SITES, ScaledBottleneck(self.bottleneck)),))

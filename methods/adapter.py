@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Bottleneck, Design, Insert, Method
 from pet_bench.spec import STRICT, Size
 
@@ -33,11 +32,12 @@ class Adapter(Method):
     norms: bool = True
 
     @classmethod
-    def defaults(cls, shape):
-        return {"bottleneck": shape.d // 8}
+    def defaults(cls, anatomy):
+        return {"bottleneck": anatomy.d // 8}
 
-    def design(self, shape):
-        sites = SITES if self.placement == "houlsby" else tuple(site for site in SITES if site.endswith("ffn"))
+    def design(self, anatomy):
+        everywhere = self.placement == "houlsby"
+        sites = tuple(site for site in anatomy.sub_layers if everywhere or site.endswith("ffn"))
         return Design(
             inserts=(Insert(sites, Bottleneck(self.bottleneck, zero_init=True)),),
             train=("visual", "norms") if self.norms else ("visual",),

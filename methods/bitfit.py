@@ -11,8 +11,6 @@ from torch import nn
 from pet_bench.pet import Design, Difference, Door, Method
 from pet_bench.spec import STRICT
 
-UNIFORM = ("q", "k", "v", "o", "lm_head")
-
 
 @dataclass(frozen=True, config=STRICT)
 class AddedBiases(Door):
@@ -30,12 +28,13 @@ class AddedBiases(Door):
         return f"y = W x + b, y = norm(x) + b wherever there was no b ({'b = 0' if self.zero_init else 'random b'})"
 
     def open(self, build):
-        model = build.model
-        for root in (model.lm, model.visual):
+        projections = build.anatomy.projections(("query", "key", "value", "out"))
+        random = build.anatomy.leaves((*projections, "decoder.head"))
+        for root in (child for name, child in build.model.named_children() if name != "pet"):
             for path, module in root.named_modules():
                 if isinstance(module, nn.Linear) and module.bias is None:
                     module.bias = nn.Parameter(torch.zeros(module.out_features))
-                    if not self.zero_init and path.rpartition(".")[2] in UNIFORM:
+                    if not self.zero_init and path.rpartition(".")[2] in random:
                         nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
                 elif type(module).__name__.endswith("Norm") and not hasattr(module, "bias"):
                     module.bias = nn.Parameter(torch.zeros_like(module.weight))
@@ -59,7 +58,7 @@ class BitFit(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
     differences: ClassVar = (
         Difference(
-            "t5-bias-start", "zero_init", False, True, {"family": "t5"},
+            "t5-bias-start", "zero_init", False, True, {"added": True},
             "The biases added to T5's attentions and output layer start at random, so that the model does not start "
             "as the pre-trained one; biases that start at 0 would.",
             "METHODS.md 7",
@@ -70,12 +69,12 @@ class BitFit(Method):
     zero_init: bool = False
 
     @classmethod
-    def defaults(cls, shape):
-        return {"added": shape.family == "t5"}
+    def defaults(cls, anatomy):
+        return {"added": not anatomy.biases}
 
     @property
     def identity_at_start(self):
         return not self.added or self.zero_init
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(train=("visual", "biases"), doors=(AddedBiases(self.zero_init),) if self.added else ())

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Design, Difference, Insert, Method, PHMBottleneck
 from pet_bench.spec import STRICT, Size
 
@@ -50,12 +49,12 @@ class Compacter(Method):
     per_task: Literal["none", "both", "down", "up"] = "none"
 
     @classmethod
-    def defaults(cls, shape):
-        return {"bottleneck": shape.d // 8, "norms": shape.family == "bart"}
+    def defaults(cls, anatomy):
+        return {"bottleneck": anatomy.d // 8, "norms": anatomy.among({"bart": True, "*": False})}
 
-    def design(self, shape):
+    def design(self, anatomy):
         adapter = PHMBottleneck(self.bottleneck, self.n, self.rank, self.shared_rule, self.init_range, self.per_task)
         return Design(
-            inserts=(Insert(SITES, adapter),),
+            inserts=(Insert(anatomy.sub_layers, adapter),),
             train=("visual", "norms") if self.norms else ("visual",),
         )

@@ -58,5 +58,5 @@ class WrittenOut(Method):
         train = [f"train={plain(self.train)}"] if "train" in changed else []
         return f"{self.name}({'; '.join(inserts + doors + train)})" if changed else self.name
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(self.inserts, self.train, self.doors)

@@ -7,7 +7,6 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Design, Insert, Method, WeightDecomposed
 from pet_bench.spec import STRICT, Names, Size
 
@@ -33,13 +32,12 @@ class DoRA(Method):
     projections: Names = ("query", "value")
 
     @classmethod
-    def defaults(cls, shape):
-        return {"rank": max(1, round(shape.d * 128 / 768)), "biases": shape.family == "bart"}
+    def defaults(cls, anatomy):
+        return {"rank": max(1, round(anatomy.d * 128 / 768)), "biases": anatomy.among({"bart": True, "*": False})}
 
-    def design(self, shape):
-        sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
+    def design(self, anatomy):
         update = WeightDecomposed(self.rank, self.alpha, self.dropout)
         return Design(
-            inserts=(Insert(sites, update, reads="input"),),
+            inserts=(Insert(anatomy.projections(self.projections), update, reads="input"),),
             train=("visual", "biases") if self.biases else ("visual",),
         )

@@ -27,5 +27,5 @@ class Full(Method):
 
     task_prompts: bool | None = None
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(train=("all",))

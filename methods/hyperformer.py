@@ -9,7 +9,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Builder, Delta, Design, Insert, Method, Place
 from pet_bench.pet.deltas import gelu_new
 from pet_bench.spec import STRICT, Size
@@ -55,9 +54,7 @@ class HyperNetwork(nn.Module):
 
     def __init__(self, spec: GeneratedBottleneck, place: Place):
         super().__init__()
-        shape = place.model.shape
-        layers = shape.encoder_layers if place.stack == "encoder" else shape.decoder_layers
-        self.layers = place.table(layers, spec.embedding)
+        self.layers = place.table(place.anatomy.stacks[place.stack].layers, spec.embedding)
         self.first = _linear(place, 2 * spec.embedding, spec.hidden)
         self.second = _linear(place, spec.hidden, spec.projected)
         self.LayerNorm = nn.LayerNorm(spec.projected, eps=1e-6)  # by this name the published optimiser knows it
@@ -96,9 +93,9 @@ class Generated(nn.Module):
 
 
 def _linear(build: Builder, d_in: int, d_out: int) -> nn.Linear:
-    """N(0, 0.02²) on BART, N(0, 0.01²) on T5, bias 0."""
+    """N(0, 0.02²), on T5 N(0, 0.01²), bias 0."""
     linear = nn.Linear(d_in, d_out)
-    nn.init.normal_(linear.weight, std=0.02 if build.family.name == "bart" else 0.01)
+    nn.init.normal_(linear.weight, std=build.anatomy.among({"t5": 0.01, "*": 0.02}))
     nn.init.zeros_(linear.bias)
     return linear
 
@@ -130,12 +127,12 @@ class HyperFormer(Method):
     task_prompts: bool | None = None
 
     @classmethod
-    def defaults(cls, shape):
-        return {"bottleneck": shape.d // 8, "norms": shape.family == "bart"}
+    def defaults(cls, anatomy):
+        return {"bottleneck": anatomy.d // 8, "norms": anatomy.among({"bart": True, "*": False})}
 
-    def design(self, shape):
+    def design(self, anatomy):
         adapter = GeneratedBottleneck(self.bottleneck, self.projected, self.embedding, self.hidden)
         return Design(
-            inserts=(Insert(SITES, adapter),),
+            inserts=(Insert(anatomy.sub_layers, adapter),),
             train=("visual", "norms") if self.norms else ("visual",),
         )

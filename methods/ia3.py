@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Design, Insert, Method, VectorGate
 from pet_bench.spec import STRICT, Names
 
@@ -27,7 +26,7 @@ class IA3(Method):
     projections: Names = ("key", "value")
     feed_forward: bool = True
 
-    def design(self, shape):
-        sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
-        hidden = ("encoder.ffn.hidden", "decoder.ffn.hidden") if self.feed_forward else ()
-        return Design((Insert(sites + hidden, gate=VectorGate(init="one")),))
+    def design(self, anatomy):
+        sites = anatomy.projections(self.projections) if anatomy.attentions else ()
+        hidden = (f"{site}.hidden" for site in anatomy.sub_layers if site.endswith("ffn") and self.feed_forward)
+        return Design((Insert((*sites, *hidden), gate=VectorGate(init="one")),))

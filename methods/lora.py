@@ -10,8 +10,6 @@ from pydantic.dataclasses import dataclass
 from pet_bench.pet import Design, Insert, LowRank, Method
 from pet_bench.spec import STRICT, Names, Size
 
-ATTENTIONS = ("encoder.self_attn", "decoder.self_attn", "decoder.cross_attn")
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoRA(Method):
@@ -37,14 +35,13 @@ class LoRA(Method):
     per_task: bool = False
 
     @classmethod
-    def defaults(cls, shape):
-        bart = shape.family == "bart"
-        return {"rank": max(1, round(shape.d * (128 if bart else 150) / 768)), "biases": bart}
+    def defaults(cls, anatomy):
+        at_768 = anatomy.among({"bart": 128, "t5": 150, "*": 128})
+        return {"rank": max(1, round(anatomy.d * at_768 / 768)), "biases": anatomy.among({"bart": True, "*": False})}
 
-    def design(self, shape):
-        sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
+    def design(self, anatomy):
         update = LowRank(self.rank, self.alpha, self.dropout, self.per_task)
         return Design(
-            inserts=(Insert(sites, update, reads="input"),),
+            inserts=(Insert(anatomy.projections(self.projections), update, reads="input"),),
             train=("visual", "biases") if self.biases else ("visual",),
         )

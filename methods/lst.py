@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,40 +12,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
-from transformers.models.t5.modeling_t5 import T5Block
 
+from pet_bench.backbone import Encoded, EncoderDecoder, EncoderDecoderFamily
+from pet_bench.backbone.encoder_decoder import drop, first
 from pet_bench.errors import UserError
-from pet_bench.pet import Builder, Design, Door, Encoded, Method, VisionLanguageModel
+from pet_bench.pet import Builder, Design, Door, Method
 from pet_bench.spec import STRICT, Size
 
-NARROWED = {
-    "bart": ("d_model", "encoder_ffn_dim", "decoder_ffn_dim"),
-    "t5": ("d_model", "d_ff", "d_kv"),
-}
-# What pruning walks through, in order: the projections of a module that read the same input keep the same rows.
-ALIKE = {
-    "bart": (("q_proj", "k_proj", "v_proj"), ("out_proj",)),
-    "t5": (("q", "k", "v"), ("o",), ("wi",), ("wi_0", "wi_1"), ("wo",)),
-}
-WALK = {
-    "bart": {
-        "encoder": ("self_attn", "self_attn_layer_norm", "fc1", "fc2", "final_layer_norm"),
-        "decoder": (
-            "self_attn", "self_attn_layer_norm", "encoder_attn", "encoder_attn_layer_norm", "fc1", "fc2",
-            "final_layer_norm",
-        ),
-    },
-    "t5": {
-        "encoder": (
-            "layer.0.layer_norm", "layer.0.SelfAttention", "layer.1.layer_norm", "layer.1.DenseReluDense",
-        ),
-        "decoder": (
-            "layer.0.layer_norm", "layer.0.SelfAttention", "layer.1.layer_norm", "layer.1.EncDecAttention",
-            "layer.2.layer_norm", "layer.2.DenseReluDense",
-        ),
-    },
-}  # fmt: skip
+STACKS = ("encoder", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,7 +52,8 @@ class Side(Door):
 
 
 class SideStack(nn.Module):
-    """Blocks of width w with what feeds them: first and downs (d → w), gates a_l, and T5's last norm."""
+    """Blocks of width w with what feeds them: first and downs (d → w), gates a_l, and a last norm where stacks have
+    one."""
 
     def __init__(self, build: Builder, blocks: list[nn.Module], d: int, width: int, norm: nn.Module | None):
         super().__init__()
@@ -99,28 +73,39 @@ class SideNetwork(nn.Module):
     def __init__(self, spec: Side, build: Builder):
         super().__init__()
         model = build.model
-        lm, self.family = model.lm, model.family.name
-        self.lm = (lm,)  # in a tuple: the backbone is no part of the side network
-        configs = {stack: _narrow(module.config, self.family, spec.reduction) for stack, module in _stacks(lm).items()}
-        width = next(iter(configs.values())).d_model
-        self.configs = configs
-        stacks = {}
-        for stack, config in configs.items():
-            layers = len(_layers(lm, stack))
-            blocks = [_block(self.family, stack, config, i, layers) for i in range(layers)]
-            norm = model.family.norm(width, eps=config.layer_norm_epsilon) if self.family == "t5" else None
-            stacks[stack] = SideStack(build, blocks, model.shape.d, width, norm)
-        self.encoder, self.decoder = stacks["encoder"], stacks["decoder"]
-        self.up = build.linear(width, model.shape.d)
+        assert isinstance(model, EncoderDecoder)
+        self.backbone = (model,)  # in a tuple: the backbone is no part of the side network
+        self.family: type[EncoderDecoderFamily] = model.family
+        try:
+            self.configs = {s: self.family.narrowed(self.stock(s).config, spec.reduction) for s in STACKS}
+        except UserError as error:
+            raise UserError(*(f"lst: {fault}" for fault in error.faults)) from error
+        width = self.configs["encoder"].d_model
+        self.encoder, self.decoder = (self._stack(build, stack, width) for stack in STACKS)
+        self.up = build.linear(width, build.anatomy.d)
         for module in [*self.encoder.blocks.modules(), *self.decoder.blocks.modules()]:
             if isinstance(module, nn.Linear):
-                build.family.init_linear(module)
-        self.run: dict = {}  # of the decoder pass under way
+                self.family.init_linear(module)
+        self.run: dict[str, Any] = {}  # of the decoder pass under way
+
+    def stock(self, stack: str) -> Any:
+        """The backbone's encoder or decoder."""
+        return self.backbone[0].at(self.backbone[0].anatomy.stacks[stack].path)
+
+    def layers(self, stack: str) -> nn.ModuleList:
+        return self.family.layers(self.backbone[0].lm, stack)
+
+    def _stack(self, build: Builder, stack: str, width: int) -> SideStack:
+        config, count = self.configs[stack], len(self.layers(stack))
+        blocks = [self.family.block(stack, config, i, count) for i in range(count)]
+        normed = self.family.last_norm(self.stock(stack)) is not None
+        norm = self.family.norm(width, eps=config.layer_norm_epsilon) if normed else None
+        return SideStack(build, blocks, build.anatomy.d, width, norm)
 
     def _attend_alike(self) -> None:
         """The side attends with the backbone's kernel of the moment: it shares the masks, which are made for one."""
         for stack, config in self.configs.items():
-            config._attn_implementation = _stacks(self.lm[0])[stack].config._attn_implementation
+            config._attn_implementation = self.stock(stack).config._attn_implementation
 
     # the encoder ----------------------------------------------------------------------------------------------------
 
@@ -128,63 +113,48 @@ class SideNetwork(nn.Module):
         """words (B, L, d) and mask (B, L), visual (B, P, d) and mask `seen` (B, P) → the backbone's states of the text,
         the side's of all."""
         self._attend_alike()
-        encoder, images = _stacks(self.lm[0])["encoder"], visual.shape[1]
-        if self.family == "bart":
-            words = encoder.layernorm_embedding(words)
-        h = _dropout(encoder, words)
-        s = self.encoder.first(_dropout(encoder, torch.cat([words, visual], dim=1)))
+        encoder, family, length, images = self.stock("encoder"), self.family, words.shape[1], visual.shape[1]
+        words = family.begin(encoder, words)
+        h = drop(encoder, words)
+        s = self.encoder.first(drop(encoder, torch.cat([words, visual], dim=1)))
         joint = torch.cat([mask, seen], dim=1)
-        masks = [
+        text_mask, joint_mask = (
             create_bidirectional_mask(config=encoder.config, inputs_embeds=x, attention_mask=m)
             for x, m in ((h, mask), (s, joint))
-        ]
-        biases = self._biases(words.shape[1], images) if self.family == "t5" else ((), ())
-        for i, layer in enumerate(_layers(self.lm[0], "encoder")):
-            h = _first(layer(h, masks[0], *biases[0]))
-            s = _first(self.encoder.blocks[i](self.encoder.rung(i, s, h, images), masks[1], *biases[1]))
-        if self.family == "t5":
-            h, s = (_dropout(encoder, norm(x)) for norm, x in ((encoder.final_layer_norm, h), (self.encoder.norm, s)))
+        )
+        positions = family.positions(self.layers("encoder"), length, 0)
+        own = family.positions(self.encoder.blocks, length, images)
+        for i, layer in enumerate(self.layers("encoder")):
+            h = first(layer(h, text_mask, *positions))
+            s = first(self.encoder.blocks[i](self.encoder.rung(i, s, h, images), joint_mask, *own))
+        h = family.finish(encoder, family.last_norm(encoder), h)
+        s = family.finish(encoder, self.encoder.norm, s)
         return Encoded(h, mask=mask, side=s, side_mask=joint)
-
-    def _biases(self, length: int, images: int) -> tuple[tuple[Tensor], tuple[Tensor]]:
-        """Relative position biases of backbone and side; the side's is 0 wherever an image token is concerned."""
-        tables = [blocks[0].layer[0].SelfAttention for blocks in (self.lm[0].encoder.block, self.encoder.blocks)]
-        backbone, side = (table.compute_bias(length, length) for table in tables)
-        return (backbone,), (F.pad(side, (0, images, 0, images)),)
 
     # the decoder ----------------------------------------------------------------------------------------------------
 
-    def hook(self, model: VisionLanguageModel) -> None:
+    def hook(self, model: EncoderDecoder) -> None:
         """Run the side decoder whenever the stock decoder runs, a block after each of its layers."""
-        lm = model.lm
-        decoder, layers = _stacks(lm)["decoder"], _layers(lm, "decoder")
-        lm.register_forward_pre_hook(self._start, with_kwargs=True)
-        if self.family == "bart":
-            decoder.layernorm_embedding.register_forward_hook(self._embedded)
-        else:
-            decoder.register_forward_pre_hook(self._embed, with_kwargs=True)
+        layers = self.layers("decoder")
+        model.lm.register_forward_pre_hook(self._start, with_kwargs=True)
+        model.at(model.anatomy.sites["decoder.input"].writer).register_forward_hook(self._embedded)
         layers[0].register_forward_pre_hook(self._begin)
         for i, layer in enumerate(layers):
             layer.register_forward_hook(partial(self._step, i), with_kwargs=True)
-        decoder.register_forward_hook(self._finish)
+        model.at(model.anatomy.sites["decoder.output"].writer).register_forward_hook(self._finish)
 
     def _start(self, lm, args, kwargs) -> None:
         self._attend_alike()
         encoded = kwargs.get("encoder_outputs")
         self.run = {"encoded": encoded} if getattr(encoded, "side", None) is not None else {}
 
-    def _embed(self, decoder, args, kwargs) -> None:
-        if self.run:
-            self.run["words"] = decoder.embed_tokens(kwargs["input_ids"])
-
-    def _embedded(self, norm, args, words: Tensor) -> None:
+    def _embedded(self, module, args, words: Tensor) -> None:
         if self.run:
             self.run["words"] = words
 
     def _begin(self, layer, args) -> None:
         if self.run:
-            decoder = _stacks(self.lm[0])["decoder"]
-            self.run["s"] = self.decoder.first(_dropout(decoder, self.run["words"]))
+            self.run["s"] = self.decoder.first(drop(self.stock("decoder"), self.run["words"]))
 
     def _step(self, i: int, layer, args, kwargs, output) -> None:
         if not self.run:
@@ -192,51 +162,42 @@ class SideNetwork(nn.Module):
         run, cache = self.run, kwargs.get("past_key_values")
         if i == 0:
             run["mask"] = create_bidirectional_mask(
-                config=_stacks(self.lm[0])["decoder"].config, inputs_embeds=run["s"],
+                config=self.stock("decoder").config, inputs_embeds=run["s"],
                 attention_mask=run["encoded"].side_mask.to(torch.bool), encoder_hidden_states=run["encoded"].side,
             )  # fmt: skip
-            run["biases"] = (None, None)
+            run["kept"] = {}
             _grow(cache, 2 * len(self.decoder.blocks))
-        s = self.decoder.rung(i, run["s"], _first(output))
+        s = self.decoder.rung(i, run["s"], first(output))
         block, side, mask = self.decoder.blocks[i], run["encoded"].side, args[1]
-        if self.family == "bart":
-            run["s"] = block(s, mask, side, encoder_attention_mask=run["mask"], past_key_values=cache)
-        else:
-            run["s"], *run["biases"] = block(
-                s, mask, run["biases"][0], side, run["mask"], run["biases"][1], past_key_values=cache
-            )
+        run["s"] = self.family.decode_step(block, s, mask, side, run["mask"], cache, run["kept"])
 
     def _finish(self, decoder, args, output):
         if not self.run:
             return None
-        s = self.run.pop("s")
-        if self.family == "t5":
-            s = _dropout(decoder, self.decoder.norm(s))
-        output.last_hidden_state = self.up(s)
+        states = self.family.finish(decoder, self.decoder.norm, self.run.pop("s"))
+        output.last_hidden_state = self.up(states)
         self.run = {}
         return output
 
     # initialisation -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def prune(self, model: VisionLanguageModel, importance: Callable[[Tensor], Tensor]) -> None:
+    def prune(self, model: EncoderDecoder, importance: Callable[[Tensor], Tensor]) -> None:
         """Structured pruning of the backbone's layers into the side blocks; see `LST`.
 
         importance: of every entry of a weight matrix of the backbone, in the shape of that matrix.
         """
-        lm = model.lm
         kept = _largest(importance(model.words).abs().sum(0), self.up.in_features)
-        for stack, side in (("encoder", self.encoder), ("decoder", self.decoder)):
+        for stack, side in zip(STACKS, (self.encoder, self.decoder), strict=True):
             columns = kept
-            for layer, block in zip(_layers(lm, stack), side.blocks, strict=True):
-                for path in WALK[self.family][stack]:
-                    columns = _prune(layer, block, path, columns, importance, ALIKE[self.family])
+            for layer, block in zip(self.layers(stack), side.blocks, strict=True):
+                for path in self.family.walk[stack]:
+                    columns = _prune(layer, block, path, columns, importance, self.family.alike)
             if side.norm is not None:
-                side.norm.weight.copy_(_stacks(lm)[stack].final_layer_norm.weight[columns])
-        if self.family == "t5":
-            for stack, side in (("encoder", self.encoder), ("decoder", self.decoder)):
-                source = _layers(lm, stack)[0].layer[0].SelfAttention.relative_attention_bias
-                side.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight.copy_(source.weight)
+                side.norm.weight.copy_(self.family.last_norm(self.stock(stack)).weight[columns])
+            for own, table in zip(side.blocks.modules(), self.layers(stack).modules(), strict=True):
+                if isinstance(own, nn.Embedding) and isinstance(table, nn.Embedding):  # of relative positions
+                    own.weight.copy_(table.weight)
 
 
 def _prune(
@@ -272,10 +233,10 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return scores.topk(count).indices.sort().values
 
 
-def fisher_importance(model: VisionLanguageModel, batches: Iterable, samples: int) -> dict[Tensor, Tensor]:
+def fisher_importance(model: EncoderDecoder, batches: Iterable, samples: int) -> dict[Tensor, Tensor]:
     """Squared gradients of the frozen backbone's text-only loss, summed over single examples.
 
-    batches: with `input_ids` (B, L) and `target_ids` (B, T), padded with -100; as many as make up `samples` are read.
+    batches: with `inputs["text"]` (B, L) and `targets` (B, T), padded with -100; as many as make up `samples` are read.
     Keys are the weights themselves.
     """
     lm = model.lm
@@ -287,7 +248,7 @@ def fisher_importance(model: VisionLanguageModel, batches: Iterable, samples: in
     for weight in weights:
         weight.requires_grad_(True)
     for batch in batches:
-        for text, target in zip(batch.input_ids, batch.target_ids, strict=True):
+        for text, target in zip(batch.inputs["text"], batch.targets, strict=True):
             if done == samples or (target == -100).all():
                 continue
             mask = (text != lm.config.pad_token_id).long()
@@ -305,49 +266,11 @@ def fisher_importance(model: VisionLanguageModel, batches: Iterable, samples: in
     return squared
 
 
-def _stacks(lm) -> dict[str, nn.Module]:
-    return {"encoder": lm.get_encoder(), "decoder": lm.get_decoder()}
-
-
-def _layers(lm, stack: str) -> nn.ModuleList:
-    module = _stacks(lm)[stack]
-    return module.layers if hasattr(module, "layers") else module.block
-
-
-def _narrow(config, family: str, reduction: int):
-    narrow = copy.deepcopy(config)
-    for key in NARROWED[family]:
-        if getattr(config, key) % reduction:
-            raise UserError(f"lst: {key} = {getattr(config, key)} does not divide by the reduction {reduction}")
-        setattr(narrow, key, getattr(config, key) // reduction)
-    if family == "bart" and narrow.d_model % narrow.num_attention_heads:  # T5's heads have a width of their own
-        raise UserError(
-            f"lst: {narrow.num_attention_heads} heads do not divide the width {narrow.d_model} (reduction {reduction})"
-        )
-    return narrow
-
-
-def _block(family: str, stack: str, config, i: int, layers: int) -> nn.Module:
-    """A stock layer. A decoder's keeps its keys and values behind those of the backbone's layers in the cache."""
-    if family == "t5":
-        return T5Block(config, has_relative_attention_bias=i == 0, layer_idx=layers + i)
-    return BartEncoderLayer(config) if stack == "encoder" else BartDecoderLayer(config, layer_idx=layers + i)
-
-
 def _grow(cache, layers: int) -> None:
     """Room in a generation cache for the side's layers, which then follow the beams as all others do."""
     if cache is not None:
         for part in (cache.self_attention_cache, cache.cross_attention_cache):
             part.layers += [type(part.layers[0])() for _ in range(layers - len(part.layers))]
-
-
-def _dropout(stack: nn.Module, x: Tensor) -> Tensor:
-    """The stock stack's dropout of embeddings and final states."""
-    return F.dropout(x, stack.dropout, stack.training) if isinstance(stack.dropout, float) else stack.dropout(x)
-
-
-def _first(output) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -377,10 +300,11 @@ class LST(Method):
     year: ClassVar = 2022
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.03}
+    needs: ClassVar = ("encoder", "decoder.cross_attn")
 
     reduction: Size = Field(default=4, gt=1)
     init: Literal["fisher", "magnitude", "random"] = "fisher"
     samples: Size = 1024
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(doors=(Side(reduction=self.reduction, init=self.init, samples=self.samples),))

@@ -31,9 +31,9 @@ class ParallelAdapter(Method):
     sites: Names = ("encoder.ffn", "decoder.ffn")
 
     @classmethod
-    def defaults(cls, shape):
-        return {"bottleneck": shape.d // 2}
+    def defaults(cls, anatomy):
+        return {"bottleneck": anatomy.d // 2}
 
-    def design(self, shape):
+    def design(self, anatomy):
         adapter = Bottleneck(self.bottleneck, zero_init=True, activation="relu")
         return Design((Insert(self.sites, adapter, reads="input", delta_scale=self.delta_scale),))

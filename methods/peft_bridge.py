@@ -55,7 +55,6 @@ NO_OPTION = {
 NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
-ATTENTION = {"bart": ["q_proj", "v_proj"], "t5": ["q", "v"]}
 ADALORA_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 ADAMSS_IMPORTANCE = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
 UNKNOWN_YET = 2**62  # AdaLoRA's number of updates, until the first one
@@ -114,14 +113,14 @@ class PeftDoor(Door):
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
         tied = tied_modules(lm)
-        with _said(f"peft:{self.type} on {build.model.shape.backbone}"), _values(lm, self.type in READS_VALUES):
+        with _said(f"peft:{self.type} on {build.anatomy.backbone}"), _values(lm, self.type in READS_VALUES):
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
         for path, module in lm.named_modules():
             copied = module.original_module if isinstance(module, ModulesToSaveWrapper) else None
             copied = module.base_layer if isinstance(module, LNTuningLayer) else copied
             if copied is not None and not tied.isdisjoint(copied.modules()):
                 raise UserError(
-                    f"peft:{self.type} on {build.model.shape.backbone}: a copy of {path} would train, and its weights "
+                    f"peft:{self.type} on {build.anatomy.backbone}: a copy of {path} would train, and its weights "
                     "are tied: the word table is one for both stacks and the output layer"
                 )
         unread = not isinstance(lm.get_encoder().embed_tokens, BaseTunerLayer) or self.type != "trainable_tokens"
@@ -131,7 +130,7 @@ class PeftDoor(Door):
                 "without ensure_weight_tying"
             )
         if Path(lm.name_or_path).exists():
-            config.base_model_name_or_path = build.model.shape.backbone  # a folder is nobody else's
+            config.base_model_name_or_path = build.anatomy.backbone  # a folder is nobody else's
         if self.type in PROMPTS:
             prompt = Prompt(wrapper)
             build.model.text_edits.append(prompt)
@@ -312,6 +311,7 @@ class Peft(Method):
     source: ClassVar = f"PEFT (Mangrulkar et al., 2022), version {peft.__version__}"
     year: ClassVar = 2022
     learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 3e-3}
+    needs: ClassVar = ("encoder", "decoder")
     type: ClassVar[str]
 
     @classmethod
@@ -325,18 +325,20 @@ class Peft(Method):
         return _variant(name)
 
     @classmethod
-    def defaults(cls, shape):
-        known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[cls.type]], "target_module_mapping", ATTENTION)
+    def defaults(cls, anatomy):
+        known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[cls.type]], "target_module_mapping", {})
+        attentions = anatomy.leaves(anatomy.projections(("query", "value")))
+        last = anatomy.leaves(f"{site}.out" for site in anatomy.sub_layers if site.endswith("ffn"))
         given = {}
         if cls.type not in PROMPTS | {"trainable_tokens"}:
-            given["target_modules"] = sorted(known.get(shape.family, ATTENTION[shape.family]))
+            given["target_modules"] = sorted(known.get(anatomy.family, attentions))
         if cls.type == "ia3":
-            given["feedforward_modules"] = [name for name in given["target_modules"] if name in ("fc2", "wo")]
+            given["feedforward_modules"] = [name for name in given["target_modules"] if name in last]
         if cls.type == "shira":
             given["random_seed"] = 0  # the mask must be the same when the trained tensors are loaded
         return given
 
-    def design(self, shape):
+    def design(self, anatomy):
         options = {option.name: getattr(self, option.name) for option in fields(self)}
         door = PeftDoor(self.type, options)
         door.config()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -9,57 +10,26 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-from pet_bench.methods.lora import ATTENTIONS
-from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.backbone.anatomy import ATTENTIONS
+from pet_bench.errors import unknown
+from pet_bench.pet import Attend, Builder, Call, Design, Door, Method, edit_attention
 from pet_bench.spec import STRICT, Distinct, Size
 
-IMPLEMENTATION = "pet-bench-prefix"
-Attentions = Annotated[tuple[Literal[ATTENTIONS], ...], Distinct]
+TEXT = tuple(name for name in ATTENTIONS if not name.startswith("vision"))
+Attentions = Annotated[tuple[Literal[ATTENTIONS], ...], Distinct, Field(min_length=1)]
 
 
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    position_bias: Tensor | None = None,
-    **settings,
-) -> tuple[Tensor, None]:
-    """The stock attention over [P_k; K] and [P_v; V], (B, heads, M + S, width), where the module has a prefix.
-
-    It runs after the cache was read and written, so that prefixes are in none. attention_mask (B, 1, T, S) is true
-    where a query may look; position_bias (1, heads, T, S) is T5's.
-    """
-    if hasattr(module, "prefix"):
-        keys, values = module.prefix()
-        length = len(keys)
-        key, value = _before(keys, key), _before(values, value)
-        attention_mask = F.pad(attention_mask, (length, 0), value=True)
-        if position_bias is not None:
-            position_bias = F.pad(position_bias, (length, 0))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **settings)
+def attend_after(prefix: Callable[[], tuple[Tensor, Tensor]], call: Call, attend: Attend) -> Tensor:
+    """The attention over [P_k; K] and [P_v; V]; `prefix` gives P_k and P_v, (M, heads · width)."""
+    key, value = (_heads(states, call.key) for states in prefix())
+    return attend(call.before(key, value))
 
 
-def _before(prefix: Tensor, states: Tensor) -> Tensor:
-    """prefix (M, heads · width) before states (B, heads, S, width)."""
-    batch, heads, _, width = states.shape
-    prefix = prefix.view(-1, heads, width).transpose(0, 1).to(states.dtype)
-    return torch.cat([prefix.expand(batch, -1, -1, -1), states], dim=2)
-
-
-def mask(*arguments, **settings) -> Tensor:
-    """The stock mask, never left out: without one, causality would be counted from the first prefix position."""
-    return sdpa_mask(*arguments, **settings | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
-
-
-AttentionInterface.register(IMPLEMENTATION, attend)
-AttentionMaskInterface.register(IMPLEMENTATION, mask)
+def _heads(prefix: Tensor, like: Tensor) -> Tensor:
+    """prefix (M, heads · width) as keys or values (B, heads, M, width) of a batch."""
+    batch, heads, _, width = like.shape
+    return prefix.view(-1, heads, width).transpose(0, 1).to(like.dtype).expand(batch, -1, -1, -1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -74,7 +44,7 @@ class Prefix(Door):
     kind: ClassVar = "prefix"
     length: Size
     hidden: Size
-    attentions: Attentions = Field(default=ATTENTIONS, min_length=1)
+    attentions: Attentions = TEXT
     per_task: bool = False
 
     @property
@@ -84,21 +54,21 @@ class Prefix(Door):
         return f"Attn(Q, [P_k; K], [P_v; V]) at {', '.join(self.attentions)}, P = {network}"
 
     def open(self, build):
-        model, sites = build.model, build.model.family.sites()
+        model, sites = build.model, build.anatomy.sites
         networks = nn.ModuleDict()
         for name in self.attentions:
-            writer, shape = sites[name].writer, model.shape
-            layers = shape.encoder_layers if name.startswith("encoder") else shape.decoder_layers
-            attentions = [model.lm.get_submodule(writer.format(i=i)) for i in range(layers)]
-            width = model.lm.get_submodule(sites[f"{name}.key"].writer.format(i=0)).out_features
+            if name not in sites:
+                raise unknown("attention", name, build.anatomy.attentions)
+            layers = build.anatomy.stacks[name.partition(".")[0]].layers
+            width = model.at(sites[f"{name}.key"].writer).out_features
 
             def make(width=width, layers=layers):
                 return PrefixNetwork(self, build, width, layers)
 
             network = networks[name.replace(".", "_")] = build.by_task(make) if self.per_task else make()
-            for i, attention in enumerate(attentions):
-                attention.prefix = partial(network, i)
-        model.lm.set_attn_implementation(IMPLEMENTATION)
+            for i in range(layers):
+                edit = partial(attend_after, partial(network, i))
+                edit_attention(model, model.at(sites[name].writer, i), edit)
         return networks
 
 
@@ -107,7 +77,7 @@ class PrefixNetwork(nn.Module):
 
     def __init__(self, spec: Prefix, build: Builder, width: int, layers: int):
         super().__init__()
-        d = build.model.shape.d
+        d = build.anatomy.d
         self.table = build.table(spec.length, d)
         self.down = build.linear(d, spec.hidden)
         self.up = nn.ModuleList(build.linear(spec.hidden, 2 * width) for _ in range(layers))
@@ -134,12 +104,15 @@ class PrefixTuning(Method):
 
     hidden: Size
     length: Size = 20
-    attentions: Attentions = Field(default=ATTENTIONS, min_length=1)
+    attentions: Attentions
     per_task: bool = False
 
     @classmethod
-    def defaults(cls, shape):
-        return {"hidden": max(1, shape.d // 2)}
+    def defaults(cls, anatomy):
+        return {"hidden": max(1, anatomy.d // 2), "attentions": list(anatomy.attentions)}
 
-    def design(self, shape):
+    def skip(self, anatomy):
+        return None if anatomy.attentions else "the backbone has no attention"
+
+    def design(self, anatomy):
         return Design(doors=(Prefix(self.length, self.hidden, self.attentions, self.per_task),))

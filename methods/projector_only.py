@@ -23,5 +23,5 @@ class ProjectorOnly(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     identity_at_start: ClassVar = True
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(train=("visual",))

@@ -42,7 +42,7 @@ class Prompt(Door):
 class PromptModule(nn.Module):
     def __init__(self, spec: Prompt, build: Builder):
         super().__init__()
-        d = build.model.shape.d
+        d = build.anatomy.d
         self.table = build.table(spec.length, d)
         self.project = nn.Sequential(build.linear(d, spec.hidden), nn.Tanh(), build.linear(spec.hidden, d))
 
@@ -63,11 +63,12 @@ class PromptTuning(Method):
     name: ClassVar = "prompt-tuning"
     source: ClassVar = "Lester et al., EMNLP 2021; network and settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2021
+    needs: ClassVar = ("encoder",)
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
 
     length: Size = 40
     hidden: Size = 800
     per_task: bool = False
 
-    def design(self, shape):
+    def design(self, anatomy):
         return Design(doors=(Prompt(self.length, self.hidden, self.per_task),))

@@ -9,8 +9,6 @@ from pydantic.dataclasses import dataclass
 from pet_bench.pet import Bottleneck, Design, Difference, Insert, Method
 from pet_bench.spec import STRICT, Size
 
-SITES = ("encoder.self_attn", "encoder.ffn", "decoder.self_attn", "decoder.cross_attn", "decoder.ffn")
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VLAdapter(Method):
@@ -49,15 +47,17 @@ class VLAdapter(Method):
         return ("image-text",) if self.per_task == "both" else ()
 
     @classmethod
-    def defaults(cls, shape):
-        bart = shape.family == "bart"
-        return {"bottleneck": shape.d // (8 if bart else 4), "norms": bart}
+    def defaults(cls, anatomy):
+        return {
+            "bottleneck": anatomy.d // anatomy.among({"bart": 8, "t5": 4, "*": 8}),
+            "norms": anatomy.among({"bart": True, "*": False}),
+        }
 
-    def design(self, shape):
+    def design(self, anatomy):
         adapter = Bottleneck(
             self.bottleneck, per_task=self.per_task, norm_before=self.norm_before, norm_after=self.norm_after
         )
         return Design(
-            inserts=(Insert(SITES, adapter),),
+            inserts=(Insert(anatomy.sub_layers, adapter),),
             train=("visual", "norms") if self.norms else ("visual",),
         )

@@ -71,6 +71,7 @@ class VLPET(Method):
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), sections 3.2-3.4"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
+    needs: ClassVar = ("encoder", "decoder.cross_attn")
     granularity: ClassVar[str]
     differences: ClassVar = (
         Difference(
@@ -121,16 +122,16 @@ class VLPET(Method):
     projector_residual: bool = False
 
     @classmethod
-    def defaults(cls, shape) -> dict[str, Any]:
-        bart = shape.family == "bart"
-        width, start = shape.d // (8 if bart else 4), "default" if bart else "zero"
+    def defaults(cls, anatomy) -> dict[str, Any]:
+        width = anatomy.d // anatomy.among({"bart": 8, "t5": 4, "*": 8})
+        start = anatomy.among({"t5": "zero", "*": "default"})
         return {
             "bottleneck": width,
             "gate_width": width,
-            "value_bottleneck": shape.d // 8,
-            "value_gate_width": shape.d // 8,
+            "value_bottleneck": anatomy.d // 8,
+            "value_gate_width": anatomy.d // 8,
             "gate": cls.granularity,
-            "scale": 1.0 if bart else 0.3,
+            "scale": anatomy.among({"t5": 0.3, "*": 1.0}),
             "module_init": start,
             "gate_init": start,
             "value_init": start,
@@ -141,7 +142,7 @@ class VLPET(Method):
         """False where a small gate's mean counts padding; the decoder's always does."""
         return (self.gate != "small" or self.gate_padding == "masked") and self.value_gate != "small"
 
-    def design(self, shape):
+    def design(self, anatomy):
         encoder = [self._insert("encoder", site, how) for site, how in self.encoder.items()]
         decoder = [self._insert("decoder", site, how) for site, how in self.decoder.items()]
         if self.value_residual:

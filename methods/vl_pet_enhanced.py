@@ -17,8 +17,8 @@ class EnhancedVLAdapter(VLPET):
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), Table 9, on VL-Adapter (Sung et al., CVPR 2022)"
 
     @classmethod
-    def defaults(cls, shape) -> dict[str, Any]:
-        return super().defaults(shape) | {"heads": 1}
+    def defaults(cls, anatomy) -> dict[str, Any]:
+        return super().defaults(anatomy) | {"heads": 1}
 
 
 class EnhancedCompacter(VLPET):
@@ -42,9 +42,9 @@ class EnhancedCompacter(VLPET):
     )  # fmt: skip
 
     @classmethod
-    def defaults(cls, shape) -> dict[str, Any]:
-        width = shape.d // 8
-        return super().defaults(shape) | {
+    def defaults(cls, anatomy) -> dict[str, Any]:
+        width = anatomy.d // 8
+        return super().defaults(anatomy) | {
             "heads": 1, "module": "phm", "value_module": "phm", "bottleneck": width, "module_init": "default",
             "value_init": "default",
         }  # fmt: skip

@@ -104,7 +104,8 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, *, classes: bool, check: str | None = None):
-        self.kind, self.group, self.classes, self.check = kind, f"pet_bench.{kind}s", classes, check
+        plural = f"{kind.removesuffix('y')}ies" if kind.endswith("y") else f"{kind}s"
+        self.kind, self.group, self.classes, self.check = kind, f"pet_bench.{plural}", classes, check
         self._entries: dict[str, Any] | None = None
         self._places: dict[str, str] = {}  # of what was registered: its module does not tell where an object is
         self._members: dict[str, T] = {}  # of families
@@ -245,6 +246,7 @@ METHODS = Registry("method", classes=True, check="pet_bench.pet.method:faults")
 TASKS = Registry("task", classes=True, check="pet_bench.data.task:faults")
 METRICS = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
 SUITES = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
+FAMILIES = Registry("family", classes=True, check="pet_bench.backbone.family:faults")
 BACKBONES = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
 
 

@@ -283,7 +283,7 @@ def test_show_spells_out_every_method(call, backbone):
     for method in METHODS:
         code, out, error = call("show", method.name, "--backbone", backbone)
         assert (code, error) == (0, "")
-        shape = find_backbone(backbone).shape
+        shape = find_backbone(backbone).anatomy
         built = build_method(MethodSpec(method.name), shape)
         said = " ".join(out.split())
         for option in default_spec(built).options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pet_bench.backbone import Backbone, VisionLanguageModel, build
+from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec, Visual
 
@@ -32,13 +32,13 @@ VISUAL = Visual(width=12, tokens=9, pooled=4)
 TASKS = ("vqa", "gqa")
 
 
-def tiny_model(family: str, method: str | None = None, *, seed: int = 0, **options) -> VisionLanguageModel:
+def tiny_model(family: str, method: str | None = None, *, seed: int = 0, **options) -> EncoderDecoder:
     """A tiny model in evaluation mode, the method attached if one is named."""
     torch.manual_seed(seed)
     model = build(TINY[family], VISUAL)
     if method:
         torch.manual_seed(seed + 1)
-        attach(model, build_method(MethodSpec(method, options), model.shape).design(model.shape), TASKS)
+        attach(model, build_method(MethodSpec(method, options), model.anatomy).design(model.anatomy), TASKS)
     return model.eval()
 
 

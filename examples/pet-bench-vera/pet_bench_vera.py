@@ -88,9 +88,9 @@ class VeRA(Method):
     projections: Names = ("query", "value")
 
     @classmethod
-    def defaults(cls, shape):
-        return {"rank": shape.d * 4 // 3}
+    def defaults(cls, anatomy):
+        return {"rank": anatomy.d * 4 // 3}
 
-    def design(self, shape):
+    def design(self, anatomy):
         sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
         return Design((Insert(sites, VectorLowRank(self.rank, self.start, self.seed), reads="input"),))

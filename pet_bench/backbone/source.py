@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from pet_bench.backbone.known import EXTRA_WORDS, Backbone
+from pet_bench.backbone.known import EXTRA_WORDS, Backbone, family_of
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import impostor, read_json
 
@@ -118,8 +118,10 @@ def _own_tensors(name: str, family: str, source: str, tied: tuple[tuple[str, str
     if stored is None:
         return _own_by_flag(backbone)
 
+    prefix = family_of(backbone).stock.base_model_prefix
+
     def find(name: str) -> Callable[[], Tensor] | None:
-        return stored.get(name, stored.get(name.removeprefix("model.")))  # BART saved without its output layer
+        return stored.get(name, stored.get(name.removeprefix(f"{prefix}.")))  # saved without its output layer
 
     pairs = {further: (find(further), find(first)) for further, first in tied}
     return frozenset(name for name, (own, first) in pairs.items() if own and first and not torch.equal(own(), first()))
@@ -130,13 +132,8 @@ def _own_by_flag(backbone: Backbone) -> frozenset[str]:
 
 
 def has_own_head(backbone: Backbone) -> bool:
-    """Whether the configuration says that the output layer is no word table.
-
-    T5's says so together with leaving the decoder's states unscaled (T5 1.1); with `scale_decoder_outputs` on, the flag
-    is a leftover.
-    """
-    flag = backbone.read_raw().get("tie_word_embeddings")
-    return flag is False and not getattr(backbone.read_config(), "scale_decoder_outputs", False)
+    """Whether the configuration says that the output layer is no word table."""
+    return family_of(backbone).has_own_head(backbone.read_raw(), backbone.read_config())
 
 
 def read_tokenizer(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,40 +20,57 @@ from pet_bench.spec import Control
 Spare = dict[str, tuple[int, int]]  # text → its part that is cut first
 
 
+class Reader(Protocol):
+    """How a family of backbones reads and writes, see `pet_bench.backbone.reader`."""
+
+    pad: int
+
+    def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]: ...
+
+    def shortened(self, text: str, limit: int, spare: tuple[int, int]) -> list[int]: ...
+
+    def inputs(self, text: torch.Tensor, features: torch.Tensor) -> dict[str, torch.Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """B examples of one task.
 
-    input_ids (B, L) int64, padded on the right with the tokenizer's pad id. visual (B, I, N, f) float32.
-    target_ids (B, T) int64, padded with -100; scores (B,) float32, the score of each target. indices (B,) int64, the
-    examples' positions in their list.
+    tensors: what the model reads, by the names that it has for it, each with B rows. targets (B, T) int64, padded with
+    -100; scores (B,) float32, the score of each target. indices (B,) int64, the examples' positions in their list.
     """
 
     task: str
     ids: tuple[str, ...]
-    input_ids: torch.Tensor
-    visual: torch.Tensor
-    target_ids: torch.Tensor
+    tensors: dict[str, torch.Tensor]
+    targets: torch.Tensor
     scores: torch.Tensor
     indices: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model is asked about."""
+        return {**self.tensors, "task": self.task}
+
     def to(self, device: torch.device | str) -> Batch:
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def split(self, parts: int) -> list[Batch]:
         """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
-        cuts = {name: tensor.tensor_split(min(parts, len(self))) for name, tensor in self._tensors().items()}
-        ends = np.cumsum([len(cut) for cut in cuts["indices"]])
-        return [
-            replace(self, ids=self.ids[end - len(cuts["indices"][i]) : end], **{name: cuts[name][i] for name in cuts})
-            for i, end in enumerate(ends)
-        ]
+        rows = np.array_split(np.arange(len(self)), min(parts, len(self)))
+        spans = [slice(part[0], part[-1] + 1) for part in rows]
+        return [replace(self._each(lambda tensor, at=at: tensor[at]), ids=self.ids[at]) for at in spans]
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "ids")}
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """With every tensor changed."""
+        return replace(
+            self,
+            tensors={name: change(tensor) for name, tensor in self.tensors.items()},
+            **{name: change(getattr(self, name)) for name in ("targets", "scores", "indices")},
+        )
 
 
 @dataclass(frozen=True)
@@ -94,17 +112,17 @@ class TaskBatches:
     """
 
     def __init__(
-        self, task: Task, examples: Sequence[Example], tokenizer, store: FeatureStore, *, control: Control = "none"
+        self, task: Task, examples: Sequence[Example], reader: Reader, store: FeatureStore, *, control: Control = "none"
     ):
         self.task, self.examples, self.store, self.control = task, examples, store, control
-        self.pad = tokenizer.pad_token_id
+        self.reader = reader
         self.rows = store.rows(examples)
         spare = {e.text: e.spare for e in examples if any(e.spare)}
-        self.texts, self.text_of = _tokenise(tokenizer, [e.text for e in examples], task.max_text, spare)
+        self.texts, self.text_of = _tokenise(reader, [e.text for e in examples], task.max_text, spare)
         # An example's possible targets stand side by side, from `starts` to `ends`.
         targets = [e.targets or (("", 0.0),) for e in examples]
         flat = [pair for pairs in targets for pair in pairs]
-        self.targets, self.target_of = _tokenise(tokenizer, [answer for answer, _ in flat], task.max_target)
+        self.targets, self.target_of = _tokenise(reader, [answer for answer, _ in flat], task.max_target)
         self.target_scores = np.array([score for _, score in flat], np.float32)
         self.ends = np.cumsum([len(pairs) for pairs in targets])
         self.starts = self.ends - np.diff(self.ends, prepend=0)
@@ -145,8 +163,8 @@ class TaskBatches:
         draws = np.random.default_rng((seed, epoch)).random(len(self))
         running = np.concatenate([[0.0], np.cumsum(self.target_scores, dtype=np.float64)])
         low, high = running[starts], running[self.ends]
-        found = np.searchsorted(running, low + draws * (high - low), side="right") - 1
-        return np.clip(found, starts, self.ends - 1)
+        drawn = np.searchsorted(running, low + draws * (high - low), side="right") - 1
+        return np.clip(drawn, starts, self.ends - 1)
 
     def train_batches(
         self, epoch: int, batch_size: int, seed: int, *, start: int = 0, shuffle: Shuffle | None = None
@@ -171,42 +189,26 @@ class TaskBatches:
         return Batch(
             task=self.task.name,
             ids=tuple(self.examples[i].id for i in indices),
-            input_ids=self.texts.padded(self.text_of[indices], self.pad),
-            visual=self.store.gather(self.rows[indices], control=self.control),
-            target_ids=self.targets.padded(self.target_of[targets], -100),
+            tensors=self.reader.inputs(
+                self.texts.padded(self.text_of[indices], self.reader.pad),
+                self.store.gather(self.rows[indices], control=self.control),
+            ),
+            targets=self.targets.padded(self.target_of[targets], -100),
             scores=torch.from_numpy(self.target_scores[targets]),
             indices=torch.from_numpy(indices.astype(np.int64)),
         )
 
 
 def _tokenise(
-    tokenizer, texts: Sequence[str], limit: int | None, spare: Spare | None = None, chunk: int = 10_000
+    reader: Reader, texts: Sequence[str], limit: int | None, spare: Spare | None = None, chunk: int = 10_000
 ) -> tuple[Ragged, np.ndarray]:
     """Distinct texts as tokens, and which of them each text is. In chunks, as encodings are large until dropped."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    options = {"truncation": limit is not None, "max_length": limit, "return_attention_mask": False}
-    parts = batched(distinct, chunk)
-    ids = [row for part in parts for row in tokenizer(part, **options)["input_ids"]]
+    ids = [row for part in batched(distinct, chunk) for row in reader.tokens(part, limit)]
     for text, span in (spare or {}).items():
-        if len(ids[distinct[text]]) == limit:
-            ids[distinct[text]] = _without_spare(tokenizer, text, limit, span)
+        if limit is not None and len(ids[distinct[text]]) == limit:
+            ids[distinct[text]] = reader.shortened(text, limit, span)
     return Ragged(ids), np.array([distinct[text] for text in texts], np.int64)
-
-
-def _without_spare(tokenizer, text: str, limit: int, span: tuple[int, int]) -> list[int]:
-    """The tokens of a text but for as many of text[start:end]'s last ones as are too many.
-
-    Where there are not enough of them, the rest is cut on the right.
-    """
-    start, end = span
-    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
-    ids, places = encoded["input_ids"], encoded["offset_mapping"]
-    inside = [i for i, (low, high) in enumerate(places) if start <= low < high <= end]
-    excess = max(0, len(ids) - limit)
-    if excess > len(inside):
-        return tokenizer(text[:start] + text[end:], truncation=True, max_length=limit)["input_ids"]
-    dropped = {*inside[len(inside) - excess :]}
-    return [token for i, token in enumerate(ids) if i not in dropped]
 
 
 def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -122,10 +122,10 @@ def _size(spec: dict[str, Any]) -> float:
 @lru_cache
 def _weights(backbone: str) -> float:
     try:
-        shape = find_backbone(backbone).shape
+        anatomy = find_backbone(backbone).anatomy
     except UserError:  # of a result from elsewhere
         return 1.0
-    return float(shape.encoder_layers + shape.decoder_layers) * shape.d**2
+    return float(sum(anatomy.stacks[stack].layers * anatomy.stacks[stack].width ** 2 for stack in anatomy.words))
 
 
 class _Estimator:

@@ -39,7 +39,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from pet_bench.backbone.families import family_of
+from pet_bench.backbone.encoder_decoder import EncoderDecoderFamily
 from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.errors import UserError
 from pet_bench.files import read_text
@@ -47,6 +47,7 @@ from pet_bench.mini.clip_language import CLIP_TASKS, ClipExercise
 from pet_bench.mini.language import IMAGES, Exercise
 from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
 from pet_bench.mini.world import GRID
+from pet_bench.registry import FAMILIES
 from pet_bench.spec import LARGEST
 
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
@@ -95,7 +96,7 @@ class Reader:
 
     def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
         self.lm, self.tokenizer = lm, tokenizer
-        self.family = family_of(lm.config)
+        self.family: type[EncoderDecoderFamily] = FAMILIES.get(lm.config.model_type)
         self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
 
     @classmethod
@@ -179,7 +180,7 @@ class Reader:
         table = self.lm.get_input_embeddings().weight
         image, *said = F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
         said = sum(said)
-        if self.lm.config.model_type == "bart":
+        if self.family.norm is nn.LayerNorm:
             said = F.layer_norm(said, said.shape[-1:])
         else:
             said = said * torch.rsqrt(said.square().mean(-1, keepdim=True) + 1e-6)
@@ -209,7 +210,7 @@ class Reader:
 
     def denoising(self, exercises: Sequence[Exercise], rng: Random) -> tuple[tuple[Tensor, None], Tensor]:
         """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
-        bart = self.lm.config.model_type == "bart"
+        masks = self.tokenizer.mask_token_id is not None  # BART's: the target is the whole text
         sources, targets = [], []
         for e in exercises:
             line = rng.choice((e.written(rng), f"{e.text} {e.target}"))
@@ -217,9 +218,9 @@ class Reader:
             source, spans, i = [], [], 0
             while i < len(ids):
                 length = rng.randint(1, 5)
-                if rng.random() < (0.14 if bart else 0.06) and len(spans) < 99:
+                if rng.random() < (0.14 if masks else 0.06) and len(spans) < 99:
                     mark = self.tokenizer.mask_token_id
-                    if not bart:
+                    if not masks:
                         mark = self.tokenizer.convert_tokens_to_ids(f"<extra_id_{len(spans)}>")
                     source.append(mark)
                     spans.append([mark, *ids[i : i + length]])
@@ -228,12 +229,13 @@ class Reader:
                     source.append(ids[i])
                     i += 1
             sources.append(source)
-            targets.append(ids if bart else [t for span in spans for t in span])
+            targets.append(ids if masks else [t for span in spans for t in span])
         return (self.padded(sources), None), self.padded(targets)
 
     def padded(self, lines: Sequence[list[int]]) -> Tensor:
         """With the tokenizer's special tokens around each line."""
-        bos = [0] if self.lm.config.model_type == "bart" else []
+        start = self.tokenizer.bos_token_id
+        bos = [] if start is None else [start]
         lines = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
         return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id)
 
@@ -394,7 +396,7 @@ def set_dropout(lm: nn.Module, rate: float) -> None:
 def save(reader: Reader, folder: Path) -> None:
     config = reader.lm.config
     reader.lm.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id if config.model_type == "bart" else None,
+        bos_token_id=reader.tokenizer.bos_token_id,
         pad_token_id=config.pad_token_id,
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,

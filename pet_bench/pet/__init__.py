@@ -8,24 +8,40 @@ A method expands to a `Design`: inserts (sites, ΔH, gate, scale), doors for wha
 selectors for what else trains.
 """
 
-from pet_bench.backbone.model import Encoded, VisionLanguageModel
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.interface import Model
 from pet_bench.backbone.ties import tied_modules
-from pet_bench.pet.attach import attach, count, load_trained, merge, save_trained, trained_parameters
+from pet_bench.pet.attach import attach
+from pet_bench.pet.attention import Attend, Call, edit_attention
+from pet_bench.pet.build import Builder, Place
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
-from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, ask_part, equation, part
+from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
-from pet_bench.pet.method import Difference, Method, attach_method, build_method, default_spec, design_of
+from pet_bench.pet.merge import merge
+from pet_bench.pet.method import (
+    Difference,
+    Method,
+    attach_method,
+    build_method,
+    default_spec,
+    design_of,
+    why_skipped,
+)
+from pet_bench.pet.parts import Delta, Door, Gate, Part, ask_part, equation, part
+from pet_bench.pet.trained import count, load_trained, save_trained, trained_parameters
 
 __all__ = [
+    "Anatomy",
+    "Attend",
     "Bottleneck",
     "Builder",
+    "Call",
     "Delta",
     "DeltaGate",
     "Design",
     "Difference",
     "Door",
-    "Encoded",
     "FactorBottleneck",
     "Gate",
     "Identity",
@@ -35,13 +51,13 @@ __all__ = [
     "LowRankProjector",
     "Method",
     "MiddleXGate",
+    "Model",
     "NoVision",
     "PHMBottleneck",
     "Part",
     "Place",
     "SmallGate",
     "VectorGate",
-    "VisionLanguageModel",
     "WeightDecomposed",
     "ask_part",
     "attach",
@@ -50,6 +66,7 @@ __all__ = [
     "count",
     "default_spec",
     "design_of",
+    "edit_attention",
     "equation",
     "load_trained",
     "merge",
@@ -57,4 +74,5 @@ __all__ = [
     "save_trained",
     "tied_modules",
     "trained_parameters",
+    "why_skipped",
 ]

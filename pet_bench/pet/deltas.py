@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pet_bench.errors import UserError
-from pet_bench.pet.design import Builder, Delta, Place
+from pet_bench.pet.build import Builder, Place
 from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule
+from pet_bench.pet.parts import Delta
 from pet_bench.spec import STRICT, Size
 
 

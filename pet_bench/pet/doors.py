@@ -9,8 +9,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.errors import UserError
+from pet_bench.pet.build import Builder
 from pet_bench.pet.deltas import TwoLayer
-from pet_bench.pet.design import Builder, Door
+from pet_bench.pet.parts import Door
 from pet_bench.spec import STRICT, Size
 
 
@@ -45,6 +46,7 @@ class Projector(nn.Module):
         super().__init__()
         old = build.model.visual.feature
         sizes = old.in_features, old.out_features
+        self.in_features, self.out_features = sizes
         self.residual = spec.residual
         self.project = TwoLayer.dense(build, sizes[0], spec.width, sizes[1])
         self.gate = TwoLayer.dense(build, sizes[0], spec.gate_width, sizes[1]) if spec.gate_width else None
@@ -66,7 +68,7 @@ class NoVision(Door):
     formula: ClassVar = "encoder input = [text]"
 
     def open(self, build):
-        build.model.visual = Blind(build.model.shape.d)
+        build.model.visual = Blind(build.anatomy.d)
 
 
 class Blind(nn.Module):

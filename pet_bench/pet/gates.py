@@ -13,8 +13,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.errors import UserError
+from pet_bench.pet.build import Place
 from pet_bench.pet.deltas import TwoLayer
-from pet_bench.pet.design import Gate, Place
+from pet_bench.pet.parts import Gate
 from pet_bench.spec import STRICT, Size
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pet_bench.pet.design import Builder
+from pet_bench.pet.build import Builder
 
 
 class PHMLinear(nn.Module):

@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from pet_bench.backbone.known import Shape
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.interface import Model
 from pet_bench.errors import PluginError, UserError, foreign
 from pet_bench.pet.attach import attach
-from pet_bench.pet.design import Design, check_part
+from pet_bench.pet.design import Design
+from pet_bench.pet.parts import check_part
 from pet_bench.registry import METHODS, ask, attribute_faults, title
 from pet_bench.spec import MethodSpec, Recipe, Text, option_faults, validate
 
@@ -47,9 +48,10 @@ class Method(ABC):
     rate by backbone name or, failing that, by family; where neither is there, the recipe must give one. recipe: other
     values of the published runs' recipe that are this method's own. identity_at_start: before training, the model's
     output is that of the untouched backbone. batch_invariant: an example's output does not depend on what it is
-    batched with. Both are properties where options decide, so ask a built method. task_prompts: whether texts begin
-    with the task's prompt ("vqa: "); None: unless the suite is among `promptless`, those whose published runs of this
-    method had none. differences: see `Difference`.
+    batched with. Both are properties where options decide, so ask a built method. needs: stacks and sites without which
+    it makes no sense; where a backbone lacks one, `skip` says so, and the pair is left out. task_prompts: whether texts
+    begin with the task's prompt ("vqa: "); None: unless the suite is among `promptless`, those whose published runs of
+    this method had none. differences: see `Difference`.
     """
 
     plugin_kind: ClassVar[str] = "method"
@@ -60,19 +62,20 @@ class Method(ABC):
     recipe: ClassVar[dict[str, Any]] = {}
     identity_at_start: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
     task_prompts: ClassVar[bool | None] = None
     promptless: ClassVar[tuple[str, ...]] = ()
     differences: ClassVar[tuple[Difference, ...]] = ()
 
     @classmethod
-    def defaults(cls, shape: Shape) -> dict[str, Any]:
-        """The published options on a backbone of that shape."""
+    def defaults(cls, anatomy: Anatomy) -> dict[str, Any]:
+        """The published options on a backbone of that anatomy."""
         return {}
 
     @classmethod
-    def learning_rate(cls, shape: Shape) -> float | None:
+    def learning_rate(cls, anatomy: Anatomy) -> float | None:
         """The published peak learning rate, or None where the source has none."""
-        return cls.learning_rates.get(shape.rates_of or shape.backbone, cls.learning_rates.get(shape.family))
+        return cls.learning_rates.get(anatomy.rates_of or anatomy.backbone, cls.learning_rates.get(anatomy.family))
 
     def has_prompts(self, suite: str) -> bool:
         """Whether the texts of a suite (`image-text`, or `image-text/vqa` for a part) begin with the task's prompt."""
@@ -82,11 +85,11 @@ class Method(ABC):
         """How tables call the method with these options changed from their defaults."""
         return str(MethodSpec(self.name, changed))
 
-    def behaviour(self, shape: Shape) -> dict[str, str]:
+    def behaviour(self, anatomy: Anatomy) -> dict[str, str]:
         """Name of each difference that matters here → "published", "intended", or the option's own value."""
         found = {}
         for difference in self.differences:
-            state = {"family": shape.family, **vars(self)}
+            state = {"family": anatomy.family, **vars(self)}
             if all(state[key] == value for key, value in difference.where.items()):
                 value = state[difference.option]
                 found[difference.name] = (
@@ -96,13 +99,14 @@ class Method(ABC):
                 )  # fmt: skip
         return found
 
-    def skip(self, shape: Shape) -> str | None:
-        """Why this method cannot be had on a backbone of that shape, in a few words; None where it can."""
-        return None
+    def skip(self, anatomy: Anatomy) -> str | None:
+        """Why this method cannot be had on a backbone of that anatomy, in a few words; None where it can."""
+        lacking = anatomy.lacks(self.needs)
+        return f"the backbone has no {' and no '.join(lacking)}" if lacking else None
 
     @abstractmethod
-    def design(self, shape: Shape) -> Design:
-        """The design on a backbone of that shape."""
+    def design(self, anatomy: Anatomy) -> Design:
+        """The design on a backbone of that anatomy."""
 
 
 ATTRIBUTES = {
@@ -112,6 +116,7 @@ ATTRIBUTES = {
     "recipe": dict[str, Any],
     "identity_at_start": bool,
     "batch_invariant": bool,
+    "needs": tuple[str, ...],
     "task_prompts": bool | None,
     "promptless": tuple[str, ...],
     "differences": tuple[Difference, ...],
@@ -143,13 +148,13 @@ def faults(plugin: Any) -> Iterator[str]:
                 yield f"the difference {difference.name} is about {name}, which is no option"
 
 
-def build_method(spec: MethodSpec, shape: Shape) -> Method:
-    """The method of that name with its defaults on `shape` overridden by the spec's options.
+def build_method(spec: MethodSpec, anatomy: Anatomy) -> Method:
+    """The method of that name with its defaults on `anatomy` overridden by the spec's options.
 
     Raises UserError for an unknown name (with the nearest) and, together, for every unknown option or bad value.
     """
     cls = METHODS.get(spec.name)
-    defaults = ask(cls, "defaults", shape, returns=dict[str, Any])
+    defaults = ask(cls, "defaults", anatomy, returns=dict[str, Any])
     try:
         with foreign(f"{title(cls)}: its options raised"):
             return validate(cls, {**defaults, **spec.options}, title(cls))
@@ -166,9 +171,9 @@ def default_spec(method: Method) -> MethodSpec:
     return MethodSpec(method.name, options)
 
 
-def design_of(method: Method, shape: Shape) -> Design:
+def design_of(method: Method, anatomy: Anatomy) -> Design:
     """The design of a built method; raises PluginError where the method fails or its parts are no such parts."""
-    design = ask(method, "design", shape, returns=Design)
+    design = ask(method, "design", anatomy, returns=Design)
     try:
         for part in design.parts():
             check_part(part)
@@ -177,12 +182,12 @@ def design_of(method: Method, shape: Shape) -> Design:
     return design
 
 
-def why_skipped(method: Method, shape: Shape) -> str | None:
-    """Why a built method is left out on a backbone of that shape; raises PluginError where the method fails."""
-    return ask(method, "skip", shape, returns=str | None)
+def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
+    """Why a built method is left out on a backbone of that anatomy; raises PluginError where the method fails."""
+    return ask(method, "skip", anatomy, returns=str | None)
 
 
-def attach_method(model: VisionLanguageModel, method: Method, design: Design, tasks: Iterable[str]) -> None:
+def attach_method(model: Model, method: Method, design: Design, tasks: Iterable[str]) -> None:
     """Attach the design of a built method.
 
     Raises UserError as `attach` does. Where nobody has chosen an option, a design that does not fit is the method's own
@@ -193,6 +198,6 @@ def attach_method(model: VisionLanguageModel, method: Method, design: Design, ta
     except PluginError:
         raise
     except UserError as error:
-        if default_spec(method) == default_spec(build_method(MethodSpec(method.name), model.shape)):
+        if default_spec(method) == default_spec(build_method(MethodSpec(method.name), model.anatomy)):
             raise PluginError(*error.faults) from error
         raise

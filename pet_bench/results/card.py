@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from pet_bench.backbone.known import Shape, find_backbone
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.known import find_backbone
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.registry import TASKS
 from pet_bench.results.dropped import summary
@@ -26,10 +27,10 @@ def card(result: TrialResult) -> str:
     Of equal trials only what their provenance and notes say differs; no times.
     """
     spec = TrialSpec.from_dict(result.spec)
-    shape = find_backbone(spec.backbone).shape
-    method = build_method(spec.method, shape)
+    anatomy = find_backbone(spec.backbone).anatomy
+    method = build_method(spec.method, anatomy)
     sections = {
-        "Method": _method(spec, method, shape, result),
+        "Method": _method(spec, method, anatomy, result),
         "Data": _data(spec, result),
         "Parameters": _parameters(result),
         "Scores": _scores(result),
@@ -80,8 +81,8 @@ def _warnings(result: TrialResult) -> Iterator[str]:
         yield ""
 
 
-def _method(spec: TrialSpec, method: Method, shape: Shape, result: TrialResult) -> Iterator[str]:
-    design = method.design(shape)
+def _method(spec: TrialSpec, method: Method, anatomy: Anatomy, result: TrialResult) -> Iterator[str]:
+    design = method.design(anatomy)
     yield f"{_line(method.source)}. H is what a site gives, X what it reads."
     yield ""
     for formula, sites in _formulas(design):
@@ -161,7 +162,7 @@ def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
     yield from (
         "```python",
         "from pet_bench.backbone import find_backbone, load",
-        "from pet_bench.backbone.load import read_stock",
+        "from pet_bench.backbone.loading import read_stock",
         "from pet_bench.pet import attach, build_method, load_trained",
     )
     if own := not type(method).__module__.startswith("pet_bench."):
@@ -181,8 +182,8 @@ def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
         "stock = read_stock(backbone)",
         f"seed_everything({spec.seed})  # words that the backbone lacks are drawn at random",
         f"model, tokenizer = load(backbone, Visual({visual}), stock)",
-        f"method = build_method(MethodSpec({spec.method.name!r}, options), backbone.shape)",
-        f"attach(model, method.design(backbone.shape), {spec.tasks!r})",
+        f"method = build_method(MethodSpec({spec.method.name!r}, options), backbone.anatomy)",
+        f"attach(model, method.design(backbone.anatomy), {spec.tasks!r})",
         *([f"model.masks_empty = frozenset({masking!r})"] if masking else []),
         'load_trained(model, "adapter.safetensors")',
         "model.eval()",

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import load
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.loading import load
+from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
@@ -55,8 +56,8 @@ class Trial:
     """
 
     spec: TrialSpec
-    model: VisionLanguageModel
-    tokenizer: object
+    model: Model
+    reader: Reader
     data: TrialData
     device: torch.device
     on_progress: OnProgress
@@ -78,7 +79,7 @@ class Trial:
         key = task.name, split
         if key not in self.tokenised:
             examples, control = self.data.examples[task.name][split], self.spec.control
-            self.tokenised[key] = TaskBatches(task, examples, self.tokenizer, self.data.store, control=control)
+            self.tokenised[key] = TaskBatches(task, examples, self.reader, self.data.store, control=control)
         return self.tokenised[key]
 
 
@@ -96,13 +97,13 @@ def build_trial(
     backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
     seed_everything(spec.seed)
     model, tokenizer = load(backbone, spec.visual, stock)
-    design = design_of(build_method(spec.method, backbone.shape), backbone.shape)
+    design = design_of(build_method(spec.method, backbone.anatomy), backbone.anatomy)
     attach(model, design, spec.tasks)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
     model.to(device)
     if spec.control == "none":
         data.store.to(device)
-    trial = Trial(spec, model, tokenizer, data, device, on_progress, design.doors)
+    trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
     trial.run.accumulation = runtime.accumulation
     return trial
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import build
+from pet_bench.backbone.loading import build
 from pet_bench.errors import Faults, PluginError, UserError
 from pet_bench.pet import attach_method, build_method, design_of
 from pet_bench.spec import Runtime, TrialSpec
@@ -37,8 +37,8 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
     def check(spec: TrialSpec) -> None:
         backbone = find_backbone(spec.backbone)
         try:
-            method = build_method(spec.method, backbone.shape)
-            design = design_of(method, backbone.shape)
+            method = build_method(spec.method, backbone.anatomy)
+            design = design_of(method, backbone.anatomy)
             attach_method(build(backbone, spec.visual, device="meta"), method, design, spec.tasks)
         except UserError as error:
             raise error.within(f"{spec.label} on {spec.backbone}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import build
+from pet_bench.backbone.loading import build
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, design_of, equation
@@ -37,7 +37,7 @@ class Description:
 def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
     known, chosen = find_backbone(backbone), suite_by_name(suite)
-    shape = known.shape
+    shape = known.anatomy
     built = build_method(method, shape)
     design = design_of(built, shape)
     model = build(known, chosen.visual, device="meta")

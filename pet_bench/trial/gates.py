@@ -18,9 +18,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import load, read_stock
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.loading import load, read_stock
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
 from pet_bench.data.store import FeatureStore
@@ -28,13 +28,13 @@ from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
 from pet_bench.files import parse_json
 from pet_bench.pet import attach, build_method, design_of, load_trained
-from pet_bench.pet.design import Inserted
+from pet_bench.pet.inserted import Inserted
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
 from pet_bench.trial.data import build_tasks, data_root, read_data
-from pet_bench.trial.evaluate import evaluating, predict, start_ids
+from pet_bench.trial.evaluate import evaluating, predict
 from pet_bench.trial.run import ADAPTER
 
 MEMORY = tuple(f"decoder.cross_attn.{name}" for name in ("key", "value", "memory"))  # the decoder's, of encoder states
@@ -144,7 +144,7 @@ def gate_values(
     Raises UserError for a trial without gates or adapter, and for an unknown task, example or site.
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
-    shape = find_backbone(spec.backbone).shape
+    shape = find_backbone(spec.backbone).anatomy
     inserts = design_of(build_method(spec.method, shape), shape).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
@@ -165,9 +165,10 @@ def gate_values(
     model, tokenizer = rebuild(spec, adapter)
     model.masks_empty = frozenset(task.name for task in built.values() if task.masks_empty)
     with _features(spec, runtime, root, chosen, one) as features:
-        batches = TaskBatches(chosen, [one], tokenizer, features, control=spec.control)
+        reader = model.family.reader(tokenizer)
+        batches = TaskBatches(chosen, [one], reader, features, control=spec.control)
         batch, plain = next(batches.eval_batches(1)), spec.recipe.generation == "plain"
-        prediction = predict(model, tokenizer, batches, 1, plain=plain)[one.id]
+        prediction = predict(model, reader, batches, 1, plain=plain)[one.id]
         with evaluating(model):
             values = _record(model, tokenizer, chosen, batch, gated if sites is None else sites, plain=plain)
     return Gates(spec, chosen.name, one, prediction, values)
@@ -188,7 +189,7 @@ def find_example(task: Task, root: Path, example: str | int) -> Example:
     return ids[example]
 
 
-def rebuild(spec: TrialSpec, adapter: Path) -> tuple[VisionLanguageModel, Any]:
+def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Any]:
     """A trial's model with its trained tensors, on the CPU, and its tokenizer.
 
     What is random and does not train, as rows added to the vocabulary, is drawn from the trial's seed again.
@@ -199,7 +200,7 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[VisionLanguageModel, Any]:
     try:
         seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock)
-        attach(model, design_of(build_method(spec.method, model.shape), model.shape), spec.tasks)
+        attach(model, design_of(build_method(spec.method, model.anatomy), model.anatomy), spec.tasks)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)
@@ -230,7 +231,7 @@ def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example
 
 
 def _record(
-    model: VisionLanguageModel, tokenizer, task: Task, batch: Batch, sites: Collection[str], *, plain: bool
+    model: Model, tokenizer, task: Task, batch: Batch, sites: Collection[str], *, plain: bool
 ) -> tuple[GateValues, ...]:
     """G of every gate at these sites in a batch of one example, site by site."""
     gates = {
@@ -238,30 +239,29 @@ def _record(
         for path, inserted in model.pet.named_modules()
         if isinstance(inserted, Inserted) and inserted.gate is not None and inserted.place.site in sites
     }
-    decodes = any(inserted.place.stack == "decoder" for inserted in gates.values())
-    answer = _decoder_ids(model, task, batch, plain=plain) if decodes else None
-    found, visual = {}, []
-    hooks = [model.visual.register_forward_hook(lambda module, args, output: visual.append(output.shape[1]))]
-    for path, inserted in gates.items():
-        hooks.append(inserted.gate.register_forward_hook(_keep(found, path)))
+    answer = _continuation(model, task, batch, plain=plain)
+    recorded: dict[str, tuple[Tensor, torch.Size]] = {}
+    hooks = [inserted.gate.register_forward_hook(_keep(recorded, path)) for path, inserted in gates.items()]
     try:
-        encoded = model.encode(batch.input_ids, batch.visual, task=batch.task)
-        mask = model.context.mask[0]
-        if decodes:
-            model.decode(encoded, answer)
+        if answer is None:
+            model.choose(batch.inputs, [0])
+        else:
+            model.logits(batch.inputs, answer)
     finally:
         for hook in hooks:
             hook.remove()
 
-    words = [Token(text, "text") for text in _texts(tokenizer, batch.input_ids[0])]
-    images = [] if "side" in model.pet else _image_tokens(task, batch.visual.shape[1], visual[0])  # the side reads them
+    mask, visual = model.context.mask[0], model.context.visual.shape[1]
+    words = [Token(text, "text") for text in _texts(tokenizer, batch.inputs["text"][0])]
+    # a side network reads the images in the place of the encoder
+    images = [] if "side" in model.pet else _image_tokens(task, batch.inputs["features"].shape[1], visual)
     prompt = [Token(str(i), "prompt") for i in range(len(mask) - len(words) - len(images))]
     seen = [(token, bool(kept)) for token, kept in zip([*prompt, *words, *images], mask, strict=True)]
-    read = [(Token(text, "answer"), True) for text in _texts(tokenizer, answer[0])] if decodes else []
+    read = [(Token(text, "answer"), True) for text in _texts(tokenizer, model.read_before(answer)[0])]
 
     values = []
     for path, inserted in gates.items():
-        place, (gate, shape) = inserted.place, found[path]
+        place, (gate, shape) = inserted.place, recorded[path]
         whole = gate.expand(shape)[0].double()  # (T, d)
         tokens = seen if place.stack == "encoder" or place.site in MEMORY else read
         kept = torch.tensor([kept for _, kept in tokens])
@@ -282,20 +282,20 @@ def _record(
     return tuple(sorted(values, key=lambda gate: (order.index((gate.site, gate.insert)), gate.layer)))
 
 
-def _keep(found: dict[str, tuple[Tensor, torch.Size]], path: str):
+def _keep(recorded: dict[str, tuple[Tensor, torch.Size]], path: str):
     def hook(gate, args, output) -> None:
-        found[path] = output, args[1].shape  # args: X, Y, ΔH
+        recorded[path] = output, args[1].shape  # args: X, Y, ΔH
 
     return hook
 
 
-def _decoder_ids(model: VisionLanguageModel, task: Task, batch: Batch, *, plain: bool) -> Tensor:
-    """What the decoder reads while it makes its prediction, (1, T): the start first, the last token no more."""
+def _continuation(model: Model, task: Task, batch: Batch, *, plain: bool) -> Tensor | None:
+    """What the model says, (1, T); None where it chooses."""
     decoding = task.decoding
     if not isinstance(decoding, Generate):
-        return torch.tensor([start_ids(model)])
-    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length, "plain": plain}
-    return model.generate(batch.input_ids, batch.visual, task=batch.task, **options)[:, :-1]
+        return None
+    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length}
+    return model.generate(batch.inputs, **options, plain=plain)
 
 
 def _texts(tokenizer, ids: Tensor) -> list[str]:

@@ -119,9 +119,9 @@ def _evaluation(trial: Trial, task: Task) -> float:
     middle = max(0, len(split) - size) // 2
     examples = sorted(split, key=lambda example: len(example.text))[middle : middle + size]
     for part in examples[:1], examples:  # the first of a kind takes longer
-        batches = TaskBatches(task, part, trial.tokenizer, trial.data.store, control=trial.spec.control)
+        batches = TaskBatches(task, part, trial.reader, trial.data.store, control=trial.spec.control)
         began = _now(trial.device)
-        predict(trial.model, trial.tokenizer, batches, size, plain=recipe.generation == "plain")
+        predict(trial.model, trial.reader, batches, size, plain=recipe.generation == "plain")
         seconds = _now(trial.device) - began
     return seconds
 

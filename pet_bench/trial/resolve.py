@@ -6,7 +6,8 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from pet_bench.backbone.known import Backbone, Shape, find_backbone
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.known import Backbone, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
@@ -17,10 +18,10 @@ from pet_bench.trial.data import build_tasks
 
 
 @lru_cache
-def known(backbone: str) -> tuple[Backbone, Shape]:
-    """A backbone by name, and its shape; its configuration is read once."""
+def known(backbone: str) -> tuple[Backbone, Anatomy]:
+    """A backbone by name, and its anatomy; its configuration is read once."""
     found = find_backbone(backbone)
-    return found, found.shape
+    return found, found.anatomy
 
 
 def check_selection(tasks: list[Task], what: str = "recipe: selection is best") -> None:
@@ -59,9 +60,9 @@ def resolve(
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
     """
     faults, recipe, protocol = Faults(), recipe or {}, protocol or {}
-    source = shape = chosen = built = full = None
+    source = anatomy = chosen = built = full = None
     with faults:
-        source, shape = known(backbone)
+        source, anatomy = known(backbone)
     with faults:
         chosen = suite_by_name(suite)
         for task in protocol.keys() - set(chosen.tasks):
@@ -72,11 +73,11 @@ def resolve(
                 check_selection(tasks)
     with faults:
         METHODS.get(method.name)
-        if shape:
-            built = build_method(method, shape)
-    if shape and built:
+        if anatomy:
+            built = build_method(method, anatomy)
+    if anatomy and built:
         with faults:
-            rate = ask(built, "learning_rate", shape, returns=Rate | None)
+            rate = ask(built, "learning_rate", anatomy, returns=Rate | None)
             given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
             if rate is None and "lr" not in recipe:
                 raise UserError(
@@ -92,7 +93,7 @@ def resolve(
     if not ask(built, "has_prompts", suite, returns=bool):
         protocol = {task: {"prompt": ""} | protocol.get(task, {}) for task in chosen.tasks}
     resolved = default_spec(built)
-    defaults = default_spec(build_method(MethodSpec(method.name), shape)) if method.options else resolved
+    defaults = default_spec(build_method(MethodSpec(method.name), anatomy)) if method.options else resolved
     changed = {key: value for key, value in resolved.options.items() if value != defaults.options[key]}
     return TrialSpec(
         backbone=backbone,

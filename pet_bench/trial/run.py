@@ -71,7 +71,7 @@ def run_trial(
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),
-        behaviour=ask(build_method(spec.method, model.shape), "behaviour", model.shape, returns=dict[str, str]),
+        behaviour=ask(build_method(spec.method, model.anatomy), "behaviour", model.anatomy, returns=dict[str, str]),
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,

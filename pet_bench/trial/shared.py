@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import Stock, read_stock
+from pet_bench.backbone.loading import Stock, read_stock
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Split
 from pet_bench.spec import Runtime, TrialSpec

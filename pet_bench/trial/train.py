@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.interface import Model
 from pet_bench.data.batches import Batch, MultiTask, Shuffle
 from pet_bench.errors import Stop
 from pet_bench.pet import ask_part, trained_parameters
@@ -107,7 +107,7 @@ class Training:
         batch, value = batch.to(trial.device), 0.0
         for i, part in enumerate(batch.split(trial.run.accumulation)):
             loss = loss_of(model, part, reduction, self.recipe.precision)
-            loss = loss * share_of(part.target_ids, batch.target_ids, reduction)
+            loss = loss * share_of(part.targets, batch.targets, reduction)
             if i == 0:
                 loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             value += loss.item()
@@ -215,20 +215,20 @@ class Training:
         set_generators(state["generators"], trial.device)
 
 
-def shapes(model: VisionLanguageModel) -> str:
+def shapes(model: Model) -> str:
     """Twelve hex digits of the names and shapes of what trains."""
     listing = [(name, *parameter.shape) for name, parameter in trained_parameters(model).items()]
     return sha256(json.dumps(listing).encode()).hexdigest()[:12]
 
 
-def loss_of(model: VisionLanguageModel, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
+def loss_of(model: Model, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
     """The scalar to back-propagate for one batch."""
-    with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = model(batch.input_ids, batch.visual, batch.target_ids, task=batch.task)
-    return reduce_loss(per_token_loss(logits, batch.target_ids), batch.target_ids, reduction, batch.scores)
+    with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model.logits(batch.inputs, batch.targets)
+    return reduce_loss(per_token_loss(logits, batch.targets), batch.targets, reduction, batch.scores)
 
 
-def build_optimizer(model: VisionLanguageModel, recipe: Recipe) -> ReferenceAdamW:
+def build_optimizer(model: Model, recipe: Recipe) -> ReferenceAdamW:
     """The published optimiser over the trained parameters, with and without weight decay."""
     norms = {id(p) for norm in model.modules() if isinstance(norm, model.family.norm) for p in norm.parameters()}
     spared = set() if recipe.decay_norms else norms

@@ -10,7 +10,7 @@ import torch
 
 from pet_bench.backbone import find_backbone, load
 from pet_bench.backbone.known import EXTRA_WORDS
-from pet_bench.backbone.load import grow_vocabulary
+from pet_bench.backbone.loading import grow_vocabulary
 from pet_bench.backbone.visual import pool_grid
 from pet_bench.errors import UserError
 from pet_bench.registry import BACKBONES
@@ -35,9 +35,11 @@ def test_without_visual_tokens_the_encoder_is_the_stock_one(family):
 @families
 def test_every_site_names_modules_of_the_stock_model(family):
     model = tiny_model(family)
-    for site, paths in model.family.sites().items():
-        assert site.split(".")[0] in ("encoder", "decoder")
-        assert [model.lm.get_submodule(path.format(i=1)) for path in (paths.reader, paths.writer)]
+    for site, paths in model.anatomy.sites.items():
+        assert site.split(".")[0] in model.anatomy.stacks
+        assert [model.at(path, 1) for path in (paths.reader, paths.writer, paths.feeds) if path]
+    for stack in ("encoder", "decoder"):
+        assert model.anatomy.stacks[stack].layers == 2 and model.at(model.anatomy.stacks[stack].blocks, 1)
 
 
 def test_grid_pooling_is_a_two_by_two_maximum():
@@ -62,7 +64,7 @@ def test_two_images_differ_by_their_order_alone(family):
 def test_growth_keeps_the_words_and_the_tie(family):
     model = tiny_model(family)
     before = model.lm.get_input_embeddings().weight.detach().clone()
-    grow_vocabulary(model.lm, 70, std=0.02)
+    grow_vocabulary(model.lm, 70, 0.02, model.anatomy)
     table = model.lm.get_input_embeddings().weight
     assert table.shape == (70, 32)
     assert torch.equal(table[:60], before)
@@ -76,7 +78,7 @@ def test_mini_backbones_load_with_the_extra_words_last(name):
     words = tokenizer.convert_tokens_to_ids(list(EXTRA_WORDS))
     rows = model.lm.get_input_embeddings().num_embeddings
     assert words == list(range(rows - 200, rows))
-    assert model.shape == find_backbone(name).shape
+    assert model.anatomy == find_backbone(name).anatomy
     assert next(model.parameters()).dtype == torch.float32
 
 
@@ -93,7 +95,7 @@ def test_any_folder_is_a_backbone(family, tmp_path):
     found = find_backbone(str(tmp_path))
     assert found.family == family
     model, _ = load(found, VISUAL)
-    assert model.shape.d == 32
+    assert model.anatomy.d == 32
     torch.testing.assert_close(model.lm.get_input_embeddings().weight, lm.get_input_embeddings().weight, atol=0, rtol=0)
 
 
@@ -131,9 +133,9 @@ def test_generation_keeps_the_checkpoints_settings_but_forces_as_published(famil
     settings.no_repeat_ngram_size, settings.forced_bos_token_id, settings.forced_eos_token_id = 1, 7, 9
     settings.eos_token_id = None  # so that nothing ends early
     for beams in (1, 5):
-        ids = model.generate(batch["text"], batch["features"], num_beams=beams, max_length=8)
+        ids = model.generate({key: batch[key] for key in ("text", "features")}, num_beams=beams, max_length=8)
         forced = family == "bart" and beams > 1
         body = ids[:, :-1] if forced else ids
         assert all(len(set(row.tolist())) == body.shape[1] for row in body)
-        assert not (ids[:, 1] == 7).all()
+        assert not (ids[:, 0] == 7).all()
         assert (ids[:, -1] == model.lm.config.eos_token_id).all() == forced

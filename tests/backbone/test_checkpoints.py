@@ -7,7 +7,7 @@ import torch
 from transformers import BartForConditionalGeneration, DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
 from pet_bench.backbone import build, find_backbone, load
-from pet_bench.backbone.load import GrownHead, read_stock
+from pet_bench.backbone.loading import GrownHead, read_stock
 from pet_bench.backbone.ties import ties
 from pet_bench.pet import (
     Bottleneck,
@@ -61,7 +61,7 @@ def test_what_is_tied_is_what_the_checkpoint_has(checkpoint, kind, grown):
     stored = {n: tensor for n, tensor in tensors_of(name).items() if n != "final_logits_bias"}
     for n, tensor in stored.items():
         assert torch.equal(model.lm.get_parameter(n)[: len(tensor)], tensor)
-    added = 0 if grown else 200 * model.shape.d * (1 + len(further))
+    added = 0 if grown else 200 * model.anatomy.d * (1 + len(further))
     total = sum(tensor.numel() for tensor in stored.values()) + added
     assert sum(p.numel() for p in model.lm.parameters()) == total
     assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in meta.named_parameters()}
@@ -106,7 +106,7 @@ def test_before_training_it_says_what_the_stock_model_says(checkpoint, kind, bea
         )  # fmt: skip
         assert len(expected.unique()) > 2  # it does say something
         model = attach(loaded(name), Design(doors=(NoVision(),), train=("lm.*",)))
-        assert torch.equal(model.generate(text, features, **lengths), expected)
+        assert torch.equal(model.generate({"text": text, "features": features}, **lengths), expected[:, 1:])
 
 
 def cache():
@@ -132,7 +132,7 @@ def test_new_words_of_an_own_head_start_below_and_can_be_learnt(checkpoint):
 def test_every_method_works_on_a_gated_t5_with_its_own_head(checkpoint, method):
     """As Flan-T5 is: counted without weights as with them, and it can be trained."""
     backbone = find_backbone(checkpoint("t5 gated own head"))
-    design = build_method(MethodSpec(method), backbone.shape).design(backbone.shape)
+    design = build_method(MethodSpec(method), backbone.anatomy).design(backbone.anatomy)
     model, meta = loaded(backbone.name), build(backbone, VISUAL, device="meta")
     for one in (model, meta):
         attach(one, design, TASKS)
@@ -151,7 +151,7 @@ def gated(checkpoint):
         torch.manual_seed(0)
         design = Design(inserts=inserts)
         if method:
-            design = build_method(MethodSpec(method, options), backbone.shape).design(backbone.shape)
+            design = build_method(MethodSpec(method, options), backbone.anatomy).design(backbone.anatomy)
         model = attach(loaded(backbone.name), design)
         with torch.no_grad():
             for parameter in trained_parameters(model).values():

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from pet_bench.backbone import build, find_backbone
-from pet_bench.backbone.load import read_stock
+from pet_bench.backbone.loading import read_stock
 from pet_bench.errors import UserError
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.check import check_backbones

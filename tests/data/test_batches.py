@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pet_bench.backbone import Reader
 from pet_bench.data.batches import MultiTask, Shuffle, TaskBatches, joint_schedule
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example
@@ -37,7 +38,7 @@ def store(root, tmp_path_factory):
 @pytest.fixture
 def batches(root, store):
     def batches(task, examples=None, **options):
-        return TaskBatches(task, examples or task.examples(root, "train"), TOKENIZER, store, **options)
+        return TaskBatches(task, examples or task.examples(root, "train"), Reader(TOKENIZER), store, **options)
 
     return batches
 
@@ -48,8 +49,9 @@ def questions(number, **fields):
 
 
 def same(left, right):
-    tensors = ("input_ids", "visual", "target_ids", "scores", "indices")
-    return left.ids == right.ids and all(torch.equal(getattr(left, t), getattr(right, t)) for t in tensors)
+    tensors = ("targets", "scores", "indices")
+    read = all(torch.equal(left.tensors[name], right.tensors[name]) for name in ("text", "features"))
+    return left.ids == right.ids and read and all(torch.equal(getattr(left, t), getattr(right, t)) for t in tensors)
 
 
 def words(ids):
@@ -60,20 +62,20 @@ def test_a_batch_holds_what_its_examples_say(batches):
     gqa = batches(GQA())
     (batch,) = gqa.train_batches(0, 100, seed=0)
     assert len(batch) == 6 and batch.task == "gqa"
-    assert batch.input_ids.tolist()[0] == TOKENIZER("gpa: is the dog blue")["input_ids"]
+    assert batch.tensors["text"].tolist()[0] == TOKENIZER("gpa: is the dog blue")["input_ids"]
     for row, index in enumerate(batch.indices.tolist()):
         example = gqa.examples[index]
         assert batch.ids[row] == example.id
-        assert batch.visual[row, 0, 0, 0] == float(example.images[0].split("/")[1])
-        assert words(batch.target_ids)[row] == f"<s> {example.targets[0][0]} </s>"
+        assert batch.tensors["features"][row, 0, 0, 0] == float(example.images[0].split("/")[1])
+        assert words(batch.targets)[row] == f"<s> {example.targets[0][0]} </s>"
     assert batch.scores.tolist() == [1.0] * 6
 
 
 def test_padding(batches):
     examples = [*questions(1, text="vqa: a", targets=(("red cat", 1.0),)), *questions(1, id="b", targets=(("a", 1.0),))]
     batch = batches(VQA(), examples).batch(np.array([0, 1]), np.array([0, 1]))
-    assert batch.input_ids[0, 5:].eq(TOKENIZER.pad_token_id).all() and batch.input_ids.shape == (2, 8)
-    assert batch.target_ids[1].tolist()[-1] == -100 and batch.target_ids.shape == (2, 4)
+    assert batch.tensors["text"][0, 5:].eq(TOKENIZER.pad_token_id).all() and batch.tensors["text"].shape == (2, 8)
+    assert batch.targets[1].tolist()[-1] == -100 and batch.targets.shape == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -83,19 +85,22 @@ def test_truncation_on_the_right_counts_special_tokens(batches, kind, text, targ
     long = "is " + "the cat " * 20
     image = ("nlvr/train-7-0-img0", "nlvr/train-7-0-img1") if kind is NLVR2 else ("VG/1",)
     batch = next(batches(kind(), [Example("1", long, image, ((long, 1.0),))]).eval_batches(1))
-    assert batch.input_ids.shape == (1, text)
-    assert batch.target_ids.shape == (1, target)
-    assert words(batch.input_ids)[0].startswith("<s> is the cat") and batch.input_ids[0, -1] == TOKENIZER.eos_token_id
+    assert batch.tensors["text"].shape == (1, text)
+    assert batch.targets.shape == (1, target)
+    assert (
+        words(batch.tensors["text"])[0].startswith("<s> is the cat")
+        and batch.tensors["text"][0, -1] == TOKENIZER.eos_token_id
+    )
 
 
 def test_letter_case_is_kept(batches):
     batch = next(batches(GQA(), [Example("1", "Red red", ("VG/1",))]).eval_batches(1))
-    assert batch.input_ids[0].tolist() == [0, TOKENIZER.unk_token_id, TOKENIZER.convert_tokens_to_ids("red"), 2]
+    assert batch.tensors["text"][0].tolist() == [0, TOKENIZER.unk_token_id, TOKENIZER.convert_tokens_to_ids("red"), 2]
 
 
 def test_an_example_without_answer_has_the_empty_target_and_score_0(batches):
     batch = next(batches(VQA(), questions(1)).train_batches(0, 1, seed=0))
-    assert batch.target_ids.tolist() == [[0, 2]] and batch.scores.tolist() == [0.0]
+    assert batch.targets.tolist() == [[0, 2]] and batch.scores.tolist() == [0.0]
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -133,9 +138,11 @@ def test_buckets_save_padding_and_change_nothing_else(batches):
     for batch in bucketed[:-1]:
         found = set(batch.indices.tolist())
         assert sum(found <= bucket for bucket in tenth) + (found.isdisjoint(frozenset().union(*tenth))) == 1
-    padded = [sum(b.input_ids.eq(TOKENIZER.pad_token_id).sum().item() for b in course) for course in (drawn, bucketed)]
+    padded = [
+        sum(b.tensors["text"].eq(TOKENIZER.pad_token_id).sum().item() for b in course) for course in (drawn, bucketed)
+    ]
     assert padded[1] < 0.3 * padded[0]
-    lengths = [b.input_ids.shape[1] for b in bucketed]
+    lengths = [b.tensors["text"].shape[1] for b in bucketed]
     assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
 
 
@@ -154,7 +161,7 @@ def test_the_seed_changes_the_answers_but_not_the_order(batches):
     vqa = batches(VQA(), questions(300, targets=(("red", 1.0), ("blue", 1.0))))
     (first,), (second,), (again,) = (list(vqa.train_batches(2, 300, seed=seed)) for seed in (1, 2, 1))
     assert torch.equal(first.indices, second.indices) and same(first, again)
-    assert not torch.equal(first.target_ids, second.target_ids)
+    assert not torch.equal(first.targets, second.targets)
 
 
 def test_answers_are_drawn_in_proportion_to_their_scores(batches):
@@ -187,15 +194,16 @@ def test_evaluation_sees_every_example_once_longest_first_with_its_best_target(b
     found = list(batches(VQA(), examples).eval_batches(4))
     assert [len(b) for b in found] == [4, 4, 3]
     assert sorted(i for b in found for i in b.ids) == sorted(e.id for e in examples)
-    lengths = [n for b in found for n in b.input_ids.ne(TOKENIZER.pad_token_id).sum(1).tolist()]
+    lengths = [n for b in found for n in b.tensors["text"].ne(TOKENIZER.pad_token_id).sum(1).tolist()]
     assert lengths == sorted(lengths, reverse=True)
-    assert set(words(torch.cat([b.target_ids for b in found]))) == {"<s> blue </s>"}
+    assert set(words(torch.cat([b.targets for b in found]))) == {"<s> blue </s>"}
 
 
 def test_text_only_zeroes_the_images_and_nothing_else(batches):
     blind, seeing = (next(batches(GQA(), control=c).train_batches(0, 9, seed=0)) for c in ("text-only", "none"))
-    assert not blind.visual.any() and seeing.visual.any() and blind.visual.shape == seeing.visual.shape
-    assert torch.equal(blind.input_ids, seeing.input_ids)
+    dark, light = (batch.tensors["features"] for batch in (blind, seeing))
+    assert not dark.any() and light.any() and dark.shape == light.shape
+    assert torch.equal(blind.tensors["text"], seeing.tensors["text"])
 
 
 # joint training ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pet_bench.backbone import build
 from pet_bench.pet import attach, build_method
-from pet_bench.pet.attach import select
+from pet_bench.pet.select import select
 from pet_bench.spec import MethodSpec
 from tests.conftest import ROOT, reference
 from tests.parity.reference import Fixture, method_of, model_of
@@ -33,7 +33,7 @@ def logits_of(model, batch=None):
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_same_model(family, pair):
     """One design but for the number of heads, and one random draw: all tensors and all logits are equal."""
-    shape = TINY[family].shape
+    shape = TINY[family].anatomy
     first, second = (build_method(MethodSpec(name), shape).design(shape) for name in pair)
     assert first != second
     single = tuple(

@@ -62,7 +62,7 @@ def labels(name):
 
 
 def design(backbone, method):
-    shape = find_backbone(backbone).shape
+    shape = find_backbone(backbone).anatomy
     return build_method(method, shape).design(shape)
 
 

@@ -108,7 +108,7 @@ def check_merge(model):
         expected = model(**batch)
         undo = merge(model)
         torch.testing.assert_close(model(**batch), expected, atol=2e-5, rtol=2e-5)
-        bare = tiny_model(model.shape.family)
+        bare = tiny_model(model.anatomy.family)
         bare.lm.load_state_dict(model.lm.state_dict())
         bare.visual.load_state_dict(model.visual.state_dict())
         torch.testing.assert_close(bare(**batch), expected, atol=2e-5, rtol=2e-5)

@@ -59,7 +59,7 @@ def test_beams_with_and_without_a_cache(family):
     ids = []
     for cached in (True, False):
         model.lm.generation_config.use_cache = cached
-        ids.append(model.generate(batch["text"], batch["features"], num_beams=4, max_length=9))
+        ids.append(model.generate({"text": batch["text"], "features": batch["features"]}, num_beams=4, max_length=9))
     assert torch.equal(*ids)
     assert len({tuple(row) for row in ids[0].tolist()}) > 1
 
@@ -100,7 +100,7 @@ def test_fisher_importance_is_a_sum_of_squared_gradients(family):
     pad = model.lm.config.pad_token_id
     text = batch["text"].clone()
     text[0, 5:] = pad
-    batches = [SimpleNamespace(input_ids=text, target_ids=batch["targets"])]
+    batches = [SimpleNamespace(inputs={"text": text}, targets=batch["targets"])]
     squared = fisher_importance(model, batches, 2)
     assert not any(p.requires_grad for name, p in model.named_parameters() if name.startswith("lm."))
 
@@ -128,7 +128,7 @@ def test_fisher_importance_is_a_sum_of_squared_gradients(family):
 def test_training_begins_from_the_pruning_by_fisher_information(family):
     model, batch = tiny_model(family, "lst"), tiny_batch()
     before = {name: p.clone() for name, p in model.pet.named_parameters()}
-    batches = [SimpleNamespace(input_ids=batch["text"], target_ids=batch["targets"])]
+    batches = [SimpleNamespace(inputs={"text": batch["text"]}, targets=batch["targets"])]
     for init, changes in (("fisher", True), ("magnitude", False)):
         Side(reduction=4, init=init, samples=3).before_training(model, batches)
         changed = {name for name, p in model.pet.named_parameters() if not torch.equal(p, before[name])}
@@ -169,7 +169,7 @@ def test_nothing_is_left_of_a_pass(family):
     """Neither of generation and training nor of a pass that failed half-way."""
     model, batch = nudged(family), tiny_batch()
     before = logits(model, batch)
-    model.generate(batch["text"], batch["features"], num_beams=3, max_length=6)
+    model.generate({"text": batch["text"], "features": batch["features"]}, num_beams=3, max_length=6)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
         model(**batch).float().sum().backward()

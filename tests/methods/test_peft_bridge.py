@@ -57,7 +57,7 @@ def logits_of(model):
 
 
 def design_of(kind, family, **options):
-    shape = TINY[family].shape
+    shape = TINY[family].anatomy
     return build_method(MethodSpec(f"peft:{kind}", SIZES.get(kind, {}) | options), shape).design(shape)
 
 
@@ -98,7 +98,7 @@ def test_every_refusal_is_of_a_type_of_peft(kind):
 
 def test_all_faults_of_the_options_at_once():
     with pytest.raises(UserError) as error:
-        build_method(MethodSpec("peft:lora", {"lora_alhpa": 4, "r": "many", "bias": "some"}), BART.shape)
+        build_method(MethodSpec("peft:lora", {"lora_alhpa": 4, "r": "many", "bias": "some"}), BART.anatomy)
     unknown, number, bias = sorted(error.value.faults, reverse=True)
     assert unknown.startswith('unknown method "peft:lora" key "lora_alhpa": did you mean "lora_alpha"?')
     assert "r: Input should be a valid integer" in number
@@ -159,21 +159,18 @@ def test_cached_generation_is_teacher_forcing_and_padding_does_not_matter(family
     model, batch = tiny(family, kind), tiny_batch()
     batch.pop("targets")
     model.lm.generation_config.suppress_tokens = [0]  # all that the random T5 would say
-    ids = model.generate(**batch, num_beams=1, max_length=6)
+    ids = model.generate(batch, num_beams=1, max_length=6)
     with torch.no_grad():
-        encoded = model.encode(**batch)
-        logits = model.decode(encoded, ids[:, :-1])
+        logits = model.logits(batch, ids)
     logits[..., 0] = -torch.inf
     end = model.lm.config.eos_token_id
-    alive = (ids[:, 1:-1] == end).cumsum(1) == 0
+    alive = (ids[:, :-1] == end).cumsum(1) == 0
     alive = torch.cat([alive.new_ones(len(ids), 1), alive], dim=1)
-    assert torch.equal(logits.argmax(-1)[alive], ids[:, 1:][alive])
+    assert torch.equal(logits.argmax(-1)[alive], ids[alive])
     pad = model.lm.config.pad_token_id
     padded = batch | {"text": torch.nn.functional.pad(batch["text"], (0, 5), value=pad)}
     with torch.no_grad():
-        torch.testing.assert_close(
-            model.decode(model.encode(**padded), ids), model.decode(encoded, ids), atol=1e-3, rtol=1e-3
-        )
+        torch.testing.assert_close(model.logits(padded, ids), model.logits(batch, ids), atol=1e-3, rtol=1e-3)
 
 
 @every
@@ -237,7 +234,7 @@ def test_a_tuner_on_the_word_table():
 def test_what_would_train_a_copy_of_the_word_table_or_one_never_read_is_refused(family, kind, options):
     for device in ("meta", "cpu"):
         model = build(TINY[family], VISUAL, device=device)
-        design = build_method(MethodSpec(f"peft:{kind}", options), model.shape).design(model.shape)
+        design = build_method(MethodSpec(f"peft:{kind}", options), model.anatomy).design(model.anatomy)
         with pytest.raises(UserError, match=r"its weights are tied|no word is read through") as error:
             attach(model, design, TASKS)
         assert len(error.value.faults) == 1
@@ -248,7 +245,7 @@ def test_an_output_layer_of_its_own_can_be_trained_whole():
     config = TINY["t5"].config | {"tie_word_embeddings": False}
     model = build(replace(TINY["t5"], config=config), VISUAL)
     options = {"modules_to_save": ["lm_head"]}
-    attach(model, build_method(MethodSpec("peft:lora", options), model.shape).design(model.shape), TASKS)
+    attach(model, build_method(MethodSpec("peft:lora", options), model.anatomy).design(model.anatomy), TASKS)
     assert count(model)["groups"]["head"] == 60 * 32
     model(**tiny_batch()).logsumexp(-1).sum().backward()
     assert all(p.grad is not None for p in trained(model).values())

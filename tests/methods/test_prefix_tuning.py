@@ -52,7 +52,7 @@ def test_it_is_a_mixture_of_two_attentions(family, name, layer):
     with torch.no_grad():
         model(**batch)
 
-        x, heads = seen["x"], model.shape.heads
+        x, heads = seen["x"], model.anatomy.heads
         memory = x if seen["memory"] is None else seen["memory"]
         q, k, v, o = (attention.get_submodule(path) for path in model.family.projections.values())
         split = lambda states: states.view(*states.shape[:-1], heads, -1).transpose(-3, -2)  # noqa: E731
@@ -116,10 +116,10 @@ def test_generation_with_a_cache_is_generation_without(family, beams):
     bare, settings = tiny_model(family), {"num_beams": beams, "max_length": 9}
     for m in (model, bare):
         m.lm.generation_config.suppress_tokens = [0]  # all that the random T5 would say
-    cached = model.generate(**batch, **settings)
+    cached = model.generate(batch, **settings)
     model.lm.generation_config.use_cache = False
-    assert torch.equal(cached, model.generate(**batch, **settings))
-    assert not torch.equal(cached, bare.generate(**batch, **settings))
+    assert torch.equal(cached, model.generate(batch, **settings))
+    assert not torch.equal(cached, bare.generate(batch, **settings))
 
 
 @both
@@ -168,7 +168,7 @@ def test_counts():
     one = length * d + hidden * d + hidden + layers * 2 * d * hidden + layers * 2 * d
     assert count(tiny("bart"))["groups"]["prefix"] == 3 * one
     assert count(tiny("bart", attentions=["decoder.self_attn"]))["groups"]["prefix"] == one
-    assert build_method(MethodSpec("prefix-tuning"), BART.shape).hidden == 16
+    assert build_method(MethodSpec("prefix-tuning"), BART.anatomy).hidden == 16
 
 
 def test_what_cannot_be():

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pet_bench.backbone import Backbone, Shape, VisionLanguageModel, build
+from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.pet import Bottleneck, Design, Insert, attach, build_method
 from pet_bench.spec import MethodSpec, Visual
 
@@ -229,8 +229,8 @@ def _adapters(args: dict[str, Any], on: Switches, d: int, width: int) -> MethodS
 
     width = d // args["reduction_factor"] if factor else width
     spec = MethodSpec("vl-pet-large", _vl_pet(args, on, module, width, trains))
-    shape = Shape("tiny", "bart" if "bart" in args["backbone"] else "t5", d, 2, 2, 4)
-    design = build_method(spec, shape).design(shape)
+    anatomy = Backbone("tiny", "bart" if "bart" in args["backbone"] else "t5", "", {"d_model": d}).anatomy
+    design = build_method(spec, anatomy).design(anatomy)
     delta = {"phm": phm, "factor": {"rank": args["low_rank_rank"]}, "bottleneck": around}[module]
     delta |= {} if factor else {"per_task": per_task}
     scales = {PART_SCALES[flag]: args[f"{flag.removeprefix('use_')}_factor"] for flag in on.among(PART_SCALES)}
@@ -333,7 +333,7 @@ def _starts(on: Switches, options: dict[str, Any], layout: str | None) -> dict[s
     }
 
 
-def bare_model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
+def bare_model_of(fixture: Fixture, method: MethodSpec) -> EncoderDecoder:
     """Our model of the fixture's sizes with the method attached, weights random."""
     config = dict(fixture.about["config"])
     visual = Visual(config.pop("feat_dim"), config.pop("grid_tokens"), config.pop("n_boxes_after_pooling"))
@@ -342,10 +342,10 @@ def bare_model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
         config |= {"num_decoder_layers": config["num_layers"], "decoder_start_token_id": 0}
     backbone = Backbone("tiny", fixture.family, "", config, rows=rows)
     model = build(backbone, visual)
-    return attach(model, build_method(method, backbone.shape).design(backbone.shape), TASKS).eval()
+    return attach(model, build_method(method, backbone.anatomy).design(backbone.anatomy), TASKS).eval()
 
 
-def model_of(fixture: Fixture, method: MethodSpec) -> VisionLanguageModel:
+def model_of(fixture: Fixture, method: MethodSpec) -> EncoderDecoder:
     """The same with the reference's weights."""
     model = bare_model_of(fixture, method)
     weights = translate(fixture.section("param"), Layout.of(fixture))

@@ -36,7 +36,7 @@ def test_dropout(name, monkeypatch):
         config["num_decoder_layers"] = config["num_layers"]
     backbone = Backbone("tiny", family, "", config, rows=rows)
     model = build(backbone, visual)
-    attach(model, build_method(method, backbone.shape).design(backbone.shape), TASKS).train()
+    attach(model, build_method(method, backbone.anatomy).design(backbone.anatomy), TASKS).train()
     for module in model.modules():
         if hasattr(module, "config"):  # the fused kernel drops weights out of sight
             module.config._attn_implementation = "eager"

@@ -101,10 +101,11 @@ def test_generation(fixture, beams):
     key = f"output.vqa/generate_beams{beams}"
     model, batch = model_of(fixture, method_of(fixture)), batch_of(fixture, "vqa")
     lengths = {"num_beams": beams, "max_length": 10}
-    ids = model.generate(batch["input_ids"], batch["vis_feats"], boxes=batch["boxes"], task="vqa", **lengths)
+    inputs = {"text": batch["input_ids"], "features": batch["vis_feats"], "boxes": batch["boxes"], "task": "vqa"}
+    ids = model.generate(inputs, **lengths)
     expected = fixture.tensors[key]
     padded = torch.full_like(expected, model.lm.config.pad_token_id)
-    padded[:, : ids.shape[1]] = ids
+    padded[:, 0], padded[:, 1 : ids.shape[1] + 1] = model.lm.config.decoder_start_token_id, ids
     assert torch.equal(padded, expected)
 
 

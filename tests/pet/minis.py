@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pet_bench.backbone import VisionLanguageModel, find_backbone, load
+from pet_bench.backbone import EncoderDecoder, find_backbone, load
 from pet_bench.data.suite import suite_by_name
 from pet_bench.pet import Design, Method, attach, build_method, trained_parameters
 from pet_bench.registry import METHODS
@@ -29,14 +29,14 @@ def stock(family: str, seed: int = 0):
 
 
 def built(family: str, method: str, **options) -> Method:
-    return build_method(MethodSpec(method, options), find_backbone(f"mini-{family}").shape)
+    return build_method(MethodSpec(method, options), find_backbone(f"mini-{family}").anatomy)
 
 
-def mini(family: str, method: str | Design | None = None, *, seed: int = 0, **options) -> VisionLanguageModel:
+def mini(family: str, method: str | Design | None = None, *, seed: int = 0, **options) -> EncoderDecoder:
     """A mini backbone in evaluation mode, a design or a method's attached. seed: of all that is drawn at random."""
     model = deepcopy(stock(family, seed)[0])
     if isinstance(method, str):
-        method = built(family, method, **options).design(model.shape)
+        method = built(family, method, **options).design(model.anatomy)
     if method:
         torch.manual_seed(seed + 1)
         attach(model, method, SUITE.tasks)

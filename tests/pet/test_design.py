@@ -38,7 +38,7 @@ def spelled(family: str) -> dict:
 def test_a_named_method_spelled_out(family):
     named, written = mini(family, "vl-pet-large"), mini(family, "design", **spelled(family))
     method = built(family, "design", **spelled(family))
-    assert method.design(named.shape) == built(family, "vl-pet-large").design(named.shape)
+    assert method.design(named.anatomy) == built(family, "vl-pet-large").design(named.anatomy)
     found = trained_parameters(written)
     assert list(found) == list(trained_parameters(named))
     assert all(torch.equal(found[name], parameter) for name, parameter in trained_parameters(named).items())
@@ -51,7 +51,7 @@ def test_there_and_back_through_json(family):
     method = built(family, "design", **options)
     spec = default_spec(method)
     text = json.dumps(spec.options)
-    assert build_method(MethodSpec("design", json.loads(text)), stock(family)[0].shape) == method
+    assert build_method(MethodSpec("design", json.loads(text)), stock(family)[0].anatomy) == method
     assert spec.options["inserts"][0]["gate"] == {"kind": "large", "width": 8 if family == "bart" else 16} | {
         "zero_init": family == "t5"
     }

@@ -27,7 +27,7 @@ from pet_bench.pet import (
     WeightDecomposed,
     attach,
 )
-from pet_bench.pet.design import Inserted
+from pet_bench.pet.inserted import Inserted
 from tests.tiny import tiny_batch, tiny_model
 
 B, T, D = 3, 5, 8

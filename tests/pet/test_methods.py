@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pet_bench.pet import build_method, count, default_spec, load_trained, save_trained, trained_parameters
-from pet_bench.pet.attach import select
+from pet_bench.pet.select import select
 from pet_bench.spec import MethodSpec
 from tests.conftest import ROOT
 from tests.pet.minis import CASES, SUITE, alone, batch, built, every, logits, mini, nudge, stock
@@ -33,7 +33,7 @@ def test_identity_at_start_where_claimed(family, method):
 def test_gradients_reach_exactly_what_is_declared(family, method):
     """In float64, where what is zero in exact arithmetic and what is merely small are far apart."""
     model = nudge(mini(family, method)).double()
-    design = built(family, method).design(model.shape)
+    design = built(family, method).design(model.anatomy)
     declared = {name for name, _ in model.named_parameters() if name.startswith("pet.")}
     declared = declared.union(*(select(model, selector) for selector in design.train))
     declared = declared.union(*(door.trained(model) for door in design.doors))
@@ -118,7 +118,7 @@ def test_generation_agrees_with_teacher_forcing(family, method):
     """Each word is the likeliest after those before it: keys and values kept between steps lose nothing."""
     model = nudge(mini(family, method))
     inputs = {key: value for key, value in batch(family).items() if key != "targets"}
-    words = model.generate(**inputs, num_beams=1, max_length=6)[:, 1:]
+    words = model.generate(inputs, num_beams=1, max_length=6)
     likeliest = logits(model, inputs | {"targets": words}).argmax(-1)
     ended = (words == model.lm.config.eos_token_id).cumsum(1) - (words == model.lm.config.eos_token_id).long()
     assert torch.equal(likeliest.where(ended == 0, words), words)
@@ -152,4 +152,4 @@ def test_a_resolved_spec_is_the_same_method(family, method):
     first = built(family, method)
     spec = default_spec(first)
     again = MethodSpec(spec.name, json.loads(json.dumps(spec.options)))
-    assert build_method(again, stock(family)[0].shape) == first
+    assert build_method(again, stock(family)[0].anatomy) == first

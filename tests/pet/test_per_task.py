@@ -82,7 +82,7 @@ def test_unknown_tasks_are_errors(family, method, value):
 def test_copies_need_names_of_tasks(family, method, value):
     model = mini(family)
     with pytest.raises(UserError, match="a part for each task, but no tasks were named"):
-        attach(model, built(family, method, per_task=value).design(model.shape))
+        attach(model, built(family, method, per_task=value).design(model.anatomy))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,7 +111,7 @@ def test_compacters_shared_rule_and_factors(family, per_task, rank):
     """One A for everything, M = Σ_i A_i ⊗ W_i by its definition, W_i of the rank asked for."""
     n, r = 4, 16
     model = nudge(mini(family, "compacter", n=n, bottleneck=r, rank=rank, shared_rule=True, per_task=per_task))
-    d = model.shape.d
+    d = model.anatomy.d
     rules = {name: p for name, p in trained_parameters(model).items() if name.endswith(".A")}
     assert list(rules) == ["pet.shared.phm_rule.A"]
     rule = rules["pet.shared.phm_rule.A"]

@@ -33,7 +33,7 @@ def test_the_loss_falls_and_nothing_frozen_moves(family, method, data):
     examples, tokenised = data
     spec = resolve(f"mini-{family}", MethodSpec(method), SUITE.name, 0, recipe=RECIPE)
     model = mini(family, method)
-    doors = built(family, method).design(model.shape).doors
+    doors = built(family, method).design(model.anatomy).doors
     trial = Trial(
         spec, model, stock(family)[1], examples, torch.device("cpu"), lambda progress: None, doors,
         tokenised=tokenised[family],

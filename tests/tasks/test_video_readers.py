@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pet_bench.backbone import build
+from pet_bench.backbone import Reader, build
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.load import load
+from pet_bench.backbone.loading import load
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.store import FeatureStore
 from pet_bench.errors import UserError
@@ -212,8 +212,8 @@ def tokens(tmp_path, tokenizer, task, row, words):
     root = write(tmp_path / "root", type(task), row, said=[{"vid_name": "castle_1", "sub": [{"text": words}]}])
     examples = task.examples(root, "test")
     store = FeatureStore.pack(root, [(task, examples)], VIDEO_TEXT.visual, cache=tmp_path / "cache")
-    (batch,) = TaskBatches(task, examples, tokenizer, store).eval_batches(4)
-    return examples[0].text, batch.input_ids[0].tolist()
+    (batch,) = TaskBatches(task, examples, Reader(tokenizer), store).eval_batches(4)
+    return examples[0].text, batch.tensors["text"][0].tolist()
 
 
 def test_a_text_too_long_is_cut_on_the_right(tmp_path, tokenizer):
@@ -255,7 +255,7 @@ def test_masked_frames_are_as_if_they_were_not_there(family, method):
     for frames in (9, 4):
         torch.manual_seed(0)
         model = build(TINY[family], Visual(width=12, tokens=frames, pooled=frames))
-        design = build_method(MethodSpec(method), model.shape).design(model.shape)
+        design = build_method(MethodSpec(method), model.anatomy).design(model.anatomy)
         models.append(attach(model, design, ("tvc", "tvqa")).double().eval())
     padded, short = models
     short.load_state_dict(padded.state_dict())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pet_bench.backbone import find_backbone, load
+from pet_bench.backbone import Reader, find_backbone, load
 from pet_bench.methods.peft_bridge import PeftDoor
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec
@@ -24,7 +24,7 @@ PENALISED = {"name": "peft:adalora", "orth_reg_weight": 5.0, "tinit": 1, "tfinal
 def test_parts_of_a_batch(size, parts, mini_trial, runtime):
     data = read_data(mini_trial(), runtime)
     _, tokenizer = load(find_backbone("mini-bart"), mini_trial().visual)
-    trial = Trial(mini_trial(), None, tokenizer, data, torch.device("cpu"), print)
+    trial = Trial(mini_trial(), None, Reader(tokenizer), data, torch.device("cpu"), print)
     batch = next(trial.batches(data.tasks[0], "train").train_batches(0, size, 0))
     found = batch.split(parts)
     sizes = [len(part) for part in found]
@@ -32,7 +32,9 @@ def test_parts_of_a_batch(size, parts, mini_trial, runtime):
     assert sum(sizes) == size
     assert max(sizes) - min(sizes) <= 1
     assert sum((part.ids for part in found), ()) == batch.ids
-    for name in ("input_ids", "visual", "target_ids", "scores", "indices"):
+    for name in ("text", "features"):
+        assert torch.equal(torch.cat([part.tensors[name] for part in found]), batch.tensors[name])
+    for name in ("targets", "scores", "indices"):
         assert torch.equal(torch.cat([getattr(part, name) for part in found]), getattr(batch, name))
 
 
@@ -43,7 +45,7 @@ def test_gradients_add_up_to_the_whole_batchs(method, reduction, mini_trial, run
     spec = mini_trial(method, suite="mini-image-text/coco-caption")
     seed_everything(0)
     model, tokenizer = load(find_backbone("mini-bart"), spec.visual)
-    design = build_method(MethodSpec.parse(method), model.shape).design(model.shape)
+    design = build_method(MethodSpec.parse(method), model.anatomy).design(model.anatomy)
     attach(model, design, spec.tasks)
     model.double().eval()  # no dropout
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # the loss would be in single precision

@@ -98,7 +98,7 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
 
     example, model = trial.data.examples["nlvr2"]["test"][7], trial.model
     assert found.example == example
-    ids = trial.tokenizer(example.text).input_ids
+    ids = trial.reader.tokenizer(example.text).input_ids
     visual = torch.stack([features(world, key) for key in example.images])
     sites, taken = model.family.sites(), {}
 
@@ -121,7 +121,7 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
         name: value.astype(float) for name, value in load_file(path.with_suffix("") / "adapter.safetensors").items()
     }
     assert [(gate.site, gate.layer) for gate in found.values] == [
-        (site, layer) for site in ("encoder.self_attn", "encoder.ffn") for layer in range(model.shape.encoder_layers)
+        (site, layer) for site in ("encoder.self_attn", "encoder.ffn") for layer in range(model.anatomy.encoder_layers)
     ]
     for gate in found.values:
         stack, site = gate.site.split(".")
@@ -172,7 +172,7 @@ def test_batching_changes_nothing(finish, world):
     with torch.no_grad():
         trial.model.encode(batch.input_ids, batch.visual, task="gqa")
     row, length = len(batch) - 1, batch.input_ids.shape[1]
-    words = int((batch.input_ids[row] != trial.tokenizer.pad_token_id).sum())
+    words = int((batch.tensors["text"][row] != trial.reader.pad).sum())
     assert words < length
     for gate in gate_values(path, "gqa", batch.ids[row], world).values:
         stack, site = gate.site.split(".")

@@ -21,9 +21,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers.utils import logging
 
-from pet_bench.backbone import build, find_backbone
+from pet_bench.backbone import EncoderDecoder, build, find_backbone
 from pet_bench.backbone.known import EXTRA_WORDS
-from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.cli import main
 from pet_bench.pet import trained_parameters
 from pet_bench.results import predictions, store
@@ -130,7 +129,7 @@ def trial(request, root, folder_of, tmp_path_factory):
     (backbone, suite), out = request.param, tmp_path_factory.mktemp("out")
     validated = suite == "image-text"
     seen = SimpleNamespace(backbone=backbone, suite=suite, root=root, out=out, validated=validated, decoded={})
-    train, generate = run.train, VisionLanguageModel.generate
+    train, generate = run.train, EncoderDecoder.generate
 
     def watched(trial):
         before = {name: parameter.detach().clone() for name, parameter in trial.model.named_parameters()}
@@ -142,14 +141,15 @@ def trial(request, root, folder_of, tmp_path_factory):
         seen.words = trial.model.lm.get_input_embeddings().num_embeddings
         seen.features = trial.data.store.array.shape
 
-    def listened(model, text, features, *, task, **options):
-        ids = generate(model, text, features, task=task, **options)
-        seen.decoded.setdefault(task, []).append((text, options["num_beams"], options["max_length"], ids))
+    def listened(model, inputs, **options):
+        ids = generate(model, inputs, **options)
+        lengths = options["num_beams"], options["max_length"]
+        seen.decoded.setdefault(inputs["task"], []).append((inputs["text"], *lengths, ids))
         return ids
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(run, "train", watched)
-        patch.setattr(VisionLanguageModel, "generate", listened)
+        patch.setattr(EncoderDecoder, "generate", listened)
         main([
             "run", "--suite", suite, "--backbone", str(folder_of(backbone)), "--method", METHOD,
             "--data", str(root), "--out", str(out), "--executor", "inline", "--device", "cpu",

@@ -107,7 +107,7 @@ def test_the_best_model_by_validation_is_the_one_tested(selection, tested, mini_
 def test_weight_decay_of_layer_norms(backbone, decay_norms, mini_trial):
     spec = mini_trial("full", backbone=backbone, suite="mini-image-text/vqa", recipe={"decay_norms": decay_norms})
     model, _ = load(find_backbone(backbone), spec.visual)
-    attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+    attach(model, build_method(spec.method, model.anatomy).design(model.anatomy), spec.tasks)
     decayed, spared = build_optimizer(model, spec.recipe).param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -121,12 +121,12 @@ def test_a_checkpoints_own_generation_settings_can_be_off(mini_trial):
     """As in facebook/bart-base's configuration: no three words twice."""
     spec = mini_trial("lora", suite="mini-image-text/vqa")
     model, tokenizer = load(find_backbone("mini-bart"), spec.visual)
-    attach(model, build_method(spec.method, model.shape).design(model.shape), spec.tasks)
+    attach(model, build_method(spec.method, model.anatomy).design(model.anatomy), spec.tasks)
     model.lm.generation_config.no_repeat_ngram_size = 1
     text = tokenizer(["caption: "], return_tensors="pt").input_ids
     visual = torch.zeros(1, 1, spec.visual.tokens, spec.visual.width)
     own, plain = (
-        model.eval().generate(text, visual, num_beams=1, max_length=30, plain=plain)[0].tolist()
+        model.eval().generate({"text": text, "features": visual}, num_beams=1, max_length=30, plain=plain)[0].tolist()
         for plain in (False, True)
     )
     assert len(set(own[1:])) == len(own[1:])
@@ -150,7 +150,7 @@ def test_the_saved_adapter_predicts_the_same(mini_trial, runtime):
     backbone = find_backbone(spec.backbone)
     torch.manual_seed(99)
     model, tokenizer = load(backbone, spec.visual)
-    attach(model, build_method(spec.method, backbone.shape).design(backbone.shape))
+    attach(model, build_method(spec.method, backbone.anatomy).design(backbone.anatomy))
     load_trained(model, runtime.out / spec.id / "adapter.safetensors")
     data = read_data(spec, runtime)
     trial = Trial(spec, model, tokenizer, data, torch.device("cpu"), print)
@@ -166,7 +166,7 @@ def test_the_loss_falls(method, backbone, mini_trial, runtime):
     spec = mini_trial(method, backbone, suite="mini-image-text/vqa+nlvr2", recipe=recipe)
     seed_everything(0)
     model, tokenizer = load(find_backbone(backbone), spec.visual)
-    attach(model, build_method(spec.method, model.shape).design(model.shape))
+    attach(model, build_method(spec.method, model.anatomy).design(model.anatomy))
     trial = Trial(spec, model, tokenizer, read_data(spec, runtime), torch.device("cpu"), lambda progress: None)
     train(trial)
     first, last = ([p.loss for p in trial.curve if epoch - 1 < p.epoch <= epoch] for epoch in (1, 3))
@@ -179,7 +179,7 @@ def test_text_only_sees_no_image(mini_trial, runtime):
     for control, seen in (("none", True), ("text-only", False), ("noise", True)):
         trial = Trial(mini_trial(control=control), model, tokenizer, data, torch.device("cpu"), print)
         batch = next(trial.batches(data.tasks[0], "test").eval_batches(4))
-        assert bool(batch.visual.abs().sum() > 0) == seen
+        assert bool(batch.tensors["features"].abs().sum() > 0) == seen
 
 
 def test_validation_goes_onto_the_curve(mini_trial, runtime):

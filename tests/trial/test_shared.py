@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pet_bench.backbone import find_backbone
-from pet_bench.backbone.load import read_stock
+from pet_bench.backbone.loading import read_stock
 from pet_bench.data.store import FeatureStore
 from pet_bench.spec import MethodSpec
 from pet_bench.trial import shared as module

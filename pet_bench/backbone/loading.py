@@ -11,18 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    BartForConditionalGeneration,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5ForConditionalGeneration,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from pet_bench.backbone.families import family_of
-from pet_bench.backbone.known import EXTRA_WORDS, Backbone
-from pet_bench.backbone.model import VisionLanguageModel
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.interface import Model
+from pet_bench.backbone.known import EXTRA_WORDS, Backbone, family_of
 from pet_bench.backbone.source import (
     HEAD,
     add_extra_words,
@@ -38,11 +32,10 @@ from pet_bench.backbone.ties import hold, put, ties, untie
 from pet_bench.errors import Faults, UserError
 from pet_bench.spec import Visual
 
-_STOCK = {"bart": BartForConditionalGeneration, "t5": T5ForConditionalGeneration}
 NAMED = 3  # tensors of one kind of fault that a message names
 
 
-def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> VisionLanguageModel:
+def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> Model:
     """A backbone of that configuration with random weights (none at all on the `meta` device), vocabulary grown.
 
     Tensors are tied as in the checkpoint, whose names are looked at. Raises UserError where the configuration makes no
@@ -53,14 +46,14 @@ def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> VisionL
     with torch.device(device):
         lm = _new(backbone, config)
         untie(lm, own_tensors(backbone, ties(lm)))
-        return VisionLanguageModel(hold(lm), backbone.shape, visual)
+        return family_of(backbone).model(hold(lm), backbone.anatomy, visual)
 
 
 def _new(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedModel:
     """The stock model of a configuration, all that can be tied tied."""
     config.tie_word_embeddings = True
     try:
-        return _STOCK[backbone.family](config)
+        return family_of(backbone).stock(config)
     except Exception as error:
         raise UserError(f'backbone "{backbone.name}": config.json makes no model: {said(error)}') from error
 
@@ -120,7 +113,7 @@ def read_stock(backbone: Backbone) -> Stock:
     config.tie_word_embeddings = True
     try:
         with _quiet():
-            lm, info = _STOCK[backbone.family].from_pretrained(
+            lm, info = family_of(backbone).stock.from_pretrained(
                 backbone.source, config=config, dtype=torch.float32, output_loading_info=True,
                 ignore_mismatched_sizes=True, weights_only=True,
             )  # fmt: skip
@@ -142,7 +135,7 @@ def read_stock(backbone: Backbone) -> Stock:
         if type(size) is int and getattr(config, key) != size:
             faults.add(f"{what} is registered with {key} {size}, its checkpoint has {getattr(config, key)}")
     for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-        ours, theirs = getattr(config, key), getattr(lm.generation_config, key)
+        ours, theirs = getattr(config, key, None), getattr(lm.generation_config, key, None)
         if theirs is not None and theirs != ours:
             faults.add(f"{what}: {key} is {ours} in config.json and {theirs} in generation_config.json")
     faults.check()
@@ -165,9 +158,7 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def load(
-    backbone: Backbone, visual: Visual, stock: Stock | None = None
-) -> tuple[VisionLanguageModel, PreTrainedTokenizerBase]:
+def load(backbone: Backbone, visual: Visual, stock: Stock | None = None) -> tuple[Model, PreTrainedTokenizerBase]:
     """The pre-trained backbone in float32 with its tokenizer, both grown by VL-T5's 200 extra words.
 
     Words the tokenizer already has are not added again; `grow_vocabulary` says how new rows start. stock: what
@@ -175,16 +166,17 @@ def load(
     """
     lm, tokenizer = (stock or read_stock(backbone)).copy()
     rows = add_extra_words(tokenizer)
-    grow_vocabulary(lm, rows, family_of(lm.config).word_std)
+    family, anatomy = family_of(backbone), backbone.anatomy
+    grow_vocabulary(lm, rows, family.word_std, anatomy)
     last = tokenizer.convert_tokens_to_ids(EXTRA_WORDS[-1])
     if last != rows - 1:
         raise UserError(
             f'backbone "{backbone.name}": {EXTRA_WORDS[-1]} must be the last word ({rows - 1}), found at {last}'
         )
-    return VisionLanguageModel(lm, backbone.shape, visual), tokenizer
+    return family.model(lm, anatomy, visual), tokenizer
 
 
-def grow_vocabulary(lm: PreTrainedModel, rows: int, std: float) -> None:
+def grow_vocabulary(lm: PreTrainedModel, rows: int, std: float, anatomy: Anatomy) -> None:
     """Resize the word tables to `rows`; new rows ~ N(0, std²), in a tied output layer too (METHODS.md section 7).
 
     An output layer of its own becomes a `GrownHead`, with which the model says what it said before. No published run
@@ -195,13 +187,14 @@ def grow_vocabulary(lm: PreTrainedModel, rows: int, std: float) -> None:
         return
     words, head = lm.get_input_embeddings(), lm.get_output_embeddings()
     own_head = head.weight is not words.weight
-    stacks = [lm.get_encoder(), lm.get_decoder()]
-    apart = [(stack, stack.embed_tokens) for stack in stacks if stack.embed_tokens.weight is not words.weight]
+    paths = [path.removeprefix("lm.") for path in anatomy.embeddings]
+    apart = {path: table for path in paths if (table := lm.get_submodule(path)).weight is not words.weight}
     lm.resize_token_embeddings(rows, mean_resizing=False)
     tables = [lm.get_input_embeddings()]
-    for stack, table in apart:  # transformers has just put the common table in the place of the stack's own
-        stack.embed_tokens = lm._get_resized_embeddings(table, rows, mean_resizing=False)
-        tables.append(stack.embed_tokens)
+    for path, table in apart.items():  # transformers has just put the common table in the place of the stack's own
+        grown = lm._get_resized_embeddings(table, rows, mean_resizing=False)
+        lm.set_submodule(path, grown)
+        tables.append(grown)
     if rows > old:
         for table in tables:
             nn.init.normal_(table.weight.data[old:], std=std)

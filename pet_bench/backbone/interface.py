@@ -1,0 +1,105 @@
+"""What all else may ask of a backbone, whatever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from pet_bench.backbone.family import Family
+
+Inputs = dict[str, Any]  # tensors of B examples by name, and `task`, the name of theirs
+TextEdit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Context:
+    """What the model is running on, for modules that need more than X and H.
+
+    task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding. visual:
+    (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
+    not there. While a model generates, B counts every beam.
+    """
+
+    task: str | None = None
+    mask: Tensor | None = None
+    visual: Tensor | None = None
+    seen: Tensor | None = None
+
+    def task_among(self, tasks: Iterable[str]) -> str:
+        """The batch's task; raises UserError where it is not one of those that a module was built for."""
+        if self.task is None or self.task not in tasks:
+            raise UserError(f'task "{self.task}": the method was built for {", ".join(tasks)}')
+        return self.task
+
+    @property
+    def summary(self) -> Tensor:
+        """(B, d): the mean of the visual tokens that are there, 0 where none is."""
+        if self.visual is None or self.seen is None:
+            raise UserError("there is no image to summarise: the model has not read any")
+        seen = self.seen[..., None].to(self.visual.dtype)
+        return (self.visual * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+
+
+class Model(nn.Module, ABC):
+    """A backbone that reads text and images, with what a method adds.
+
+    `lm` is the stock `transformers` model, whose parameters keep their names under `lm.`; `pet` holds what a design has
+    added. `masks_empty` names the tasks in which all-zero features are no image. `text_edits` are a method's edits of
+    the embedded text: functions of it (B, L, d) and its mask (B, L) that return both.
+    """
+
+    def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[Family]):
+        super().__init__()
+        self.lm = lm
+        self.anatomy, self.family = anatomy, family
+        self.context = Context()
+        self.masks_empty: frozenset[str] = frozenset()
+        self.text_edits: list[TextEdit] = []
+
+    pet: nn.ModuleDict  # set by a model once its own modules are: what is added comes last, in files and in counts
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def at(self, path: str, layer: int = 0) -> nn.Module:
+        """The module of a path in the anatomy."""
+        return self.get_submodule(path.format(i=layer))
+
+    @property
+    def words(self) -> Tensor:
+        """The word table (V, d) of the stack that reads."""
+        return self.get_parameter(f"{self.anatomy.embeddings[0]}.weight")
+
+    @property
+    def pad(self) -> int:
+        return self.lm.config.pad_token_id
+
+    @abstractmethod
+    def logits(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        """Teacher-forced logits (B, T, V) aligned with targets (B, T), which are padded with -100."""
+
+    @abstractmethod
+    def generate(self, inputs: Inputs, *, num_beams: int, max_length: int, plain: bool = False) -> Tensor:
+        """The ids (B, ≤ max_length) of the continuation alone; the checkpoint's other settings of generation hold.
+
+        plain: without the checkpoint's `no_repeat_ngram_size` and `early_stopping`.
+        """
+
+    @abstractmethod
+    def choose(self, inputs: Inputs, words: list[int]) -> Tensor:
+        """Logits (B, C) of these words, any of which may be the answer's first."""
+
+    @abstractmethod
+    def read_before(self, answer: Tensor | None) -> Tensor:
+        """The ids (B, T) that the stack which writes reads where it says `answer` (B, T); None: where it chooses."""

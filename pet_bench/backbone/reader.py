@@ -1,0 +1,63 @@
+"""Between examples and what a model reads: texts as tokens, batches as inputs, ids as text again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+# transformers 4.2.1 decoded so, in this order (TASKS.md section 0.5); later versions no longer do for byte-level BPE
+CLEAN_UP = [
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
+    (" 've", "'ve"), (" 're", "'re"),
+]  # fmt: skip
+
+
+class Reader:
+    """Of models fed with stored features: the text and the features of the images are two tensors."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        self.pad: int = tokenizer.pad_token_id
+
+    def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        """Each text as ids, special ones included, cut on the right to `limit`."""
+        options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
+        return self.tokenizer(list(texts), return_attention_mask=False, **options)["input_ids"]
+
+    def shortened(self, text: str, limit: int, spare: tuple[int, int]) -> list[int]:
+        """The tokens of a text but for as many of text[start:end]'s last ones as are too many.
+
+        Where there are not enough of them, the rest is cut on the right.
+        """
+        start, end = spare
+        encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        ids, places = encoded["input_ids"], encoded["offset_mapping"]
+        inside = [i for i, (low, high) in enumerate(places) if start <= low < high <= end]
+        excess = max(0, len(ids) - limit)
+        if excess > len(inside):
+            return self.tokens([text[:start] + text[end:]], limit)[0]
+        dropped = {*inside[len(inside) - excess :]}
+        return [token for i, token in enumerate(ids) if i not in dropped]
+
+    def inputs(self, text: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """text (B, L) ids, padded on the right with `pad`; features (B, I, N, f) → what a model calls them."""
+        return {"text": text, "features": features}
+
+    def firsts(self, words: Iterable[str]) -> list[int]:
+        """The first sub-token of each word."""
+        return [self.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+
+    def texts(self, ids: Tensor) -> list[str]:
+        """What a continuation (B, T) says."""
+        said = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [clean_up(text) for text in said]
+
+
+def clean_up(text: str) -> str:
+    """`a dog , is n't it ?` → `a dog, isn't it?`"""
+    for written, better in CLEAN_UP:
+        text = text.replace(written, better)
+    return text

@@ -1,0 +1,101 @@
+"""The one attention that methods edit: stock attention, with the edits of each module in order.
+
+An edit changes what one attention module does with its queries, keys and values: learned keys and values before them, a
+second softmax added to the output, a bias on the scores. No method sets an attention of its own for the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from pet_bench.backbone.interface import Model
+
+IMPLEMENTATION = "pet-bench"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pass through an attention module, after the cache was read and written.
+
+    query (B, heads, T, width), key and value (B, heads, S, width). mask (B, 1, T, S) is true where a query may look.
+    bias (1, heads, T, S) is what is added to the scores, T5's relative positions, or None. settings: scaling, dropout …
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor
+    bias: Tensor | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def before(self, key: Tensor, value: Tensor) -> Call:
+        """The call with more keys and values (B, heads, M, width) before its own: never masked, without a bias."""
+        length = key.shape[2]
+        return replace(
+            self,
+            key=torch.cat([key, self.key], dim=2),
+            value=torch.cat([value, self.value], dim=2),
+            mask=F.pad(self.mask, (length, 0), value=True),
+            bias=None if self.bias is None else F.pad(self.bias, (length, 0)),
+        )
+
+
+Attend = Callable[[Call], Tensor]  # the output (B, T, heads, width)
+Edit = Callable[
+    [Call, Attend], Tensor
+]  # which calls `attend` with the call, or with another, and may change its output
+
+
+def edit_attention(model: Model, module: nn.Module, edit: Edit) -> None:
+    """Have an attention module of the model edited. Of several edits, the first gets what the stock model asks for, and
+    its `attend` is the next; the last one's is the stock attention."""
+    if not hasattr(module, "edits"):
+        module.edits = []
+    module.edits.append(edit)
+    if model.lm.config._attn_implementation != IMPLEMENTATION:
+        model.lm.set_attn_implementation(IMPLEMENTATION)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    position_bias: Tensor | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """`transformers`' scaled dot-product attention, edited where the module has edits."""
+    call = Call(module, query, key, value, attention_mask, position_bias, settings)
+    chain = reduce(_around, reversed(getattr(module, "edits", [])), _stock)
+    return chain(call), None
+
+
+def _around(inner: Attend, edit: Edit) -> Attend:
+    return lambda call: edit(call, inner)
+
+
+def _stock(call: Call) -> Tensor:
+    return sdpa_attention_forward(
+        call.module, call.query, call.key, call.value, call.mask, position_bias=call.bias, **call.settings
+    )[0]
+
+
+def mask(*arguments: Any, **settings: Any) -> Any:
+    """The stock mask, never left out: without one, causality would be counted from the first key put before."""
+    return sdpa_mask(*arguments, **settings | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)
+AttentionMaskInterface.register(IMPLEMENTATION, mask)

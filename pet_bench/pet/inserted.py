@@ -1,0 +1,153 @@
+"""An insert at work: the module that turns H into H', and the hooks that run it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_outputs import ModelOutput
+
+from pet_bench.backbone.anatomy import Site
+from pet_bench.errors import PluginError, UserError
+from pet_bench.pet.build import Place
+from pet_bench.pet.design import Insert
+from pet_bench.pet.parts import Part, ask_part, titled
+
+
+class Inserted(nn.Module):
+    """An insert at one site of one layer."""
+
+    def __init__(self, insert: Insert, place: Place):
+        super().__init__()
+        self.insert, self.place = insert, place
+        self.is_merged = False
+        if insert.adds_to == "input" and place.d_x != place.d_h:
+            raise UserError(f"{place.site}: X of width {place.d_x} cannot take the place of H of width {place.d_h}")
+        if insert.gate and insert.gate.reads_delta and not insert.delta:
+            raise UserError(f'{place.site}: the gate "{insert.gate.kind}" reads ΔH, but there is no delta')
+        d_in = place.d_x if insert.reads == "input" else place.d_h
+        delta, gate = insert.delta, insert.gate
+        self.delta = ask_part(delta, "build", place, d_in, returns=nn.Module) if delta else None
+        self.gate = ask_part(gate, "build", place, returns=nn.Module) if gate else None
+        self.norm = nn.LayerNorm(place.d_h) if insert.norm == "layer" else None
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """X (B, T, d_x), H (B, T, d_h) → H' (B, T, d_h)."""
+        if self.is_merged:
+            return h
+        insert = self.insert
+        base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
+        delta = added = None
+        if self.delta is not None:
+            delta = _run(insert.delta, self.delta, x if insert.reads == "input" else h)
+            _same_shape(insert.delta, delta, h)
+            added = _scaled(delta, insert.delta_scale)
+        y = base if delta is None else base + added
+        if self.gate is not None:
+            gate = _run(insert.gate, self.gate, x, y, delta)
+            if insert.gating == "add":
+                y = y + gate
+            elif insert.gating == "multiply" or delta is None:
+                y = gate * y
+            else:
+                y = gate * base + added
+            _same_shape(insert.gate, y, h)
+        if insert.norm == "layer":
+            y = self.norm(y)
+        elif insert.norm == "l2":
+            y = F.normalize(y, dim=-1)
+        return _scaled(y, insert.scale)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether H' is a linear map of X, at a projection, or scales the hidden units that one reads."""
+        insert, place = self.insert, self.place
+        same_x = place.reader is place.writer and insert.reads == "input"
+        return (
+            isinstance(place.feeds or place.writer, nn.Linear)
+            and insert.adds_to == "output"
+            and insert.norm is None
+            and (self.delta is None or (same_x and hasattr(self.delta, "weight")))
+            and (self.gate is None or (insert.gating == "multiply" and hasattr(self.gate, "vector")))
+        )
+
+    @torch.no_grad()
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight (d_h, d_x) and bias (d_h,) of the one linear layer that equals this one with the insert."""
+        insert = self.insert
+        factor = insert.scale * (1 if self.gate is None else self.gate.vector())
+        if self.place.feeds:
+            return insert.base_scale * factor * weight, bias
+        weight = insert.base_scale * weight
+        if self.delta is not None:
+            weight = weight + insert.delta_scale * self.delta.weight()
+        rows = factor[:, None] if isinstance(factor, Tensor) else factor
+        return rows * weight, None if bias is None else factor * insert.base_scale * bias
+
+
+def _run(part: Part, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """As `foreign`, in no time: what is raised names the part."""
+    try:
+        return module(*inputs)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError.of(f"{titled(part)}: forward raised", error) from error
+
+
+def _same_shape(part: Part, made: Tensor, h: Tensor) -> None:
+    """Raises UserError where what a part makes of H is of another shape: torch would stretch it without a word."""
+    if not isinstance(made, Tensor) or made.shape != h.shape:
+        shape = f"{tuple(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise PluginError(f"{titled(part)}: forward gave {shape}, where H is {tuple(h.shape)}")
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else factor * x
+
+
+def hook(place: Place, site: Site, inserted: Inserted) -> None:
+    """H ← inserted(X, H) whenever the stock model runs the pair: X is kept from reader to writer."""
+    reader, writer, argument = place.reader, place.writer, site.argument
+    kept: list[Tensor] = []
+
+    def read(module, args, kwargs):
+        kept[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def write(module, args, output):
+        h = states_of(output)
+        return with_states(output, inserted(kept.pop() if reader else h, h))
+
+    def write_before(module, args):
+        return inserted(kept.pop(), args[0]), *args[1:]
+
+    def edit(module, args, kwargs):
+        value = kwargs[argument]
+        return args, kwargs | {argument: inserted(value, value)}
+
+    if argument:
+        writer.register_forward_pre_hook(edit, with_kwargs=True)
+        return
+    if reader:
+        reader.register_forward_pre_hook(read, with_kwargs=True)
+    if site.before:
+        writer.register_forward_pre_hook(write_before)
+    else:
+        writer.register_forward_hook(write)
+
+
+def states_of(output: Any) -> Tensor:
+    """The states among what a stock module gives."""
+    if isinstance(output, ModelOutput):
+        return output["last_hidden_state"]
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_states(output: Any, states: Tensor) -> Any:
+    """The same with other states."""
+    if isinstance(output, ModelOutput):
+        output["last_hidden_state"] = states
+        return output
+    return (states, *output[1:]) if isinstance(output, tuple) else states

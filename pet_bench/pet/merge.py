@@ -1,0 +1,46 @@
+"""Inserts folded into the layers where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pet_bench.backbone.interface import Model
+from pet_bench.backbone.ties import tied_modules
+from pet_bench.errors import Faults
+from pet_bench.pet.inserted import Inserted
+
+
+def merge(model: Model) -> Callable[[], None]:
+    """Fold every insert into the linear layer it stands at, and return what undoes that, to the last bit.
+
+    W ← s G ⊙ (b W + a ΔW) and bias ← s b G ⊙ bias, for inserts on projections whose ΔH = ΔW X and whose gate, if any,
+    is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
+    Raises UserError, changing nothing, where the design holds anything else.
+    """
+    folded, faults, tied = {}, Faults(), tied_modules(model.lm)
+    inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
+    for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
+        linear = inserted.place.feeds or inserted.place.writer
+        if not inserted.mergeable:
+            faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
+        elif linear in tied:
+            faults.add(f"{path}: the projection is the word table too: it cannot be merged")
+        elif inserted.is_merged:
+            faults.add(f"{path} is merged already")
+        else:
+            folded[linear] = inserted.merged(*folded.get(linear, (linear.weight, linear.bias)))
+    for key in model.pet.keys() - model.anatomy.stacks.keys() - {"shared"}:
+        faults.add(f'"{key}" is no insert: it cannot be merged')
+    faults.check()
+    stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
+
+    def put(values: dict, merged: bool) -> None:
+        for linear, (weight, bias) in values.items():
+            linear.weight.data = weight
+            if bias is not None:
+                linear.bias.data = bias
+        for _, inserted in inserts:
+            inserted.is_merged = merged
+
+    put(folded, True)
+    return lambda: put(stock, False)
