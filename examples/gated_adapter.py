@@ -12,7 +12,6 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from pet_bench.methods.vl_adapter import SITES
 from pet_bench.pet import Bottleneck, Design, Insert, Method
 from pet_bench.spec import STRICT, Size
 
@@ -61,4 +60,4 @@ class GatedAdapter(Method):
         return {"bottleneck": anatomy.d // 8}
 
     def design(self, anatomy):
-        return Design((Insert(SITES, ScaledBottleneck(self.bottleneck)),))
+        return Design((Insert(anatomy.sub_layers, ScaledBottleneck(self.bottleneck)),))

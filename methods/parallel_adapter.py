@@ -28,11 +28,12 @@ class ParallelAdapter(Method):
 
     bottleneck: Size
     delta_scale: float = 4.0
-    sites: Names = ("encoder.ffn", "decoder.ffn")
+    sites: Names
 
     @classmethod
     def defaults(cls, anatomy):
-        return {"bottleneck": anatomy.d // 2}
+        sites = [site for site in anatomy.sub_layers if site.endswith("ffn")]
+        return {"bottleneck": anatomy.d // 2, "sites": sites}
 
     def design(self, anatomy):
         adapter = Bottleneck(self.bottleneck, zero_init=True, activation="relu")

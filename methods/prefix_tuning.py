@@ -109,7 +109,7 @@ class PrefixTuning(Method):
 
     @classmethod
     def defaults(cls, anatomy):
-        return {"hidden": max(1, anatomy.d // 2), "attentions": list(anatomy.attentions)}
+        return {"hidden": max(1, anatomy.d // 2), "attentions": list(anatomy.attentions or TEXT)}
 
     def skip(self, anatomy):
         return None if anatomy.attentions else "the backbone has no attention"

@@ -9,7 +9,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pet_bench.methods.lora import ATTENTIONS
 from pet_bench.pet import Delta, Design, Insert, Method, Place
 from pet_bench.spec import STRICT, Names, Size
 
@@ -92,5 +91,5 @@ class VeRA(Method):
         return {"rank": anatomy.d * 4 // 3}
 
     def design(self, anatomy):
-        sites = tuple(f"{attention}.{name}" for attention in ATTENTIONS for name in self.projections)
+        sites = anatomy.projections(self.projections)
         return Design((Insert(sites, VectorLowRank(self.rank, self.start, self.seed), reads="input"),))

@@ -75,13 +75,14 @@ class Stock:
         parameters = {name: tensor.detach().numpy() for name, tensor in self.lm.named_parameters()}
         buffers = {name: tensor.numpy() for name, tensor in self.lm.named_buffers()}
         arrays = parameters, buffers, ties(self.lm)
-        return type(self.lm), self.lm.config, self.lm.generation_config, arrays, self.tokenizer
+        return type(self.lm), self.lm.config, getattr(self.lm, "generation_config", None), arrays, self.tokenizer
 
     def __setstate__(self, packed):
         kind, config, generation, (parameters, buffers, tied), self.tokenizer = packed
         with torch.device("meta"):
             self.lm = kind(config).eval()
-        self.lm.generation_config = generation
+        if generation is not None:
+            self.lm.generation_config = generation
         with warnings.catch_warnings(action="ignore"):  # that the arrays cannot be written to
             for name, array in parameters.items():
                 put(self.lm, name, nn.Parameter(torch.from_numpy(array)))
@@ -134,8 +135,9 @@ def read_stock(backbone: Backbone) -> Stock:
     for key, size in backbone.config.items():
         if type(size) is int and getattr(config, key) != size:
             faults.add(f"{what} is registered with {key} {size}, its checkpoint has {getattr(config, key)}")
+    settings = getattr(lm, "generation_config", None)  # of what can generate by itself
     for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-        ours, theirs = getattr(config, key, None), getattr(lm.generation_config, key, None)
+        ours, theirs = getattr(config, key, None), getattr(settings, key, None)
         if theirs is not None and theirs != ours:
             faults.add(f"{what}: {key} is {ours} in config.json and {theirs} in generation_config.json")
     faults.check()

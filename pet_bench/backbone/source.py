@@ -168,7 +168,8 @@ def read_tokenizer(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedTo
         ours, theirs = getattr(tokenizer, key, None), getattr(config, key, None)
         if None not in (ours, theirs) and ours not in (theirs if isinstance(theirs, list) else [theirs]):
             faults.add(f"{what}: {key} is {ours} in its tokenizer and {theirs} in its config.json")
-    for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+    needed = ("pad_token_id", "eos_token_id", *(("decoder_start_token_id",) if config.is_encoder_decoder else ()))
+    for key in needed:
         value = getattr(config, key, None)
         for one in value if isinstance(value, list) and value else [value]:
             if type(one) is not int or not 0 <= one < rows:

@@ -268,7 +268,7 @@ def test_a_switch_is_translated_and_so_are_its_parameters(switch):
     names = every_layer(brings)
     made = fixture(switch, *others, names=[f"param/{name}" for name in names])
     spec = method_of(made)
-    method = build_method(spec, bare_model_of(made, MethodSpec("projector-only")).shape)
+    method = build_method(spec, bare_model_of(made, MethodSpec("projector-only")).anatomy)
     for name, value in options.items():
         found = getattr(method, name)
         assert (list(found) if isinstance(found, tuple) else found) == value, name

@@ -73,8 +73,9 @@ def test_all_faults_of_a_design_at_once():
         attach(tiny_model("t5"), design)
     assert error.value.faults == (
         error.value.faults[0],
-        'selector "lm.*.nothing" matches no parameter of tiny-t5 (possible: all, visual, norms, encoder.norms, '
-        "decoder.norms, biases, encoder.biases, decoder.biases, or a pattern over parameter names)",
+        'selector "lm.*.nothing" matches no parameter of tiny-t5 (possible: all, visual, norms, projector.norms, '
+        "encoder.norms, decoder.norms, biases, projector.biases, encoder.biases, decoder.biases, or a pattern over "
+        "parameter names)",
     )
     assert error.value.faults[0].startswith('unknown site "encoder.self_atn": did you mean "encoder.self_attn"?')
 
