@@ -73,7 +73,7 @@ class BitFit(Method):
         return {"added": not anatomy.biases}
 
     @property
-    def identity_at_start(self):
+    def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         return not self.added or self.zero_init
 
     def design(self, anatomy):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Design, Door, Insert, Method, Part, SmallGate, part
+from pet_bench.pet import ADoor, Design, Insert, Method, Part, SmallGate
 from pet_bench.spec import STRICT, Names, plain
 
 
@@ -40,15 +40,15 @@ class WrittenOut(Method):
 
     inserts: tuple[Insert, ...] = ()
     train: Names = ("visual",)
-    doors: tuple[part(Door), ...] = Field(default=())
+    doors: tuple[ADoor, ...] = Field(default=())
 
     @property
-    def identity_at_start(self):
+    def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         """What is inserted may start as an identity, but this is not known."""
         return not self.inserts and not self.doors
 
     @property
-    def batch_invariant(self):
+    def batch_invariant(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         return not any(isinstance(insert.gate, SmallGate) for insert in self.inserts)
 
     def label(self, changed):

@@ -25,7 +25,7 @@ class Full(Method):
     identity_at_start: ClassVar = True
     promptless: ClassVar = ("image-text",)
 
-    task_prompts: bool | None = None
+    task_prompts: bool | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  an option here
 
     def design(self, anatomy):
         return Design(train=("all",))

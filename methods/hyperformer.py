@@ -124,7 +124,7 @@ class HyperFormer(Method):
     projected: Size = 8
     embedding: Size = 512
     hidden: Size = 128
-    task_prompts: bool | None = None
+    task_prompts: bool | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  an option here
 
     @classmethod
     def defaults(cls, anatomy):

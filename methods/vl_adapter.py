@@ -38,12 +38,12 @@ class VLAdapter(Method):
     bottleneck: Size
     norms: bool
     per_task: Literal["none", "both", "down", "up"] = "none"
-    task_prompts: bool | None = None
+    task_prompts: bool | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  an option here
     norm_before: bool = False
     norm_after: bool = False
 
     @property
-    def promptless(self):
+    def promptless(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         return ("image-text",) if self.per_task == "both" else ()
 
     @classmethod

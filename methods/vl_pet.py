@@ -29,11 +29,17 @@ from pet_bench.pet import (
 from pet_bench.spec import STRICT, Names, Size
 
 Where = Literal["sequential", "parallel", "replace", "ia3", "ia3-add"]
+Layout = Literal["down", "up", "down-up", "pair"]
 Module = Literal["bottleneck", "phm", "factor", "none"]
 GateName = Literal["large", "large-full", "middle-x", "middle-y", "small", "delta", "none"]
-PROJECTIONS = ("query", "key", "value", "out")
-ENCODER_SITES = ("self_attn", *(f"self_attn.{p}" for p in PROJECTIONS), "ffn", "ffn.in", "ffn.hidden", "ffn.out")
-DECODER_SITES = (*ENCODER_SITES, "cross_attn", *(f"cross_attn.{p}" for p in (*PROJECTIONS, "memory")), "head")
+EncoderSite = Literal[
+    "self_attn", "self_attn.query", "self_attn.key", "self_attn.value", "self_attn.out", "ffn", "ffn.in", "ffn.hidden",
+    "ffn.out",
+]  # fmt: skip
+DecoderSite = Literal[
+    EncoderSite, "cross_attn", "cross_attn.query", "cross_attn.key", "cross_attn.value", "cross_attn.out",
+    "cross_attn.memory", "head",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -90,10 +96,8 @@ class VLPET(Method):
     bottleneck: Size
     module: Module = "bottleneck"
     heads: Size = 4
-    head_layout: Literal["down", "up", "down-up", "pair"] = "down"
-    encoder: dict[Literal[ENCODER_SITES], Where] = Field(
-        default_factory=lambda: {"self_attn": "sequential", "ffn": "sequential"}
-    )
+    head_layout: Layout = "down"
+    encoder: dict[EncoderSite, Where] = Field(default_factory=lambda: {"self_attn": "sequential", "ffn": "sequential"})
     gate: GateName
     gate_width: Size
     gating: Literal["multiply", "add", "base"] = "multiply"
@@ -106,7 +110,7 @@ class VLPET(Method):
     value_module: Module = "bottleneck"
     value_bottleneck: Size
     value_heads: Size = 1
-    decoder: dict[Literal[DECODER_SITES], Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
+    decoder: dict[DecoderSite, Where] = Field(default_factory=lambda: {"cross_attn.value": "parallel"})
     value_gate: GateName = "none"
     value_gate_width: Size
     value_scale: float = 1.0
@@ -138,7 +142,7 @@ class VLPET(Method):
         }
 
     @property
-    def batch_invariant(self):
+    def batch_invariant(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         """False where a small gate's mean counts padding; the decoder's always does."""
         return (self.gate != "small" or self.gate_padding == "masked") and self.value_gate != "small"
 
@@ -180,7 +184,7 @@ class VLPET(Method):
         return Insert((path,), module, reads, adds_to="input" if how == "replace" else "output", **terms)
 
     @staticmethod
-    def _module(name: Module, width: int, heads: int, layout: str, start: str) -> Delta | None:
+    def _module(name: Module, width: int, heads: int, layout: Layout, start: str) -> Delta | None:
         return {
             "bottleneck": Bottleneck(width, start == "zero", heads=heads, layout=layout),
             "phm": PHMBottleneck(width),

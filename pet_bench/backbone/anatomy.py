@@ -124,9 +124,9 @@ def attention_sites(name: str, reader: str, writer: str, projections: Mapping[st
     """The site of an attention and of its projections, which are called so inside the writer."""
     sites = {name: Site(reader, writer)}
     for projection, path in projections.items():
-        sites[f"{name}.{projection}"] = Site(*(f"{writer}.{path}",) * 2)
+        sites[f"{name}.{projection}"] = Site(f"{writer}.{path}", f"{writer}.{path}")
     if name.endswith("cross_attn"):
-        sites[f"{name}.memory"] = Site(writer, writer, argument="key_value_states")
+        sites[f"{name}.memory"] = Site(writer, writer, "key_value_states")
     return sites
 
 

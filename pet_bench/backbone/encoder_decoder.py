@@ -82,7 +82,8 @@ class EncoderDecoder(Model):
         self.context.visual, self.context.seen = visual, seen
         if "side" in self.pet:
             self.context.mask = mask
-            encoded = self.pet["side"].encode(words, mask, visual, seen)
+            side: Any = self.pet["side"]
+            encoded = side.encode(words, mask, visual, seen)
         else:
             self.context.mask = joint = torch.cat([mask, seen], dim=1)
             states = self.family.encode(self.lm, words, visual, joint, self.joint, self.states)

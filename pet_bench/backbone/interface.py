@@ -60,7 +60,7 @@ class Model(nn.Module, ABC):
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[Family]):
         super().__init__()
-        self.lm = lm
+        self.lm: Any = lm  # each class of transformers has attributes of its own
         self.anatomy, self.family = anatomy, family
         self.context = Context()
         self.masks_empty: frozenset[str] = frozenset()

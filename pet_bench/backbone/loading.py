@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from logging import CRITICAL
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +67,10 @@ class Stock:
     them, so that they cannot be written to. What is one tensor here is one there.
     """
 
-    def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.lm, self.tokenizer = lm, tokenizer
 
-    def copy(self) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    def copy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return deepcopy(self.lm), deepcopy(self.tokenizer)
 
     def __getstate__(self):
@@ -112,9 +114,10 @@ def read_stock(backbone: Backbone) -> Stock:
     tokenizer = read_tokenizer(backbone, config)
     names = stored_tensors(backbone)
     config.tie_word_embeddings = True
+    from_pretrained: Any = family_of(backbone).stock.from_pretrained  # whose stub knows no loading info
     try:
         with _quiet():
-            lm, info = family_of(backbone).stock.from_pretrained(
+            lm, info = from_pretrained(
                 backbone.source, config=config, dtype=torch.float32, output_loading_info=True,
                 ignore_mismatched_sizes=True, weights_only=True,
             )  # fmt: skip
@@ -153,7 +156,7 @@ def _quiet() -> Iterator[None]:
     """Without transformers' own reports and bars: what matters in them is said here, and trials show their own."""
     logging.disable_progress_bar()
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:
@@ -178,7 +181,7 @@ def load(backbone: Backbone, visual: Visual, stock: Stock | None = None) -> tupl
     return family.model(lm, anatomy, visual), tokenizer
 
 
-def grow_vocabulary(lm: PreTrainedModel, rows: int, std: float, anatomy: Anatomy) -> None:
+def grow_vocabulary(lm: Any, rows: int, std: float, anatomy: Anatomy) -> None:
     """Resize the word tables to `rows`; new rows ~ N(0, std²), in a tied output layer too (METHODS.md section 7).
 
     An output layer of its own becomes a `GrownHead`, with which the model says what it said before. No published run
@@ -222,8 +225,8 @@ class GrownHead(nn.Linear):
         with torch.no_grad():
             self.weight[old:] = self.weight[:old].mean(dim=0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(…, d) → (…, V)."""
-        logits = F.linear(x, self.weight, self.bias)
-        new = torch.arange(self.out_features, device=x.device) >= self.old
+        logits = F.linear(input, self.weight, self.bias)
+        new = torch.arange(self.out_features, device=input.device) >= self.old
         return logits - self.BELOW * new.to(logits.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ class Reader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        self.pad: int = tokenizer.pad_token_id
+        self.pad: int = cast(int, tokenizer.pad_token_id)
 
     def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
         """Each text as ids, special ones included, cut on the right to `limit`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -24,8 +24,8 @@ def tied_modules(lm: nn.Module) -> set[nn.Module]:
     return {lm.get_submodule(name.rpartition(".")[0]) for name in found}
 
 
-def put(lm: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Make that the parameter of that name, and of no other."""
+def put(lm: nn.Module, name: str, parameter: Tensor) -> None:
+    """Make that the parameter or buffer of that name, and of no other."""
     module, _, leaf = name.rpartition(".")
     setattr(lm.get_submodule(module), leaf, parameter)
 

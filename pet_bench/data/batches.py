@@ -114,7 +114,8 @@ class TaskBatches:
     def __init__(
         self, task: Task, examples: Sequence[Example], reader: Reader, store: FeatureStore, *, control: Control = "none"
     ):
-        self.task, self.examples, self.store, self.control = task, examples, store, control
+        self.task, self.examples, self.store = task, examples, store
+        self.control: Control = control
         self.reader = reader
         self.rows = store.rows(examples)
         spare = {e.text: e.spare for e in examples if any(e.spare)}

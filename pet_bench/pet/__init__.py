@@ -28,10 +28,13 @@ from pet_bench.pet.method import (
     design_of,
     why_skipped,
 )
-from pet_bench.pet.parts import Delta, Door, Gate, Part, ask_part, equation, part
+from pet_bench.pet.parts import ADelta, ADoor, AGate, Delta, Door, Gate, Part, ask_part, equation
 from pet_bench.pet.trained import count, load_trained, save_trained, trained_parameters
 
 __all__ = [
+    "ADelta",
+    "ADoor",
+    "AGate",
     "Anatomy",
     "Attend",
     "Bottleneck",
@@ -70,7 +73,6 @@ __all__ = [
     "equation",
     "load_trained",
     "merge",
-    "part",
     "save_trained",
     "tied_modules",
     "trained_parameters",

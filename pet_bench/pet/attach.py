@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from pet_bench.backbone.anatomy import Site
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import Faults, PluginError, UserError, foreign, unknown
-from pet_bench.pet.build import Builder, Place
+from pet_bench.pet.build import Builder, Place, below
 from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.inserted import Inserted, hook
 from pet_bench.pet.parts import ask_part, titled
@@ -72,9 +73,7 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
             inserted = Inserted(insert, place)
         node = model.pet
         for key in (stack, *([str(i)] if layered else []), *name.split(".")):
-            if key not in node:
-                node[key] = nn.ModuleDict()
-            node = node[key]
+            node = below(node, key)
         node[str(sum(key.isdigit() for key in node))] = inserted  # a site may hold its own projections' nodes too
         hook(place, paths, inserted)
 
@@ -87,9 +86,9 @@ def _place(build: Builder, stack: str, site: str, paths: Site, layer: int) -> Pl
         feeds = model.at(paths.feeds, layer) if paths.feeds else None
     except AttributeError as error:
         raise UserError(f'site "{site}" is not in {model.anatomy.backbone}: {error}') from None
-    d_h = feeds.in_features if feeds is not None else getattr(writer, "out_features", width)
-    d_x = d_h if reader is None else getattr(reader, "in_features", width)
+    d_h: int = getattr(writer, "out_features", width) if feeds is None else cast(nn.Linear, feeds).in_features
+    d_x: int = d_h if reader is None else getattr(reader, "in_features", width)
     return Place(
-        model, build.tasks, stack=stack, layer=layer, site=site, reader=reader, writer=writer, feeds=feeds, d_x=d_x,
-        d_h=d_h,
+        model=model, tasks=build.tasks, stack=stack, layer=layer, site=site, reader=reader, writer=writer, feeds=feeds,
+        d_x=d_x, d_h=d_h,
     )  # fmt: skip

@@ -60,9 +60,7 @@ Edit = Callable[
 def edit_attention(model: Model, module: nn.Module, edit: Edit) -> None:
     """Have an attention module of the model edited. Of several edits, the first gets what the stock model asks for, and
     its `attend` is the next; the last one's is the stock attention."""
-    if not hasattr(module, "edits"):
-        module.edits = []
-    module.edits.append(edit)
+    vars(module).setdefault("edits", []).append(edit)  # no parameters of the module: those are in `pet`
     if model.lm.config._attn_implementation != IMPLEMENTATION:
         model.lm.set_attn_implementation(IMPLEMENTATION)
 
@@ -78,7 +76,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """`transformers`' scaled dot-product attention, edited where the module has edits."""
     call = Call(module, query, key, value, attention_mask, position_bias, settings)
-    chain = reduce(_around, reversed(getattr(module, "edits", [])), _stock)
+    chain = reduce(_around, reversed(vars(module).get("edits", [])), _stock)
     return chain(call), None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -14,6 +14,13 @@ from pet_bench.backbone.interface import Context, Model
 from pet_bench.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def below(node: nn.ModuleDict, key: str) -> nn.ModuleDict:
+    """The modules under a name, made where there are none yet."""
+    if key not in node:
+        node[key] = nn.ModuleDict()
+    return cast(nn.ModuleDict, node[key])
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,10 @@ class Builder:
 
     def shared(self, key: str, make: Callable[[], M]) -> M:
         """The module `pet.shared.<key>`, made when it is first asked for: what several places have in common."""
-        if "shared" not in self.model.pet:
-            self.model.pet["shared"] = nn.ModuleDict()
-        modules = self.model.pet["shared"]
+        modules = below(self.model.pet, "shared")
         if key not in modules:
             modules[key] = make()
-        return modules[key]
+        return cast(M, modules[key])
 
 
 class ByTask(nn.Module):
@@ -75,18 +80,18 @@ class ByTask(nn.Module):
         return self.of[self.context.task_among(self.of)](*args)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place(Builder):
     """Where an insert is built: a site of one layer, the stock modules that X goes into and H comes from, their widths.
 
     feeds: the projection that reads H, at hidden units.
     """
 
-    stack: str = ""
-    layer: int = 0
-    site: str = ""
-    reader: nn.Module | None = None
-    writer: nn.Module | None = None
-    feeds: nn.Module | None = None
-    d_x: int = 0
-    d_h: int = 0
+    stack: str
+    layer: int
+    site: str
+    reader: nn.Module | None
+    writer: nn.Module
+    feeds: nn.Module | None
+    d_x: int
+    d_h: int

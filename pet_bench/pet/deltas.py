@@ -157,7 +157,10 @@ class Identity(Delta):
     """f(x) = x: adds the sub-layer's input once more, where the widths agree."""
 
     kind: ClassVar = "identity"
-    formula: ClassVar = "{x}"
+
+    @property
+    def formula(self) -> str:
+        return "{x}"
 
     def build(self, place, d_in):
         if d_in != place.d_h:

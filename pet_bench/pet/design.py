@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
-from pet_bench.pet.parts import Delta, Door, Gate, Part, equation, part
+from pet_bench.pet.parts import ADelta, ADoor, AGate, Part, equation
 from pet_bench.spec import STRICT, Names
 
 
@@ -26,9 +26,9 @@ class Insert:
     """
 
     sites: Names = Field(min_length=1)
-    delta: part(Delta) | None = None
+    delta: ADelta | None = None
     reads: Literal["output", "input"] = "output"
-    gate: part(Gate) | None = None
+    gate: AGate | None = None
     scale: float = 1.0
     gating: Literal["multiply", "add", "base"] = "multiply"
     delta_scale: float = 1.0
@@ -76,7 +76,7 @@ class Design:
 
     inserts: tuple[Insert, ...] = ()
     train: Names = ("visual",)
-    doors: tuple[part(Door), ...] = field(default=())
+    doors: tuple[ADoor, ...] = field(default=())
 
     def parts(self) -> Iterator[Part]:
         """Every delta, gate and door."""

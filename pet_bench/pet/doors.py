@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from pet_bench.backbone.visual import VisualEmbedding
 from pet_bench.errors import UserError
 from pet_bench.pet.build import Builder
 from pet_bench.pet.deltas import TwoLayer
@@ -38,13 +39,21 @@ class LowRankProjector(Door):
     def open(self, build):
         if self.width % self.heads:
             raise UserError(f"the visual projector's width {self.width} does not divide into {self.heads} heads")
-        build.model.visual.feature = Projector(self, build)
+        _embedding(build).feature = Projector(self, build)
+
+
+def _embedding(build: Builder) -> Any:
+    """The visual embedding; raises UserError where the backbone has none that reads stored features."""
+    visual = getattr(build.model, "visual", None)
+    if not isinstance(visual, VisualEmbedding):
+        raise UserError(f"{build.anatomy.backbone} has no projection of stored features")
+    return visual
 
 
 class Projector(nn.Module):
     def __init__(self, spec: LowRankProjector, build: Builder):
         super().__init__()
-        old = build.model.visual.feature
+        old = _embedding(build).feature
         sizes = old.in_features, old.out_features
         self.in_features, self.out_features = sizes
         self.residual = spec.residual
@@ -65,7 +74,10 @@ class NoVision(Door):
     """The encoder reads the text alone: no visual tokens, no visual embedding."""
 
     kind: ClassVar = "no-vision"
-    formula: ClassVar = "encoder input = [text]"
+
+    @property
+    def formula(self) -> str:
+        return "encoder input = [text]"
 
     def open(self, build):
         build.model.visual = Blind(build.anatomy.d)

@@ -58,7 +58,10 @@ class MiddleXGate(Gate):
 
     kind: ClassVar = "middle-x"
     zero_init: bool = False
-    formula: ClassVar = "σ(w (X + Y) + b) ∈ (B, T, 1)"
+
+    @property
+    def formula(self) -> str:
+        return "σ(w (X + Y) + b) ∈ (B, T, 1)"
 
     def build(self, place):
         if place.d_x != place.d_h:
@@ -141,6 +144,7 @@ class Small(nn.Module):
         gates = torch.sigmoid(self.project(torch.cat([x, y], dim=-1)))  # (B, T, 1)
         if self.context is None:
             return gates.mean(dim=1, keepdim=True)
+        assert self.context.mask is not None  # the encoder has one
         mask = self.context.mask[..., None]
         return (gates * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
 
@@ -151,7 +155,10 @@ class DeltaGate(Gate):
 
     kind: ClassVar = "delta"
     reads_delta: ClassVar = True
-    formula: ClassVar = "σ(ΔH) ∈ (B, T, d)"
+
+    @property
+    def formula(self) -> str:
+        return "σ(ΔH) ∈ (B, T, d)"
 
     def build(self, place):
         return SigmoidOfDelta()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from pet_bench.backbone.anatomy import Site
 from pet_bench.errors import PluginError, UserError
@@ -38,23 +38,23 @@ class Inserted(nn.Module):
         if self.is_merged:
             return h
         insert = self.insert
-        base = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
+        base = y = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)
         delta = added = None
-        if self.delta is not None:
+        if insert.delta and self.delta is not None:
             delta = _run(insert.delta, self.delta, x if insert.reads == "input" else h)
             _same_shape(insert.delta, delta, h)
             added = _scaled(delta, insert.delta_scale)
-        y = base if delta is None else base + added
-        if self.gate is not None:
+            y = base + added
+        if insert.gate and self.gate is not None:
             gate = _run(insert.gate, self.gate, x, y, delta)
             if insert.gating == "add":
                 y = y + gate
-            elif insert.gating == "multiply" or delta is None:
+            elif insert.gating == "multiply" or added is None:
                 y = gate * y
             else:
                 y = gate * base + added
             _same_shape(insert.gate, y, h)
-        if insert.norm == "layer":
+        if self.norm is not None:
             y = self.norm(y)
         elif insert.norm == "l2":
             y = F.normalize(y, dim=-1)
@@ -118,7 +118,7 @@ def hook(place: Place, site: Site, inserted: Inserted) -> None:
 
     def write(module, args, output):
         h = states_of(output)
-        return with_states(output, inserted(kept.pop() if reader else h, h))
+        return with_states(output, inserted(h if reader is None else kept.pop(), h))
 
     def write_before(module, args):
         return inserted(kept.pop(), args[0]), *args[1:]
@@ -130,7 +130,7 @@ def hook(place: Place, site: Site, inserted: Inserted) -> None:
     if argument:
         writer.register_forward_pre_hook(edit, with_kwargs=True)
         return
-    if reader:
+    if reader is not None:
         reader.register_forward_pre_hook(read, with_kwargs=True)
     if site.before:
         writer.register_forward_pre_hook(write_before)

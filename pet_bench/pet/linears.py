@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,12 @@ class PHMLinear(nn.Module):
         *,
         init: float = 0.01,
         rank: int | None = None,
-        rule: nn.Module | None = None,
+        rule: PHMRule | None = None,
     ):
         super().__init__()
         self.rule = PHMRule(n, init) if rule is None else None
-        self.shared_rule = () if rule is None else (rule,)  # in a tuple, so that it is a parameter of one module only
+        # in a tuple, so that a shared one is a parameter of one module only
+        self.own_or_shared: tuple[PHMRule] = (rule or cast(PHMRule, self.rule),)
         shapes = [(d_in // n, d_out // n)] if rank is None else [(d_in // n, rank), (rank, d_out // n)]
         self.W = nn.ParameterList(nn.Parameter(torch.empty(n, *shape)) for shape in shapes)
         for weight in self.W:
@@ -43,7 +45,7 @@ class PHMLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, d_in) → (…, d_out)."""
-        A = self.shared_rule[0].A if self.shared_rule else self.rule.A
+        A = self.own_or_shared[0].A
         W = self.W[0] if len(self.W) == 1 else self.W[0] @ self.W[1]
         n, rows, columns = W.shape
         M = torch.einsum("iac,ikp->akcp", A, W).reshape(n * rows, n * columns)

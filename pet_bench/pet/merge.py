@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
+
+from torch import nn
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.ties import tied_modules
@@ -20,7 +23,7 @@ def merge(model: Model) -> Callable[[], None]:
     folded, faults, tied = {}, Faults(), tied_modules(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
     for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
-        linear = inserted.place.feeds or inserted.place.writer
+        linear = cast(nn.Linear, inserted.place.feeds or inserted.place.writer)  # where it is mergeable
         if not inserted.mergeable:
             faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
         elif linear in tied:

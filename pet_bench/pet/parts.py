@@ -30,12 +30,15 @@ def _place(cls: type) -> str:
 class Part:
     """A piece of a design: a frozen dataclass, or, in a grid file, a mapping of its `kind` and its fields.
 
-    formula: as `show` writes it; that of a delta calls what it reads `{x}`.
+    formula: as `show` writes it, a property or a class's constant; that of a delta calls what it reads `{x}`.
     """
 
     kind: ClassVar[str] = ""
-    formula: str
     kinds: ClassVar[dict[str, type[Part]]]
+
+    @property
+    def formula(self) -> str:
+        return ""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -102,13 +105,6 @@ def equation(part: Part, x: str = "x") -> str:
         raise PluginError(f'{titled(part)}: formula is "{formula}": {reason}') from None
 
 
-def part(base: type[Part]) -> Any:
-    """The type of a field that holds a part of that base."""
-    return Annotated[
-        base, PlainValidator(base.parse), PlainSerializer(lambda value: {"kind": value.kind, **asdict(value)})
-    ]
-
-
 class Delta(Part, ABC):
     """ΔH: a frozen dataclass of sizes that builds a module f with f(x) (…, d_in) → (…, d_h).
 
@@ -144,3 +140,13 @@ class Door(Part, TrainingHooks, ABC):
 
     def export(self, model: Model, folder: Path) -> None:
         """Write what the door trained in another library's format too, beside the trained tensors."""
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    return {"kind": part.kind, **asdict(part)}
+
+
+# the types of fields that hold a part
+ADelta = Annotated[Delta, PlainValidator(Delta.parse), PlainSerializer(_plain)]
+AGate = Annotated[Gate, PlainValidator(Gate.parse), PlainSerializer(_plain)]
+ADoor = Annotated[Door, PlainValidator(Door.parse), PlainSerializer(_plain)]
