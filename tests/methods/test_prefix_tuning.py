@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from pet_bench.errors import UserError
-from pet_bench.methods.prefix_tuning import IMPLEMENTATION
 from pet_bench.pet import build_method, count, merge, trained_parameters
+from pet_bench.pet.attention import IMPLEMENTATION
 from pet_bench.spec import MethodSpec
 from tests.tiny import BART, TINY, tiny_batch, tiny_model
 
