@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pet_bench.backbone.known import Shape, find_backbone
+from pet_bench.identity import restored
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.registry import TASKS
 from pet_bench.results.dropped import summary
@@ -27,7 +28,7 @@ def card(result: TrialResult) -> str:
     """
     spec = TrialSpec.from_dict(result.spec)
     shape = find_backbone(spec.backbone).shape
-    method = build_method(spec.method, shape)
+    method = build_method(restored(spec.method), shape)
     sections = {
         "Method": _method(spec, method, shape, result),
         "Data": _data(spec, result),
@@ -88,7 +89,7 @@ def _method(spec: TrialSpec, method: Method, shape: Shape, result: TrialResult) 
         yield f"- {_code(formula)}{' at ' if sites else ''}{', '.join(map(_code, sites))}"
     if design.train:
         yield f"- trained besides: {', '.join(map(_code, design.train))}"
-    options = (f"{key} = {plain(value)}" for key, value in spec.method.options.items())
+    options = (f"{key} = {plain(value)}" for key, value in restored(spec.method).options.items())
     yield f"- options: {', '.join(map(_code, options)) or 'none'}"
     for name, state in result.behaviour.items():
         yield f"- where published code differs from its paper or intent: {_code(name)}, {state}"
@@ -175,7 +176,7 @@ def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
         yield f'load_plugin("my_plugin.py")  # your file with the method {_line(spec.method.name)}'
     yield from (
         "options = {",
-        *(f"    {key!r}: {value!r}," for key, value in spec.method.options.items()),
+        *(f"    {key!r}: {value!r}," for key, value in restored(spec.method).options.items()),
         "}",
         f"backbone = find_backbone({spec.backbone!r})",
         "stock = read_stock(backbone)",

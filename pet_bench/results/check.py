@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.results import dropped, store
+from pet_bench.results import aliases, dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.results.consistency import primary, unlike
 from pet_bench.results.schema import TrialResult
@@ -38,6 +38,10 @@ def check(folder: Path) -> list[str]:
             results[path.stem], contradictions = store.examine(path)
             beside = _faults(results[path.stem], folder)
             raise UserError(*contradictions, *(f'result "{path}": {fault}' for fault in beside))
+    with faults:
+        rows = aliases.read(folder).values()
+        lost = [row for row in rows if not (folder / f"{row.old}.json").is_file()]
+        raise UserError(*(f"{row.old}, which stands for {row.new} in {aliases.FILE}, has no result" for row in lost))
     return [*UserError.many(faults.found).faults, *_left_behind(folder, results)]
 
 

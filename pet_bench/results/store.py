@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import is_file, read_json, read_text, replacing, write_text
-from pet_bench.results import dropped
+from pet_bench.results import aliases, dropped
+from pet_bench.results.aliases import Results
 from pet_bench.results.consistency import contradictions
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
@@ -102,9 +103,13 @@ def files(out: Path) -> list[Path]:
     return sorted(Path(out).glob("*.json"))
 
 
-def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
+def scan(out: Path) -> tuple[Results, list[UserError]]:
     """All valid results of a folder by id, and a fault for each file that is not one."""
-    results, faults = {}, []
+    results, faults = Results(), []
+    try:
+        results.aliases = aliases.read(out)
+    except UserError as fault:
+        faults.append(fault)
     for path in files(out):
         try:
             results[path.stem] = load(path)
@@ -113,8 +118,11 @@ def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
     return results, faults
 
 
-def load_all(out: Path) -> dict[str, TrialResult]:
-    """All results of a folder by id; raises UserError naming every file that is not a valid one (`load`)."""
+def load_all(out: Path) -> Results:
+    """All results of a folder by id, and by those of the trials that they stand for (`results.aliases`).
+
+    Raises UserError naming every file that is not a valid one (`load`).
+    """
     results, faults = scan(out)
     if faults:
         raise UserError.many(faults)
@@ -123,7 +131,8 @@ def load_all(out: Path) -> dict[str, TrialResult]:
 
 def finished(out: Path, also: Collection[Status] = ()) -> set[str]:
     """Ids of the trials that need not run again: the done and the suspect ones, and those with a status in `also`."""
-    return {id for id, result in load_all(out).items() if result.status in (*FINISHED, *also)}
+    results = load_all(out)
+    return {id for id in (*results, *results.aliases) if id in results and results[id].status in (*FINISHED, *also)}
 
 
 def sweep(out: Path, id: str) -> None:
@@ -203,17 +212,26 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
         return path if is_file(path) else None
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
-    found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
-    if len(found) < 2:
-        return found[0] if found else None
-    which, why = f'"{name}" may be {", ".join(map(str, found))}', ""
-    if len({path.name for path in found}) == 1:
-        copies = {path: load(path) for path in found if not beside or (path.with_suffix("") / beside).is_file()}
-        copies = copies or {path: load(path) for path in found}
+    paths = sorted({path for folder in folders for path in _named(name, folder)})
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    which, why = f'"{name}" may be {", ".join(map(str, paths))}', ""
+    if len({path.name for path in paths}) == 1:
+        copies = {path: load(path) for path in paths if not beside or (path.with_suffix("") / beside).is_file()}
+        copies = copies or {path: load(path) for path in paths}
         (first, *others) = copies.values()
         if not (why := next(filter(None, (difference(first, other) for other in others)), "")):
             return max(copies, key=lambda path: copies[path].provenance.finished)
     raise UserError(f"{which}{f' (they differ in {why})' if why else ''}: give one of these paths")
+
+
+def _named(name: str, folder: Path) -> Iterator[Path]:
+    """The results in a folder of the trials whose ids begin so, and what stands for those that have none."""
+    yield from (own := set(folder.glob(f"{name}*.json")))
+    for new, alias in aliases.read(folder).items():
+        stands = folder / f"{alias.old}.json"
+        if new.startswith(name) and folder / f"{new}.json" not in own and stands.is_file():
+            yield stands
 
 
 MEASURED = {"metrics", "breakdowns", "average", "parameters", "behaviour", "selected"}
@@ -261,7 +279,7 @@ def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) 
     `out`, and without `prefer` where results of a trial have different scores.
     """
     sources, out = [Path(source) for source in sources], Path(out)
-    known, faults, copies = load_all(out) if out.is_dir() else {}, [], {}
+    known, faults, copies = dict(load_all(out)) if out.is_dir() else {}, [], {}
     present = set()
     for source in sources:
         results, unreadable = scan(source)
@@ -284,11 +302,13 @@ def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) 
                 present.add(id)
     if faults:
         raise UserError.many(faults)
+    rows = aliases.joined([*sources, out])
     check_writable(out)
     try:
         for id, source in copies.items():
             _copy_folder(source / id, out / id)
             save(known[id], out)
+        aliases.write(out, rows)
         return Merged(copies, tuple(sorted(present - copies.keys())), _merge_grids(sources, out))
     except OSError as error:
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error

@@ -27,6 +27,7 @@ from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
 from pet_bench.files import parse_json
+from pet_bench.identity import restored
 from pet_bench.pet import attach, build_method, design_of, load_trained
 from pet_bench.pet.design import Inserted
 from pet_bench.results import store
@@ -145,7 +146,7 @@ def gate_values(
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
     shape = find_backbone(spec.backbone).shape
-    inserts = design_of(build_method(spec.method, shape), shape).inserts
+    inserts = design_of(build_method(restored(spec.method), shape), shape).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
     if not (adapter := path.with_suffix("") / ADAPTER).is_file():
@@ -199,7 +200,7 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[VisionLanguageModel, Any]:
     try:
         seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock)
-        attach(model, design_of(build_method(spec.method, model.shape), model.shape), spec.tasks)
+        attach(model, design_of(build_method(restored(spec.method), model.shape), model.shape), spec.tasks)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pet_bench.files import replacing, write_text
+from pet_bench.identity import restored
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import ask_part, build_method, count, save_trained
 from pet_bench.registry import ask
@@ -71,7 +72,9 @@ def run_trial(
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),
-        behaviour=ask(build_method(spec.method, model.shape), "behaviour", model.shape, returns=dict[str, str]),
+        behaviour=ask(
+            build_method(restored(spec.method), model.shape), "behaviour", model.shape, returns=dict[str, str]
+        ),
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,
