@@ -28,14 +28,15 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from hashlib import sha256
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from pet_bench.errors import PluginError, UserError, text_of
 from pet_bench.registry import METHODS
 
-M = TypeVar("M")
+if TYPE_CHECKING:
+    from pet_bench.spec import MethodSpec
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def filled(kind: Any, data: Any) -> Any:
         (first, *_) = get_args(kind)
         return [filled(first, item) for item in data]
     elif isinstance(kind, type) and isinstance(data, dict):
-        cls = _part(kind, str(data.get("kind"))) if hasattr(kind, "kinds") else kind
-        if is_dataclass(cls):
+        cls: Any = _part(kind, str(data.get("kind"))) if hasattr(kind, "kinds") else kind
+        if isinstance(cls, type) and is_dataclass(cls):
             of = types(cls)
             return neutral_values(cls) | {key: filled(of.get(key), item) for key, item in data.items()}
     return data
@@ -122,8 +123,8 @@ def _part(base: Any, kind: str) -> Any:
     return base.kinds.get(kind)
 
 
-def restored(method: M) -> M:
-    """The method of a resolved spec, a `MethodSpec`, with the options that stand at their neutral value, to be built.
+def restored(method: MethodSpec) -> MethodSpec:
+    """The method of a resolved spec with the options that stand at their neutral value, to be built.
 
     Raises UserError where there is no such method.
     """

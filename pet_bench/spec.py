@@ -10,13 +10,13 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from pet_bench import identity
 from pet_bench.errors import UserError, shortened, unknown
@@ -231,7 +231,7 @@ def validate(cls: type[T], data: Any, what: str) -> T:
     try:
         return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        names = [field.name for field in fields(cls)]
+        names = [*vars(cls)["__dataclass_fields__"]]
         raise UserError.many(_line(what, fault, names) for fault in error.errors()) from None
 
 
@@ -260,7 +260,7 @@ def _odd(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         yield place, f"text without null bytes and halves of surrogate pairs, found {shortened(ascii(data))}"
 
 
-def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError:
+def _line(what: str, fault: ErrorDetails, names: list[str]) -> str | UserError:
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if len(fault["loc"]) == 1:
@@ -269,6 +269,6 @@ def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError
     if fault["type"] in ("missing", "missing_argument"):
         return f"{what}: {place} is missing"
     if fault["type"] == "value_error":  # raised by a part of a design, which says what was found
-        return UserError(*(f"{what}: {place}: {line}" for line in str(fault["ctx"]["error"]).splitlines()))
+        return UserError(*(f"{what}: {place}: {line}" for line in str(fault.get("ctx", {})["error"]).splitlines()))
     message = fault["msg"].replace("valid array", "list").replace("an object", "a mapping")
     return f"{what}: {place}: {message}, found {shortened(repr(fault['input']))}"

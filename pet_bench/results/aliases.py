@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
 from typing import TypeVar
@@ -73,7 +73,9 @@ def write(folder: Path, rows: Iterable[Alias]) -> None:
     """Write the table anew, in the order of its new ids; nothing where there are no rows."""
     if table := sorted(rows, key=lambda row: row.new):
         text = StringIO()
-        csv.writer(text, lineterminator="\n").writerows([[field.name for field in fields(Alias)], *map(astuple, table)])
+        csv.writer(text, lineterminator="\n").writerows(
+            [[field.name for field in fields(Alias)], *([row.old, row.new, row.reason] for row in table)]
+        )
         write_text(Path(folder) / FILE, text.getvalue())
 
 

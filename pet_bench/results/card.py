@@ -123,6 +123,7 @@ def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
 
 def _parameters(result: TrialResult) -> Iterator[str]:
     counts = result.parameters
+    assert counts is not None  # there are trained tensors
     yield (
         f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). As in the "
         "published tables, the total is that of the backbone with its 200 extra words, the visual embedding and "

@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 import pandas as pd
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import is_file, read_json, read_text, replacing, write_text
 from pet_bench.results import aliases, dropped
 from pet_bench.results.aliases import Results
 from pet_bench.results.consistency import contradictions
+from pet_bench.results.plugins import codes
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -72,9 +74,9 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     return result, faults + [f"{where}: {fault}" for fault in contradictions(result)]
 
 
-def _line(where: str, fault: dict[str, Any]) -> str:
-    place, found = ".".join(map(str, fault["loc"])), repr(fault["input"])
-    return f"{where} is not valid: {place}: {fault['msg']}, found {found if len(found) <= 60 else found[:60] + '…'}"
+def _line(where: str, fault: ErrorDetails) -> str:
+    place, given = ".".join(map(str, fault["loc"])), repr(fault["input"])
+    return f"{where} is not valid: {place}: {fault['msg']}, found {given if len(given) <= 60 else given[:60] + '…'}"
 
 
 def examine(path: Path) -> tuple[TrialResult, list[str]]:
@@ -190,14 +192,14 @@ def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
     A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. Raises
     UserError naming every unreadable file.
     """
-    found, faults = {}, Faults()
+    results, faults = {}, Faults()
     for folder in folders:
         with faults:
             for id, result in load_all(folder).items():
-                if id not in found or rank(result) > rank(found[id][0]):
-                    found[id] = result, folder
+                if id not in results or rank(result) > rank(results[id][0]):
+                    results[id] = result, folder
     faults.check()
-    return found
+    return results
 
 
 def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path | None:
@@ -390,7 +392,7 @@ COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "resumed",
-    "notes", "dropped", "commit", "dirty", "data", "device", "error",
+    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error",
 ]  # fmt: skip
 
 
@@ -406,6 +408,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         row = {"id": result.id, "status": result.status, "error": result.error, "average": result.average}
         row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
+        row |= {"plugins": codes(result.provenance.plugins)}
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups"}) if result.parameters else {}
