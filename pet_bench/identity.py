@@ -48,6 +48,7 @@ class Since:
     neutral: Any
 
 
+@cache
 def types(cls: type) -> dict[str, Any]:
     """Field → type, with all that annotates it, of a dataclass of pydantic's or of the standard library's."""
     known = getattr(cls, "__pydantic_fields__", None)
@@ -64,27 +65,40 @@ def types(cls: type) -> dict[str, Any]:
 def neutral_values(cls: type) -> dict[str, Any]:
     """Marked field of a dataclass → its neutral value, as plain data.
 
-    Raises PluginError where such a value is none that the field takes.
+    Raises PluginError where such a value is none that the field takes, and for a mark on a part of a field's type.
     """
     values = {}
     for name, kind in types(cls).items():
-        for mark in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
+        where = f"{cls.__module__}:{cls.__qualname__}.{name}"
+        inner, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        if any(_marked(one) for one in get_args(inner)):
+            raise PluginError(
+                f"{where}: Since stands inside of the type, expected Annotated[<the whole type>, Since(…)]"
+            )
+        for mark in marks:
             if isinstance(mark, Since):
-                where = f"{cls.__module__}:{cls.__qualname__}.{name}: the neutral value {text_of(mark.neutral)}"
-                try:
-                    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-                    value = adapter.validate_json(canonical(mark.neutral), strict=True)
-                    values[name] = adapter.dump_python(value, mode="json")
-                except ValidationError as error:
-                    raise PluginError(f"{where} is none that it takes: {error.errors()[0]['msg']}") from error
-                except UserError as error:
-                    raise PluginError(f"{where}: {error}") from error
+                values[name] = _taken(mark.neutral, kind, f"{where}: the neutral value {text_of(mark.neutral)}")
     return values
+
+
+def _marked(kind: Any) -> bool:
+    return isinstance(kind, Since) or any(map(_marked, get_args(kind)))
+
+
+def _taken(neutral: Any, kind: Any, where: str) -> Any:
+    """A neutral value as plain data, as a field of that type gives it."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        return adapter.dump_python(adapter.validate_json(canonical(neutral), strict=True), mode="json")
+    except ValidationError as error:
+        raise PluginError(f"{where} is none that it takes: {error.errors()[0]['msg']}") from error
+    except UserError as error:
+        raise PluginError(f"{where}: {error}") from error
 
 
 def normal(value: Any, data: Any) -> Any:
     """`data`, which is `value` as plain data, without what stands at its neutral value, in dataclasses at any depth."""
-    if isinstance(value, list | tuple) and isinstance(data, list | tuple):
+    if isinstance(value, list | tuple) and isinstance(data, list | tuple) and len(value) == len(data):
         return [normal(*pair) for pair in zip(value, data, strict=True)]
     if isinstance(value, dict) and isinstance(data, dict):
         return {key: normal(value.get(key), item) for key, item in data.items()}
@@ -109,6 +123,8 @@ def filled(kind: Any, data: Any) -> Any:
     elif get_origin(kind) in (tuple, list) and isinstance(data, list | tuple):
         (first, *_) = get_args(kind)
         return [filled(first, item) for item in data]
+    elif get_origin(kind) is dict and isinstance(data, dict):
+        return {key: filled(get_args(kind)[1], item) for key, item in data.items()}
     elif isinstance(kind, type) and isinstance(data, dict):
         cls: Any = _part(kind, str(data.get("kind"))) if hasattr(kind, "kinds") else kind
         if isinstance(cls, type) and is_dataclass(cls):

@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -185,6 +184,8 @@ def test_a_new_version_of_a_loose_plugin_finds_its_old_trials(put_back, tmp_path
     [
         ("a: Annotated[int, Since(2, neutral='x')] = 0", "the neutral value 'x' is none that it takes"),
         ("a: Annotated[int, Since(2, neutral=object())] = 0", "only plain data can be told apart for good"),
+        ("a: Annotated[int, Since(2, neutral=0)] | None = 0", "Since stands inside of the type"),
+        ("a: tuple[Annotated[int, Since(2, neutral=0)], ...] = ()", "Since stands inside of the type"),
         ("a: Annotated[float, Since(2, neutral=float('nan'))] = 0", "only plain data can be told apart for good"),
     ],
 )
@@ -268,8 +269,9 @@ def test_a_field_of_an_insert_is_one_of_a_nested_dataclass():
         width: Size = 1
         later: Annotated[tuple[int, ...], Since(3, neutral=[])] = (7,)
 
-    outer = SimpleNamespace(kind=tuple[Inner, ...] | None)
-    assert filled(outer.kind, [{"width": 2}, {"later": [1]}]) == [{"later": [], "width": 2}, {"later": [1]}]
+    old, new = [{"width": 2}, {"later": [1]}], [{"later": [], "width": 2}, {"later": [1]}]
+    assert filled(tuple[Inner, ...] | None, old) == new
+    assert filled(dict[str, list[Inner]], {"a": old}) == {"a": new}
     values = (Inner(), Inner(later=()))
     assert normal(values, [asdict(value) for value in values]) == [{"width": 1, "later": [7]}, {"width": 1}]
     assert neutral_values(Inner) == {"later": []}

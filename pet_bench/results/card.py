@@ -204,6 +204,8 @@ def _provenance(result: TrialResult) -> Iterator[str]:
     state = ", with uncommitted changes" if origin.dirty else ""
     yield f"- pet-bench {origin.version}, commit {_code(origin.commit) if origin.commit else 'unknown'}{state}"
     yield f"- {', '.join(f'{name} {version}' for name, version in origin.packages.items())}"
+    for plugin in origin.plugins:
+        yield f"- {_line(', '.join(plugin.provides))}: {_line(str(plugin))}"
     if origin.device:
         yield f"- trained on {_line(origin.device)}"
 
