@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from types import UnionType
@@ -102,9 +102,10 @@ def normal(value: Any, data: Any) -> Any:
         return [normal(*pair) for pair in zip(value, data, strict=True)]
     if isinstance(value, dict) and isinstance(data, dict):
         return {key: normal(value.get(key), item) for key, item in data.items()}
-    if not (is_dataclass(value) and isinstance(data, dict)):
+    cls: type = type(value)
+    if not (hasattr(cls, "__dataclass_fields__") and isinstance(data, dict)):
         return data
-    neutral = neutral_values(type(value))
+    neutral = neutral_values(cls)
     return {
         key: normal(getattr(value, key, None), item)
         for key, item in data.items()
@@ -126,8 +127,8 @@ def filled(kind: Any, data: Any) -> Any:
     elif get_origin(kind) is dict and isinstance(data, dict):
         return {key: filled(get_args(kind)[1], item) for key, item in data.items()}
     elif isinstance(kind, type) and isinstance(data, dict):
-        cls: Any = _part(kind, str(data.get("kind"))) if hasattr(kind, "kinds") else kind
-        if isinstance(cls, type) and is_dataclass(cls):
+        cls = _part(kind, str(data.get("kind"))) if hasattr(kind, "kinds") else kind
+        if hasattr(cls, "__dataclass_fields__"):
             of = types(cls)
             return neutral_values(cls) | {key: filled(of.get(key), item) for key, item in data.items()}
     return data

@@ -244,11 +244,12 @@ class Registry(Generic[T]):
 
 
 REGISTRIES: dict[str, Registry] = {}
-METHODS = Registry("method", classes=True, check="pet_bench.pet.method:faults")
-TASKS = Registry("task", classes=True, check="pet_bench.data.task:faults")
-METRICS = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
-SUITES = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
-BACKBONES = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
+# what a plug-in is, `check` says, above: imports point down
+METHODS: Registry[Any] = Registry("method", classes=True, check="pet_bench.pet.method:faults")
+TASKS: Registry[Any] = Registry("task", classes=True, check="pet_bench.data.task:faults")
+METRICS: Registry[Any] = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
+SUITES: Registry[Any] = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
+BACKBONES: Registry[Any] = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
 
 
 def load_plugin(source: str) -> list[str]:

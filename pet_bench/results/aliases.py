@@ -36,7 +36,8 @@ class Alias:
 
 def read(folder: Path) -> dict[str, Alias]:
     """The rows of a folder by their new id; raises UserError, a line per fault, for a table that is none."""
-    path, faults, rows = Path(folder) / FILE, Faults(), {}
+    path, faults = Path(folder) / FILE, Faults()
+    rows: dict[str, Alias] = {}
     if not is_file(path):
         return {}
     what, names = f'aliases "{path}"', [field.name for field in fields(Alias)]

@@ -179,7 +179,7 @@ def _moments(result: TrialResult) -> list[dict[str, Any]]:
 def _tested(result: TrialResult, device: str | None) -> dict[str, Any]:
     cost = result.cost
     scores = {task: {name: score.value for name, score in metrics.items()} for task, metrics in result.metrics.items()}
-    step = result.selected.step if result.selected else cost and cost.steps
+    step = result.selected.step if result.selected else cost.steps if cost else None
     losses = _losses(result.curve, step)
     return {
         "step": step,

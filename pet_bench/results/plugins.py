@@ -104,7 +104,8 @@ def differences(trials: Iterable[Codes | Any], here: Mapping[str, str] | None = 
 
     trials: the column `plugins` of a frame with a row per trial; trials without any hold nothing. here: `running()`.
     """
-    here, made = here or {}, defaultdict(Counter)
+    here = here or {}
+    made: dict[str, Counter[str]] = defaultdict(Counter)
     for trial in trials:
         for name, which in trial if isinstance(trial, tuple) else ():
             made[name][which] += 1

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Literal[2] = 2
 LATER = {"dropped"}  # keys that this version has not had from its start: without them their default is meant
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so

@@ -192,7 +192,8 @@ def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
     A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. Raises
     UserError naming every unreadable file.
     """
-    results, faults = {}, Faults()
+    results: dict[str, tuple[TrialResult, Path]] = {}
+    faults = Faults()
     for folder in folders:
         with faults:
             for id, result in load_all(folder).items():
@@ -281,7 +282,9 @@ def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) 
     `out`, and without `prefer` where results of a trial have different scores.
     """
     sources, out = [Path(source) for source in sources], Path(out)
-    known, faults, copies = dict(load_all(out)) if out.is_dir() else {}, [], {}
+    known = dict(load_all(out)) if out.is_dir() else {}
+    faults: list[UserError | str] = []
+    copies: dict[str, Path] = {}
     present = set()
     for source in sources:
         results, unreadable = scan(source)
@@ -405,10 +408,15 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
     """
     rows = []
     for result in results:
-        row = {"id": result.id, "status": result.status, "error": result.error, "average": result.average}
+        row: dict[str, Any] = {
+            "id": result.id,
+            "status": result.status,
+            "error": result.error,
+            "average": result.average,
+        }
         row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
-        row |= {"plugins": codes(result.provenance.plugins)}
+        row["plugins"] = codes(result.provenance.plugins)
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups"}) if result.parameters else {}
