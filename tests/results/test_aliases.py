@@ -9,6 +9,7 @@ from pet_bench.grid.spec import parse
 from pet_bench.grid.status import status
 from pet_bench.results import aliases, check, store
 from pet_bench.results.aliases import Alias
+from pet_bench.results.merge import merge
 
 HEAD = "old,new,reason\n"
 OLD, NEW = "0" * 12, "f" * 12
@@ -73,11 +74,11 @@ def test_a_result_of_its_own_goes_first(moved, make_result):
 def test_merging_takes_the_rows_along(moved, tmp_path):
     folder, (old, _), (new, _) = moved
     aliases.write(folder, [Alias(old.id, new.id, "why not")])
-    store.merge([folder], tmp_path / "merged")
+    merge([folder], tmp_path / "merged")
     assert aliases.read(tmp_path / "merged") == aliases.read(folder)
     aliases.write(tmp_path / "merged", [Alias(OLD, new.id, "not this one")])
     with pytest.raises(UserError, match=f"{OLD} stands for {new.id}, elsewhere {old.id}"):
-        store.merge([folder], tmp_path / "merged")
+        merge([folder], tmp_path / "merged")
 
 
 def test_a_row_without_its_result_is_a_fault(moved):

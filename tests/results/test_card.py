@@ -19,6 +19,7 @@ from pet_bench.results import store
 from pet_bench.results.card import CARD, card
 from pet_bench.results.check import check
 from pet_bench.results.exchange import to_model_index
+from pet_bench.results.merge import merge
 from pet_bench.results.schema import Plugin, Run
 from pet_bench.trial import run
 from pet_bench.trial.run import run_trial
@@ -192,7 +193,7 @@ def test_it_comes_with_every_trained_tensor_and_before_the_result(mini_trial, ru
     assert file.read_text() == card(result)
     assert yaml.safe_load(file.read_text().split("---\n")[1])["model-index"] == to_model_index([result])
     assert check(runtime.out) == []
-    assert store.merge([runtime.out], runtime.out / "again").copied.keys() == {spec.id}
+    assert merge([runtime.out], runtime.out / "again").copied.keys() == {spec.id}
     assert (runtime.out / "again" / spec.id / CARD).read_bytes() == file.read_bytes()
 
 
