@@ -117,17 +117,21 @@ class Registry(Generic[T]):
         with self._lock:
             if self._entries is None:
                 self._entries = {}
-                for entry in entry_points(group=self.group):
-                    self._add(entry.name, entry, entry.value)
+                try:
+                    for entry in entry_points(group=self.group):
+                        self._add(entry.name, entry, entry.value)
+                except PluginError:
+                    self._entries = None  # a clash is said to everybody who asks
+                    raise
             return self._entries
 
     def _add(self, name: str, entry: Any, place: str) -> None:
-        existing = self._entries.get(name)
+        existing = self.entries.get(name)
         # the same distribution can be seen twice (a checkout beside its install): the same target is no clash
         if existing is not None and self.origin(name) != place and self._loaded(existing) is not entry:
             raise PluginError(f'{self.kind} "{name}" registered twice: {self.origin(name)} and {place}')
         if existing is None:
-            self._entries[name], self._places[name] = entry, place
+            self.entries[name], self._places[name] = entry, place
 
     @staticmethod
     def _loaded(entry: Any) -> Any:
@@ -144,8 +148,7 @@ class Registry(Generic[T]):
         place = place or _origin(plugin)
         with self._lock:
             self._check(plugin, place)
-            self.entries  # noqa: B018  entry points come first, so that a clash names both
-            self._add(plugin.name, plugin, place)
+            self._add(getattr(plugin, "name", ""), plugin, place)
         return plugin
 
     def _check(self, plugin: T, place: str, family: str = "") -> None:
@@ -210,7 +213,7 @@ class Registry(Generic[T]):
         name = f"{family}{member}"
         if name not in self._members:
             with foreign(f'{self.kind} family "{family}": variant raised'):
-                plugin = self._load(family).variant(member)
+                plugin = getattr(self._load(family), "variant")(member)  # noqa: B009  a family's, as `_check` saw
             self._check(plugin, self.origin(family), family)
             self._members[name] = plugin
         return self._members[name]
@@ -224,7 +227,7 @@ class Registry(Generic[T]):
                 if plugin.name != name:
                     raise PluginError(f'{self.kind} "{name}": {entry.value} calls itself "{plugin.name}"')
             self._check(plugin, where)
-            self._entries[name] = entry = plugin
+            self.entries[name] = entry = plugin
         return entry
 
     def load(self) -> list[UserError]:
@@ -233,7 +236,7 @@ class Registry(Generic[T]):
         for name in list(self.entries):
             with faults:
                 self._load(name)
-        return faults.found
+        return [UserError.many([fault]) if isinstance(fault, str) else fault for fault in faults.found]
 
     def origin(self, name: str) -> str:
         """Where a plug-in or a family comes from, as `module:object`."""
@@ -242,12 +245,13 @@ class Registry(Generic[T]):
 
 
 REGISTRIES: dict[str, Registry] = {}
-METHODS = Registry("method", classes=True, check="pet_bench.pet.method:faults")
-TASKS = Registry("task", classes=True, check="pet_bench.data.task:faults")
-METRICS = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
-SUITES = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
-FAMILIES = Registry("family", classes=True, check="pet_bench.backbone.family:faults")
-BACKBONES = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
+# what a plug-in is, `check` says, above: imports point down
+METHODS: Registry[Any] = Registry("method", classes=True, check="pet_bench.pet.method:faults")
+TASKS: Registry[Any] = Registry("task", classes=True, check="pet_bench.data.task:faults")
+METRICS: Registry[Any] = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
+SUITES: Registry[Any] = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
+FAMILIES: Registry[Any] = Registry("family", classes=True, check="pet_bench.backbone.family:faults")
+BACKBONES: Registry[Any] = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
 
 
 def load_plugin(source: str) -> list[str]:
@@ -259,7 +263,7 @@ def load_plugin(source: str) -> list[str]:
     the others have been registered.
     """
     module = _import(source)
-    found, nameless, faults = [], [], Faults()
+    registered, nameless, faults = [], [], Faults()
     with foreign(f'plug-in "{source}" cannot be read:'):
         defined = list(_defined(module))
         nameless = [key for _, key, value in defined if _nameless(value)]
@@ -267,12 +271,12 @@ def load_plugin(source: str) -> list[str]:
         if key not in nameless:
             with faults:
                 registry.register(value, f"{module.__file__ if is_loose(module.__name__) else module.__name__}:{key}")
-                found.append(f"{registry.kind} {value.name}")
-    if not found and not faults.found:
+                registered.append(f"{registry.kind} {value.name}")
+    if not registered and not faults.found:
         hint = f" ({', '.join(nameless)}: without a name)" if nameless else ""
         raise PluginError(f'plug-in "{source}" defines no {", no ".join(REGISTRIES)}{hint}')
     faults.check()
-    return found
+    return registered
 
 
 def _defined(module: Any) -> Iterator[tuple[Registry, str, Any]]:
@@ -308,6 +312,7 @@ def _import(source: str):
         if name in sys.modules:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # it ends with .py
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

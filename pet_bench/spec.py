@@ -6,19 +6,19 @@ every recipe value is filled in, so that its hash, the trial's id, changes exact
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
+from pet_bench import identity
 from pet_bench.errors import UserError, shortened, unknown
 from pet_bench.files import DEPTH
 
@@ -34,6 +34,7 @@ def distinct(values: Any) -> Any:
     return values
 
 
+T = TypeVar("T")
 # true is no number, "3" is none either; what a plug-in has for a default is looked at too
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 LARGEST = 2**32 - 1  # of any number of a spec
@@ -136,11 +137,12 @@ def plain(value: Any) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class TrialSpec:
-    """One trial, resolved. `label` is how tables call the method (options that differ from its defaults shown).
+    """One trial, resolved; its options and its protocol hold nothing at a neutral value (`pet_bench.identity`).
 
-    control "text-only" zeroes all visual features, in training and in testing; "noise" replaces each by standard normal
-    noise that is always the same. protocol: per task, the options that were changed from the published set-up (a
-    split's name, say), or by a method that has no task prompts.
+    label: how tables call the method (options that differ from its defaults shown). control: "text-only" zeroes all
+    visual features, in training and in testing; "noise" replaces each by standard normal noise that is always the same.
+    protocol: per task, the options that were changed from the published set-up (a split's name, say), or by a method
+    that has no task prompts.
     """
 
     backbone: str
@@ -156,21 +158,24 @@ class TrialSpec:
 
     @cached_property
     def id(self) -> str:
-        """Twelve hex digits of the SHA-256 of everything but `label`."""
-        content = {key: value for key, value in asdict(self).items() if key != "label"}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Twelve hex digits, the hash of everything but `label` (`pet_bench.identity`).
+
+        Raises UserError where something in it is no plain data.
+        """
+        return identity.identity(self)
 
     def __str__(self) -> str:
         control = "" if self.control == "none" else f" [{self.control}]"
         return f"{self.backbone} × {self.label or self.method} × {self.suite} × seed {self.seed}{control}"
 
     def to_dict(self) -> dict[str, Any]:
-        return TypeAdapter(TrialSpec).dump_python(self, mode="json")
+        """Plain data, without what stands at its neutral value."""
+        return identity.normal(self, TypeAdapter(type(self)).dump_python(self, mode="json"))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TrialSpec:
-        return validate(cls, data, "trial")
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The trial of a result file, of any age: what came later stands at its neutral value."""
+        return validate(cls, identity.filled(cls, data), "trial")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -205,6 +210,8 @@ def option_faults(cls: type) -> Iterator[str]:
     own = {name for name, kind in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(kind)}
     if not (strict and frozen) or own - getattr(cls, "__pydantic_fields__", {}).keys():
         yield "it is no @pydantic.dataclasses.dataclass(frozen=True, config=pet_bench.spec.STRICT)"
+    else:
+        yield from identity.faults(cls)
 
 
 def plain_runtime(runtime: Runtime) -> dict[str, Any]:
@@ -212,7 +219,7 @@ def plain_runtime(runtime: Runtime) -> dict[str, Any]:
     return TypeAdapter(Runtime).dump_python(runtime, mode="json")
 
 
-def validate(cls: type, data: Any, what: str):
+def validate(cls: type[T], data: Any, what: str) -> T:
     """Build a pydantic dataclass from plain data, to the letter; every fault in one UserError line each.
 
     Lists are tuples where those are asked for, and texts paths, but nothing else is made into something else. No number
@@ -224,7 +231,7 @@ def validate(cls: type, data: Any, what: str):
     try:
         return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        names = [field.name for field in fields(cls)]
+        names = [*vars(cls)["__dataclass_fields__"]]
         raise UserError.many(_line(what, fault, names) for fault in error.errors()) from None
 
 
@@ -253,7 +260,7 @@ def _odd(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         yield place, f"text without null bytes and halves of surrogate pairs, found {shortened(ascii(data))}"
 
 
-def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError:
+def _line(what: str, fault: ErrorDetails, names: list[str]) -> str | UserError:
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if len(fault["loc"]) == 1:
@@ -262,6 +269,6 @@ def _line(what: str, fault: dict[str, Any], names: list[str]) -> str | UserError
     if fault["type"] in ("missing", "missing_argument"):
         return f"{what}: {place} is missing"
     if fault["type"] == "value_error":  # raised by a part of a design, which says what was found
-        return UserError(*(f"{what}: {place}: {line}" for line in str(fault["ctx"]["error"]).splitlines()))
+        return UserError(*(f"{what}: {place}: {line}" for line in str(fault.get("ctx", {})["error"]).splitlines()))
     message = fault["msg"].replace("valid array", "list").replace("an object", "a mapping")
     return f"{what}: {place}: {message}, found {shortened(repr(fault['input']))}"

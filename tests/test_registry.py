@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 
 from pet_bench import registry as registries
-from pet_bench.errors import UserError
+from pet_bench.errors import PluginError, UserError
+from pet_bench.pet import Delta, Door, Gate
 from pet_bench.registry import REGISTRIES, Registry, load_plugin
 
 
@@ -61,6 +62,54 @@ def test_entry_points_of_one_name_clash_and_both_are_named(things, monkeypatch):
     offer(monkeypatch, entry("same", "package_a:Thing"), entry("same", "package_b:Thing"))
     with pytest.raises(UserError, match=r"package_a:Thing and package_b:Thing"):
         things.names()
+
+
+def test_a_clash_is_said_every_time(things, monkeypatch):
+    offer(monkeypatch, entry("same", "package_a:Thing"), entry("other", "x:Y"), entry("same", "package_b:Thing"))
+    for use in (things.names, lambda: "other" in things, lambda: things.get("other"), lambda: list(things)):
+        with pytest.raises(PluginError, match=r"package_a:Thing and package_b:Thing"):
+            use()
+    offer(monkeypatch, entry("same", "package_a:Thing"))
+    assert things.names() == ["same"]
+
+
+def test_distributions_that_offer_one_name_clash(things, monkeypatch, tmp_path):
+    for name, value in (("a", "package_a:Thing"), ("b", "package_b:Thing")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[pet_bench.things]\nsame = {value}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError) as caught:
+        things.names()
+    assert all(value in str(caught.value) for value in ("package_a:Thing", "package_b:Thing"))
+
+
+@pytest.mark.parametrize("registry", [*REGISTRIES.values()], ids=lambda registry: registry.kind)
+def test_two_loose_files_with_one_name_clash_and_one_loaded_again_does_not(registry, put_back, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "check", None)
+    thing = "class Thing:" if registry.classes else "class _Kind:"
+    text = f'{thing}\n    plugin_kind = "{registry.kind}"\n    name = "loose-twin"\n'
+    text += "" if registry.classes else "Thing = _Kind()\n"
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    for path in (one, other):
+        path.write_text(text)
+    assert load_plugin(str(one)) == load_plugin(str(one)) == [f"{registry.kind} loose-twin"]
+    with pytest.raises(PluginError) as caught:
+        load_plugin(str(other))
+    assert str(caught.value) == (f'{registry.kind} "loose-twin" registered twice: {one}:Thing and {other}:Thing')
+    assert registry.origin("loose-twin") == f"{one}:Thing"
+
+
+@pytest.mark.parametrize("base", [Delta, Gate, Door])
+def test_parts_of_one_kind_clash_and_both_modules_are_named(base, monkeypatch):
+    monkeypatch.setattr(base, "kinds", dict(base.kinds))
+    members = {"kind": "twin", "__qualname__": "Twin"}
+    type("Twin", (base,), {"__module__": "package_a", **members})
+    again = type("Twin", (base,), {"__module__": "package_a", **members})  # the module was loaded again
+    assert base.kinds["twin"] is again
+    with pytest.raises(PluginError, match=r"package_a:Twin and package_b:Twin"):
+        type("Twin", (base,), {"__module__": "package_b", **members})
 
 
 def test_the_same_entry_point_seen_twice_is_no_clash(things, monkeypatch):

@@ -114,7 +114,8 @@ def _read(grids: list[str], out: Path | None) -> Found:
             found.names.append(plan.name)
             found.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
-            if left := len(results.keys() - ids):
+            found.notes += results.notes(trial.id for trial in trials)
+            if left := len(results.keys() - set(map(results.own, ids))):
                 found.notes.append(f"{left} other results in the folder{where} are not of this grid and are left out")
             if plan.search:
                 found.notes.append(

@@ -74,13 +74,13 @@ def merge(
     """
     from collections import Counter
 
-    from pet_bench.results import store
+    from pet_bench.results.merge import merge as merge_folders
 
     places = Counter(path.resolve() for path in (*sources, out))
     for path in (*sources, out):
         if places[path.resolve()] > 1:
             raise UserError(f'"{path}" is more than one of the sources and --out: it holds its own results')
-    merged = store.merge(sources, out, prefer and prefer.value)
+    merged = merge_folders(sources, out, prefer and prefer.value)
     for source, count in Counter(merged.copied.values()).items():
         print(f"{count} result{'s' * (count != 1)} copied from {source}")
     if merged.present:

@@ -87,7 +87,7 @@ def run_grid(
     whole(grid, runtime.out)
     finished = set() if again else store.finished(runtime.out, also=grid.also_finished)
     if runtime.missing_features == "refuse":  # what lacks examples is made again, with all of them
-        finished -= {id for id, result in results.items() if result.dropped}
+        finished -= {id for id in finished if results[id].dropped}
     skipped = tuple(trial.id for trial in trials if trial.id in finished)
     console = console or Console()
     missing = [trial for trial in trials if trial.id not in finished]

@@ -31,17 +31,19 @@ def status(trials: list[TrialSpec], out: Path, faults: Faults | None = None) -> 
     for fault in unreadable if faults is not None else ():
         faults.add(fault)
     files = {path.stem for path in store.files(out)}
-    return [_state(trial, results.get(trial.id), trial.id in files, out) for trial in trials]
+    return [
+        _state(trial, results.get(trial.id), results.stands_in(trial.id), trial.id in files, out) for trial in trials
+    ]
 
 
-def _state(trial: TrialSpec, result: TrialResult | None, there: bool, out: Path) -> State:
+def _state(trial: TrialSpec, result: TrialResult | None, instead: str, there: bool, out: Path) -> State:
     step = checkpoint_step(out, trial.id)
     begun = "" if step is None else f"checkpoint at step {step}"
     if taken(out, trial.id):
         return State(trial, "running", begun)
     if result is not None:
         average = "" if result.average is None else f"average {result.average:.2f}"
-        return State(trial, result.status, "; ".join(filter(None, (result.error or average, begun))))
+        return State(trial, result.status, "; ".join(filter(None, (result.error or average, instead, begun))))
     if there:
         return State(trial, "unreadable", str(out / f"{trial.id}.json"))
     return State(trial, "interrupted" if begun else "missing", begun)

@@ -11,6 +11,7 @@ import yaml
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.known import find_backbone
+from pet_bench.identity import restored
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.registry import TASKS
 from pet_bench.results.dropped import summary
@@ -28,7 +29,7 @@ def card(result: TrialResult) -> str:
     """
     spec = TrialSpec.from_dict(result.spec)
     anatomy = find_backbone(spec.backbone).anatomy
-    method = build_method(spec.method, anatomy)
+    method = build_method(restored(spec.method), anatomy)
     sections = {
         "Method": _method(spec, method, anatomy, result),
         "Data": _data(spec, result),
@@ -89,7 +90,7 @@ def _method(spec: TrialSpec, method: Method, anatomy: Anatomy, result: TrialResu
         yield f"- {_code(formula)}{' at ' if sites else ''}{', '.join(map(_code, sites))}"
     if design.train:
         yield f"- trained besides: {', '.join(map(_code, design.train))}"
-    options = (f"{key} = {plain(value)}" for key, value in spec.method.options.items())
+    options = (f"{key} = {plain(value)}" for key, value in restored(spec.method).options.items())
     yield f"- options: {', '.join(map(_code, options)) or 'none'}"
     for name, state in result.behaviour.items():
         yield f"- where published code differs from its paper or intent: {_code(name)}, {state}"
@@ -123,6 +124,7 @@ def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
 
 def _parameters(result: TrialResult) -> Iterator[str]:
     counts = result.parameters
+    assert counts is not None  # there are trained tensors
     yield (
         f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). As in the "
         "published tables, the total is that of the backbone with its 200 extra words, the visual embedding and "
@@ -176,7 +178,7 @@ def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
         yield f'load_plugin("my_plugin.py")  # your file with the method {_line(spec.method.name)}'
     yield from (
         "options = {",
-        *(f"    {key!r}: {value!r}," for key, value in spec.method.options.items()),
+        *(f"    {key!r}: {value!r}," for key, value in restored(spec.method).options.items()),
         "}",
         f"backbone = find_backbone({spec.backbone!r})",
         "stock = read_stock(backbone)",
@@ -203,6 +205,8 @@ def _provenance(result: TrialResult) -> Iterator[str]:
     state = ", with uncommitted changes" if origin.dirty else ""
     yield f"- pet-bench {origin.version}, commit {_code(origin.commit) if origin.commit else 'unknown'}{state}"
     yield f"- {', '.join(f'{name} {version}' for name, version in origin.packages.items())}"
+    for plugin in origin.plugins:
+        yield f"- {_line(', '.join(plugin.provides))}: {_line(str(plugin))}"
     if origin.device:
         yield f"- trained on {_line(origin.device)}"
 

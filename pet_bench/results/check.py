@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.results import dropped, store
+from pet_bench.results import aliases, dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.results.consistency import primary, unlike
+from pet_bench.results.plugins import codes, differences
 from pet_bench.results.schema import TrialResult
 
 APART = ("published", "report")  # folders whose files are not trials'
@@ -38,7 +39,17 @@ def check(folder: Path) -> list[str]:
             results[path.stem], contradictions = store.examine(path)
             beside = _faults(results[path.stem], folder)
             raise UserError(*contradictions, *(f'result "{path}": {fault}' for fault in beside))
+    with faults:
+        rows = aliases.read(folder).values()
+        lost = [row for row in rows if not (folder / f"{row.old}.json").is_file()]
+        raise UserError(*(f"{row.old}, which stands for {row.new} in {aliases.FILE}, has no result" for row in lost))
     return [*UserError.many(faults.found).faults, *_left_behind(folder, results)]
+
+
+def remarks(folder: Path) -> list[str]:
+    """What is no fault of the results directly in `folder`, but to be known: whose code they differ in."""
+    results, _ = store.scan(folder)
+    return differences(codes(result.provenance.plugins) for result in results.values())
 
 
 def _faults(result: TrialResult, folder: Path) -> Iterator[str]:
@@ -64,13 +75,13 @@ def _predictions(result: TrialResult, task: str, name: str, folder: Path) -> Ite
         return
     metric, score = primary(result, task)
     try:
-        found = saved.read(path, metric)
+        kept = saved.read(path, metric)
     except UserError as error:
         yield from error.faults
         return
     if score is None:
         return
-    if fault := unlike(score, metric, found, name):
+    if fault := unlike(score, metric, kept, name):
         yield fault
 
 
@@ -91,8 +102,8 @@ def _private(result: TrialResult) -> Iterator[str]:
     """What would be different on another machine, and is nobody's business."""
     host = socket.gethostname()
     for text in dict.fromkeys(_texts(result.model_dump())):
-        if found := store.ABSOLUTE.search(text):
-            yield f'it has an absolute path: "{text[found.start() :]}"'
+        if place := store.ABSOLUTE.search(text):
+            yield f'it has an absolute path: "{text[place.start() :]}"'
     for text in (result.error or "", *result.run.notes, result.provenance.device):
         if ADDRESS.search(text) or (len(host) > 3 and re.search(rf"\b{re.escape(host)}\b", text)):
             yield f'it names a machine: "{text}"'

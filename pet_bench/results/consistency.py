@@ -26,16 +26,16 @@ def same(a: float | None, b: float | None) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
 
 
-def primary(result: TrialResult, task: str | None) -> tuple[str, Score] | tuple[None, None]:
-    """Name and score of a task's primary metric, where it was scored."""
-    return next(iter(result.metrics.get(task, {}).items()), (None, None))
+def primary(result: TrialResult, task: str | None) -> tuple[str, Score | None]:
+    """Name and score of a task's primary metric; "" and None where it was not scored."""
+    return next(iter(result.metrics.get(task or "", {}).items()), ("", None))
 
 
-def unlike(score: Score, metric: str, found: Mapping[str, tuple[str, float | None]], name: str) -> str:
-    """Why predictions (`results.predictions.read`), called `name`, did not give that score; nothing where they may."""
-    if len(found) != score.n:
-        return f'"{name}" has {len(found)} predictions, but {score.n} were scored'
-    mean = sum(one for _, one in found.values()) / len(found)
+def unlike(score: Score, metric: str, kept: Mapping[str, tuple[str, float | None]], name: str) -> str:
+    """Why predictions (`results.predictions.read`), kept in `name`, did not give that score; nothing where they may."""
+    if len(kept) != score.n:
+        return f'"{name}" has {len(kept)} predictions, but {score.n} were scored'
+    mean = sum(one for _, one in kept.values() if one is not None) / len(kept)
     if averages(metric) and not same(score.value, mean):
         return f'{metric} is {score.value}, but the mean score in "{name}" is {mean}'
     return ""

@@ -21,8 +21,9 @@ def place(out: Path, id: str) -> Path:
 
 def write(path: Path, dropped: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """Nothing was dropped: no file."""
-    if dropped:
-        write_text(path, ADAPTER.dump_json(dropped, indent=1).decode())
+    plain = {task: {split: list(ids) for split, ids in splits.items()} for task, splits in dropped.items()}
+    if plain:
+        write_text(path, ADAPTER.dump_json(plain, indent=1).decode())
     else:
         path.unlink(missing_ok=True)
 

@@ -154,15 +154,16 @@ def _peft_config(spec: TrialSpec) -> dict[str, Any] | None:
 
 def _moments(result: TrialResult) -> list[dict[str, Any]]:
     """Where validation splits were measured, with the last training losses until then."""
-    found = []
+    entries = []
     for step in sorted({point.step for point in result.curve if point.split == "valid"}):
         points = [point for point in result.curve if point.split == "valid" and point.step == step and point.task]
-        scores, losses = {point.task: point.metrics for point in points}, _losses(result.curve, step)
+        scores = {task: point.metrics for point in points if (task := point.task)}
+        losses = _losses(result.curve, step)
         unknown = (
             "train samples", "train time", "eval time", "tokens / sec", "mem allocated avg", "mem reserved avg",
             "elapsed time",
         )  # fmt: skip
-        found.append(
+        entries.append(
             {
                 "step": step,
                 "valid accuracy": _accuracy(scores),
@@ -172,13 +173,13 @@ def _moments(result: TrialResult) -> list[dict[str, Any]]:
                 **_named("train", losses),
             }
         )
-    return found
+    return entries
 
 
 def _tested(result: TrialResult, device: str | None) -> dict[str, Any]:
     cost = result.cost
     scores = {task: {name: score.value for name, score in metrics.items()} for task, metrics in result.metrics.items()}
-    step = result.selected.step if result.selected else cost and cost.steps
+    step = result.selected.step if result.selected else cost.steps if cost else None
     losses = _losses(result.curve, step)
     return {
         "step": step,
@@ -203,18 +204,18 @@ def _accuracy(scores: dict[str, dict[str, float]]) -> float | None:
 
 def _losses(curve: list[Point], step: int | None) -> dict[str, dict[str, float]]:
     """Each task's last mean training loss up to a step; the curve is in order."""
-    points = [point for point in curve if point.split == "train" and point.loss is not None and point.task]
-    return {point.task: {"loss": point.loss} for point in points if step is None or point.step <= step}
+    points = [point for point in curve if point.split == "train" and (step is None or point.step <= step)]
+    return {task: {"loss": loss} for one in points if (task := one.task) and (loss := one.loss) is not None}
 
 
 def _mean(losses: dict[str, dict[str, float]]) -> float | None:
     """Over tasks."""
-    return finite(sum(found["loss"] for found in losses.values()) / len(losses)) if losses else None
+    return finite(sum(values["loss"] for values in losses.values()) / len(losses)) if losses else None
 
 
 def _named(split: str, values: dict[str, dict[str, float]]) -> dict[str, float | None]:
     """`{"test vqa accuracy": 60.0}`."""
-    return {f"{split} {task} {name}": finite(value) for task, found in values.items() for name, value in found.items()}
+    return {f"{split} {task} {name}": finite(value) for task, of in values.items() for name, value in of.items()}
 
 
 # Hugging Face ---------------------------------------------------------------------------------------------------------

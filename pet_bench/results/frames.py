@@ -33,9 +33,9 @@ def load_results(*sources: str | Path) -> pd.DataFrame:
     primary metrics), trainable and percent (parameters), train_seconds, peak_memory_bytes, commit, folder. Without
     sources all of `results/`. Raises UserError naming every folder that is not there and every unreadable file.
     """
-    found = _results(sources)
-    frame = store.to_frame(result for result, _ in found.values())
-    frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in found.items()})
+    results = _results(sources)
+    frame = store.to_frame(result for result, _ in results.values())
+    frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in results.items()})
     return frame
 
 
@@ -62,8 +62,7 @@ def load_settings(*sources: str | Path) -> pd.DataFrame:
 
     `method.gate`, `method.encoder.ffn.rank`, `recipe.lr`, `protocol.gqa.prompt`, …; missing where a trial has none.
     """
-    found = _results(sources)
-    rows = [_keys(result, folder) | _flat(result.spec) for result, folder in found.values()]
+    rows = [_keys(result, folder) | _flat(result.spec) for result, folder in _results(sources).values()]
     return pd.DataFrame(rows, columns=None if rows else KEYS)
 
 
@@ -77,12 +76,12 @@ def load_predictions(*sources: str | Path) -> pd.DataFrame:
 
 
 def _results(sources: tuple[str | Path, ...]) -> dict[str, tuple[TrialResult, Path]]:
-    faults, found = Faults(), {}
+    faults, results = Faults(), {}
     folders = list(_folders(sources, faults))
     with faults:
-        found = store.collect(folders)
+        results = store.collect(folders)
     faults.check()
-    return dict(sorted(found.items(), key=lambda item: item[1][0].provenance.started))
+    return dict(sorted(results.items(), key=lambda item: item[1][0].provenance.started))
 
 
 def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
@@ -130,10 +129,10 @@ def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
     for task in result.predictions:
         if file := saved.find(result.id, task, [folder]):
             metric, whole = primary(result, task)
-            found = saved.read(file, metric)
-            if whole and (fault := unlike(whole, metric, found, str(file))):
+            kept = saved.read(file, metric)
+            if whole and (fault := unlike(whole, metric, kept, str(file))):
                 raise UserError(fault)
-            for example, (text, score) in found.items():
+            for example, (text, score) in kept.items():
                 yield {"task": task, "example": example, "prediction": text, "score": score}
 
 

@@ -49,7 +49,7 @@ def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | 
     Raises UserError, with the line, for what is not a file of whole predictions, each id once, and with `metric` for a
     score that is missing or that it cannot be.
     """
-    found = {}
+    rows = {}
     for number, line in enumerate(_content(file).splitlines(), start=1):
         where = f'predictions "{file}", line {number}'
         try:
@@ -60,15 +60,15 @@ def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | 
         id, text, score = (row[key] for key in ROW) if whole else (None, None, None)
         if not (isinstance(id, str) and isinstance(text, str) and type(score) in (int, float, type(None))):
             raise UserError(f"{where}: {NO_ROW}")
-        if id in found:
+        if id in rows:
             raise UserError(f"{where}: id {id!r} for the second time")
         if score is None and metric:
             raise UserError(f'"{file}" has predictions without a score, the first in line {number}')
         if score is not None and not possible(metric or "", score):
-            low, high = bounds(metric)
+            low, high = bounds(metric or "")
             raise UserError(f"{where}: score {score}, which {metric} cannot be (possible: {low:g} to {high:g})")
-        found[id] = text, score
-    return found
+        rows[id] = text, score
+    return rows
 
 
 def _content(file: Path) -> bytes:

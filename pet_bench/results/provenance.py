@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pet_bench
-from pet_bench.results.schema import Provenance
+from pet_bench.results.schema import Plugin, Provenance
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "numpy")
 
@@ -41,17 +43,25 @@ def commit() -> tuple[str | None, bool | None]:
 @cache
 def packages() -> dict[str, str]:
     """Versions of Python and of the packages a score can depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
-def provenance(started: str, *, device: str = "", threads: int | None = None, data: str | None = None) -> Provenance:
-    """The provenance of a trial that ends now. started: from `now()`. data: fingerprint of what was read."""
+def provenance(
+    started: str,
+    *,
+    device: str = "",
+    threads: int | None = None,
+    data: str | None = None,
+    plugins: Sequence[Plugin] = (),
+) -> Provenance:
+    """The provenance of a trial that ends now.
+
+    started: from `now()`. data: fingerprint of what was read. plugins: from `results.plugins.code`.
+    """
     revision, dirty = commit()
     return Provenance(
         commit=revision,
@@ -61,6 +71,7 @@ def provenance(started: str, *, device: str = "", threads: int | None = None, da
         device=device,
         threads=threads,
         data=data,
+        plugins=list(plugins),
         started=started,
         finished=now(),
     )

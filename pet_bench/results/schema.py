@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Literal[2] = 2
 LATER = {"dropped"}  # keys that this version has not had from its start: without them their default is meant
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
@@ -47,16 +47,31 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="strings")
 
 
+class Plugin(Record):
+    """A module of others that a trial used."""
+
+    module: str = Field(description="the module; of a loose file the file's name")
+    distribution: str | None = Field(default=None, description="what the module was installed with, if known")
+    version: str | None = Field(default=None, description="version of that distribution")
+    digest: str | None = Field(default=None, description="SHA-256 of the module's source; null where it has none")
+    provides: list[str] = Field(description='what of the trial is defined there: method "mine", delta "gated", …')
+
+    def __str__(self) -> str:
+        release = f"{self.distribution} {self.version}, " if self.distribution else ""
+        return f"{release}{self.module} {self.digest[:7] if self.digest else 'without source'}"
+
+
 class Provenance(Record):
     """What the trial was made with."""
 
-    commit: str | None = Field(None, description="git commit of pet-bench; null outside a checkout")
-    dirty: bool | None = Field(None, description="whether code differed from that commit")
+    commit: str | None = Field(default=None, description="git commit of pet-bench; null outside a checkout")
+    dirty: bool | None = Field(default=None, description="whether code differed from that commit")
     version: str = Field(description="version of pet-bench")
     packages: dict[str, str] = Field(description="versions of python, torch, transformers, peft, ray and numpy")
-    device: str = Field("", description="name of the processor that trained")
-    threads: Count | None = Field(None, description="torch threads")
-    data: str | None = Field(None, description="fingerprint of the annotations and features read")
+    device: str = Field(default="", description="name of the processor that trained")
+    threads: Count | None = Field(default=None, description="torch threads")
+    data: str | None = Field(default=None, description="fingerprint of the annotations and features read")
+    plugins: list[Plugin] = Field(default=[], description="code of others that the trial used; pet-bench's own: commit")
     started: str = Field(description="UTC, ISO 8601")
     finished: str = Field(description="UTC, ISO 8601")
 
@@ -67,7 +82,7 @@ class Parameters(Record):
     trainable: Count = Field(description="parameters that receive updates")
     total: Count = Field(description="all parameters, those of the method included")
     percent: Quantity = Field(description="100 · trainable / total")
-    groups: dict[str, Count] = Field({}, description="trainable parameters by group")
+    groups: dict[str, Count] = Field(default={}, description="trainable parameters by group")
 
 
 class Score(Record):
@@ -76,8 +91,10 @@ class Score(Record):
     value: float = Field(description="the score, on the metric's own scale")
     split: str = Field(description="name of the split that was scored")
     n: int = Field(ge=1, lt=2**63, description="examples scored")
-    majority: float | None = Field(None, description="score of always giving the commonest training answer")
-    options: dict[str, str] = Field({}, description="which of several official ways: the scorer's version, tokeniser")
+    majority: float | None = Field(default=None, description="score of always giving the commonest training answer")
+    options: dict[str, str] = Field(
+        default={}, description="which of several official ways: the scorer's version, tokeniser"
+    )
 
 
 class Part(Record):
@@ -104,9 +121,9 @@ class Point(Record):
     step: Count = Field(description="updates made so far")
     epoch: Quantity = Field(description="epochs made so far")
     split: Literal["train", "valid"] = Field(description="what was measured on")
-    task: str | None = Field(None, description="null: over all tasks of the suite")
-    loss: Loss | None = Field(None, description="mean training loss since the last point")
-    metrics: dict[str, float] = Field({}, description="scores by metric")
+    task: str | None = Field(default=None, description="null: over all tasks of the suite")
+    loss: Loss | None = Field(default=None, description="mean training loss since the last point")
+    metrics: dict[str, float] = Field(default={}, description="scores by metric")
 
 
 class Selected(Record):
@@ -120,10 +137,18 @@ class Selected(Record):
 class Run(Record):
     """How the trial came about; without effect on its numbers but for rounding and the draws of dropout."""
 
-    accumulation: int = Field(1, ge=1, description="parts that each batch was split into, their gradients added up")
-    resumed: list[Count] = Field([], description="updates made when the trial was taken up again from a checkpoint")
-    peak_memory_bytes: Count | None = Field(None, description="peak of the last attempt, also where it did not finish")
-    notes: list[str] = Field([], description="what befell it, a line each: a checkpoint that could not be used, say")
+    accumulation: int = Field(
+        default=1, ge=1, description="parts that each batch was split into, their gradients added up"
+    )
+    resumed: list[Count] = Field(
+        default=[], description="updates made when the trial was taken up again from a checkpoint"
+    )
+    peak_memory_bytes: Count | None = Field(
+        default=None, description="peak of the last attempt, also where it did not finish"
+    )
+    notes: list[str] = Field(
+        default=[], description="what befell it, a line each: a checkpoint that could not be used, say"
+    )
 
 
 class TrialResult(Record):
@@ -135,25 +160,30 @@ class TrialResult(Record):
         description="done; failed; oom, out of memory; suspect, finished with a loss that is not finite or predictions "
         "that have collapsed; stopped_early, by a search"
     )
-    error: str | None = Field(None, description="one line, where the status is not done")
+    error: str | None = Field(default=None, description="one line, where the status is not done")
     spec: dict[str, Any] = Field(description="the resolved TrialSpec")
     provenance: Provenance = Field(description="what the trial was made with")
     run: Run = Field(description="how it came about")
-    parameters: Parameters | None = Field(None, description="counts of the model as trained")
-    metrics: dict[str, dict[str, Score]] = Field({}, description="task → metric → score")
+    parameters: Parameters | None = Field(default=None, description="counts of the model as trained")
+    metrics: dict[str, dict[str, Score]] = Field(default={}, description="task → metric → score")
     breakdowns: dict[str, dict[str, dict[str, Part]]] = Field(
-        {}, description="task → group (question type, answer type, show, length, …) → value → primary metric there"
+        default={},
+        description="task → group (question type, answer type, show, length, …) → value → primary metric there",
     )
-    average: float | None = Field(None, description="mean over tasks of the primary metric")
+    average: float | None = Field(default=None, description="mean over tasks of the primary metric")
     behaviour: dict[str, str] = Field(
-        {}, description='named difference that matters here → "published", "intended" or the option\'s value'
+        default={}, description='named difference that matters here → "published", "intended" or the option\'s value'
     )
-    cost: Cost | None = Field(None, description="time, memory and size")
-    curve: list[Point] = Field([], description="the learning curve")
-    selected: Selected | None = Field(None, description="what was tested; null: the model after the last update")
-    predictions: dict[str, str] = Field({}, description="task → per-example predictions, path relative to this file")
+    cost: Cost | None = Field(default=None, description="time, memory and size")
+    curve: list[Point] = Field(default=[], description="the learning curve")
+    selected: Selected | None = Field(
+        default=None, description="what was tested; null: the model after the last update"
+    )
+    predictions: dict[str, str] = Field(
+        default={}, description="task → per-example predictions, path relative to this file"
+    )
     dropped: dict[str, dict[str, Annotated[int, Field(gt=0, strict=True)]]] = Field(
-        {},
+        default={},
         description="task → split → examples left out of it because a feature was missing (--missing-features drop); "
         "which, is in <id>/dropped.json",
     )

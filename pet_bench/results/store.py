@@ -10,20 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import tempfile
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.files import is_file, read_json, read_text, replacing, write_text
-from pet_bench.results import dropped
+from pet_bench.files import is_file, read_json, write_text
+from pet_bench.results import aliases, dropped
+from pet_bench.results.aliases import Results
 from pet_bench.results.consistency import contradictions
+from pet_bench.results.plugins import codes
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
@@ -71,9 +72,9 @@ def _examined(data: Any, where: str) -> tuple[TrialResult, list[str]]:
     return result, faults + [f"{where}: {fault}" for fault in contradictions(result)]
 
 
-def _line(where: str, fault: dict[str, Any]) -> str:
-    place, found = ".".join(map(str, fault["loc"])), repr(fault["input"])
-    return f"{where} is not valid: {place}: {fault['msg']}, found {found if len(found) <= 60 else found[:60] + '…'}"
+def _line(where: str, fault: ErrorDetails) -> str:
+    place, given = ".".join(map(str, fault["loc"])), repr(fault["input"])
+    return f"{where} is not valid: {place}: {fault['msg']}, found {given if len(given) <= 60 else given[:60] + '…'}"
 
 
 def examine(path: Path) -> tuple[TrialResult, list[str]]:
@@ -102,9 +103,13 @@ def files(out: Path) -> list[Path]:
     return sorted(Path(out).glob("*.json"))
 
 
-def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
+def scan(out: Path) -> tuple[Results, list[UserError]]:
     """All valid results of a folder by id, and a fault for each file that is not one."""
-    results, faults = {}, []
+    results, faults = Results(), []
+    try:
+        results.aliases = aliases.read(out)
+    except UserError as fault:
+        faults.append(fault)
     for path in files(out):
         try:
             results[path.stem] = load(path)
@@ -113,8 +118,11 @@ def scan(out: Path) -> tuple[dict[str, TrialResult], list[UserError]]:
     return results, faults
 
 
-def load_all(out: Path) -> dict[str, TrialResult]:
-    """All results of a folder by id; raises UserError naming every file that is not a valid one (`load`)."""
+def load_all(out: Path) -> Results:
+    """All results of a folder by id, and by those of the trials that they stand for (`results.aliases`).
+
+    Raises UserError naming every file that is not a valid one (`load`).
+    """
     results, faults = scan(out)
     if faults:
         raise UserError.many(faults)
@@ -123,7 +131,8 @@ def load_all(out: Path) -> dict[str, TrialResult]:
 
 def finished(out: Path, also: Collection[Status] = ()) -> set[str]:
     """Ids of the trials that need not run again: the done and the suspect ones, and those with a status in `also`."""
-    return {id for id, result in load_all(out).items() if result.status in (*FINISHED, *also)}
+    results = load_all(out)
+    return {id for id in (*results, *results.aliases) if id in results and results[id].status in (*FINISHED, *also)}
 
 
 def sweep(out: Path, id: str) -> None:
@@ -181,14 +190,15 @@ def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
     A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. Raises
     UserError naming every unreadable file.
     """
-    found, faults = {}, Faults()
+    results: dict[str, tuple[TrialResult, Path]] = {}
+    faults = Faults()
     for folder in folders:
         with faults:
             for id, result in load_all(folder).items():
-                if id not in found or rank(result) > rank(found[id][0]):
-                    found[id] = result, folder
+                if id not in results or rank(result) > rank(results[id][0]):
+                    results[id] = result, folder
     faults.check()
-    return found
+    return results
 
 
 def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path | None:
@@ -203,17 +213,26 @@ def find(name: str, folders: Iterable[Path], beside: str | None = None) -> Path 
         return path if is_file(path) else None
     if not re.fullmatch("[0-9a-f]{4,12}", name):
         return None
-    found = sorted(path for folder in folders for path in folder.glob(f"{name}*.json"))
-    if len(found) < 2:
-        return found[0] if found else None
-    which, why = f'"{name}" may be {", ".join(map(str, found))}', ""
-    if len({path.name for path in found}) == 1:
-        copies = {path: load(path) for path in found if not beside or (path.with_suffix("") / beside).is_file()}
-        copies = copies or {path: load(path) for path in found}
+    paths = sorted({path for folder in folders for path in _named(name, folder)})
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    which, why = f'"{name}" may be {", ".join(map(str, paths))}', ""
+    if len({path.name for path in paths}) == 1:
+        copies = {path: load(path) for path in paths if not beside or (path.with_suffix("") / beside).is_file()}
+        copies = copies or {path: load(path) for path in paths}
         (first, *others) = copies.values()
         if not (why := next(filter(None, (difference(first, other) for other in others)), "")):
             return max(copies, key=lambda path: copies[path].provenance.finished)
     raise UserError(f"{which}{f' (they differ in {why})' if why else ''}: give one of these paths")
+
+
+def _named(name: str, folder: Path) -> Iterator[Path]:
+    """The results in a folder of the trials whose ids begin so, and what stands for those that have none."""
+    yield from (own := set(folder.glob(f"{name}*.json")))
+    for new, alias in aliases.read(folder).items():
+        stands = folder / f"{alias.old}.json"
+        if new.startswith(name) and folder / f"{new}.json" not in own and stands.is_file():
+            yield stands
 
 
 MEASURED = {"metrics", "breakdowns", "average", "parameters", "behaviour", "selected"}
@@ -233,119 +252,6 @@ def _flat(value: Any, place: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {place: value}
     return {k: v for key, item in value.items() for k, v in _flat(item, f"{place}.{key}".lstrip(".")).items()}
-
-
-Preference = Literal["first", "newest"]
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a merge did. copied: id → the folder it came from. present: ids whose results were there, no lesser ones.
-
-    grid: whether the folder's `grid.yaml` is that of every source; None: it has none, for theirs are not all the same.
-    """
-
-    copied: dict[str, Path]
-    present: tuple[str, ...]
-    grid: bool | None
-
-
-def merge(sources: Iterable[Path], out: Path, prefer: Preference | None = None) -> Merged:
-    """Copy the results of several folders, and what belongs to them but for checkpoints, into one.
-
-    Of several results of a trial the one of the highest rank is kept, of equals the one that is there, has scores and
-    comes first, or else the newer. A trial's folder comes before its result, so that a merge that was cut off is
-    completed by repeating it. prefer: which of those of one rank that scored differently.
-
-    Raises UserError, with nothing copied, for invalid files, for sources that are not there, have no results or are
-    `out`, and without `prefer` where results of a trial have different scores.
-    """
-    sources, out = [Path(source) for source in sources], Path(out)
-    known, faults, copies = load_all(out) if out.is_dir() else {}, [], {}
-    present = set()
-    for source in sources:
-        results, unreadable = scan(source)
-        faults += unreadable
-        if not source.is_dir():
-            faults.append(f'results folder "{source}" does not exist')
-        elif out.is_dir() and source.samefile(out):
-            faults.append(f'"{source}" is the folder to copy to: name others')
-        elif not results and not unreadable:
-            faults.append(f'"{source}" has no results')
-        for id, result in results.items():
-            held, place = known.get(id), copies.get(id, out)
-            odd = difference(held, result) if held and held.metrics and result.metrics else ""
-            if odd and not prefer:
-                pair = f'in "{place / id}.json" and in "{source / id}.json"'
-                faults.append(f"trial {id} scored differently {pair} ({odd}): take one away, or give --prefer")
-            elif held is None or _better(result, held, newest=bool(odd) and prefer == "newest"):
-                known[id], copies[id] = result, source
-            elif place is out:
-                present.add(id)
-    if faults:
-        raise UserError.many(faults)
-    check_writable(out)
-    try:
-        for id, source in copies.items():
-            _copy_folder(source / id, out / id)
-            save(known[id], out)
-        return Merged(copies, tuple(sorted(present - copies.keys())), _merge_grids(sources, out))
-    except OSError as error:
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
-        raise UserError(f'results cannot be copied to "{out}": {reason}') from error
-
-
-def _better(result: TrialResult, held: TrialResult, *, newest: bool) -> bool:
-    if rank(result) != rank(held):
-        return rank(result) > rank(held)
-    if held.metrics and not newest:
-        return False
-    return result.provenance.finished > held.provenance.finished
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Put a copy of `source` in the place of `target`; either may not be there. Cut off, it can be repeated."""
-    staged, replaced = (target.with_name(f".{target.name}.{what}") for what in ("merging", "replaced"))
-    if replaced.exists() and not target.exists():
-        replaced.rename(target)
-    _clear_up(target)
-    try:
-        if source.is_dir():
-            left_out = shutil.ignore_patterns(f"{CHECKPOINT}*", "*.lock", ".*")
-            shutil.copytree(source, staged, ignore=left_out, copy_function=_copy_file)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-    if target.exists():
-        target.rename(replaced)
-    if staged.exists():
-        staged.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _clear_up(target: Path) -> None:
-    """Remove what an earlier merge or write of `target` left beside it when it was cut off."""
-    for leftover in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def _copy_file(source: str, target: str) -> None:
-    with replacing(Path(target)) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _merge_grids(sources: list[Path], out: Path) -> bool | None:
-    texts = {_read(source / "grid.yaml") for source in sources}
-    common = texts.pop() if len(texts) == 1 else None
-    if common and not (out / "grid.yaml").exists():
-        _clear_up(out / "grid.yaml")
-        write_text(out / "grid.yaml", common)
-    kept = _read(out / "grid.yaml")
-    return None if kept is None else kept == common
-
-
-def _read(file: Path) -> str | None:
-    return read_text(file, f'grid file "{file}"') if file.is_file() else None
 
 
 def _setup(spec: dict[str, Any]) -> str:
@@ -370,7 +276,7 @@ COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "resumed",
-    "notes", "dropped", "commit", "dirty", "data", "device", "error",
+    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error",
 ]  # fmt: skip
 
 
@@ -383,9 +289,15 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
     """
     rows = []
     for result in results:
-        row = {"id": result.id, "status": result.status, "error": result.error, "average": result.average}
+        row: dict[str, Any] = {
+            "id": result.id,
+            "status": result.status,
+            "error": result.error,
+            "average": result.average,
+        }
         row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
+        row["plugins"] = codes(result.provenance.plugins)
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups"}) if result.parameters else {}

@@ -19,6 +19,7 @@ from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
+from pet_bench.identity import restored
 from pet_bench.pet import Door, attach, build_method, design_of
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
@@ -97,7 +98,7 @@ def build_trial(
     backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
     seed_everything(spec.seed)
     model, tokenizer = load(backbone, spec.visual, stock)
-    design = design_of(build_method(spec.method, backbone.anatomy), backbone.anatomy)
+    design = design_of(build_method(restored(spec.method), backbone.anatomy), backbone.anatomy)
     attach(model, design, spec.tasks)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
     model.to(device)

@@ -8,6 +8,7 @@ from typing import Any
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import build
 from pet_bench.errors import Faults, PluginError, UserError
+from pet_bench.identity import restored
 from pet_bench.pet import attach_method, build_method, design_of
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.data import read_data
@@ -37,7 +38,7 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
     def check(spec: TrialSpec) -> None:
         backbone = find_backbone(spec.backbone)
         try:
-            method = build_method(spec.method, backbone.anatomy)
+            method = build_method(restored(spec.method), backbone.anatomy)
             design = design_of(method, backbone.anatomy)
             attach_method(build(backbone, spec.visual, device="meta"), method, design, spec.tasks)
         except UserError as error:

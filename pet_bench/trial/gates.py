@@ -27,6 +27,7 @@ from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
 from pet_bench.files import parse_json
+from pet_bench.identity import restored
 from pet_bench.pet import attach, build_method, design_of, load_trained
 from pet_bench.pet.inserted import Inserted
 from pet_bench.results import store
@@ -144,8 +145,8 @@ def gate_values(
     Raises UserError for a trial without gates or adapter, and for an unknown task, example or site.
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
-    shape = find_backbone(spec.backbone).anatomy
-    inserts = design_of(build_method(spec.method, shape), shape).inserts
+    anatomy = find_backbone(spec.backbone).anatomy
+    inserts = design_of(build_method(restored(spec.method), anatomy), anatomy).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
     if not (adapter := path.with_suffix("") / ADAPTER).is_file():
@@ -200,7 +201,7 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Any]:
     try:
         seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock)
-        attach(model, design_of(build_method(spec.method, model.anatomy), model.anatomy), spec.tasks)
+        attach(model, design_of(build_method(restored(spec.method), model.anatomy), model.anatomy), spec.tasks)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)

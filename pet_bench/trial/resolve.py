@@ -11,6 +11,7 @@ from pet_bench.backbone.known import Backbone, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.identity import normal
 from pet_bench.pet.method import Rate, build_method, default_spec
 from pet_bench.registry import METHODS, ask
 from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
@@ -92,12 +93,14 @@ def resolve(
 
     if not ask(built, "has_prompts", suite, returns=bool):
         protocol = {task: {"prompt": ""} | protocol.get(task, {}) for task in chosen.tasks}
+    by_name = {task.name: task for task in tasks}
+    protocol = {task: normal(by_name[task], options) for task, options in protocol.items()}
     resolved = default_spec(built)
     defaults = default_spec(build_method(MethodSpec(method.name), anatomy)) if method.options else resolved
     changed = {key: value for key, value in resolved.options.items() if value != defaults.options[key]}
     return TrialSpec(
         backbone=backbone,
-        method=resolved,
+        method=MethodSpec(resolved.name, normal(built, resolved.options)),
         suite=suite,
         tasks=chosen.tasks,
         visual=chosen.visual,

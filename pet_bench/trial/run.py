@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 
+from pet_bench.backbone.known import find_backbone
 from pet_bench.files import replacing, write_text
+from pet_bench.identity import restored
 from pet_bench.metrics.scores import breakdowns
-from pet_bench.pet import ask_part, build_method, count, save_trained
-from pet_bench.registry import ask
+from pet_bench.pet import Method, ask_part, build_method, count, design_of, save_trained
+from pet_bench.pet.design import titled
+from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.results.card import CARD, card
+from pet_bench.results.plugins import code
 from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
@@ -48,6 +52,8 @@ def run_trial(
     started = now()
     on_progress(Progress(spec.id, "prepare"))
     trial = build_trial(spec, runtime, on_progress, shared)
+    method = build_method(restored(spec.method), trial.model.anatomy)
+    plugins = code(_used(trial, method))
     model, data, device, folder = trial.model, trial.data, trial.device, runtime.out / spec.id
     of = {"trial": spec.id, "data": data.fingerprint, "accumulation": runtime.accumulation, "tensors": shapes(model)}
     trial.checkpoints = Checkpoints(folder, of, seconds=runtime.checkpoint_seconds, steps=runtime.checkpoint_steps)
@@ -67,11 +73,15 @@ def run_trial(
         id=spec.id,
         spec=spec.to_dict(),
         provenance=provenance(
-            started, device=device_name(device), threads=torch.get_num_threads(), data=data.fingerprint
+            started,
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            data=data.fingerprint,
+            plugins=plugins,
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),
-        behaviour=ask(build_method(spec.method, model.anatomy), "behaviour", model.anatomy, returns=dict[str, str]),
+        behaviour=ask(method, "behaviour", model.anatomy, returns=dict[str, str]),
         cost=Cost(
             train_seconds=trial.clock.train,
             eval_seconds=trial.clock.evaluate,
@@ -89,6 +99,14 @@ def run_trial(
     store.save(result, runtime.out)
     trial.checkpoints.remove()
     return result
+
+
+def _used(trial: Trial, method: Method) -> dict[str, Any]:
+    """What a trial is made of, by what messages call it."""
+    metrics = [METRICS.get(name) for task in trial.data.tasks for name in (task.metric, *task.also)]
+    plugins = [type(method), find_backbone(trial.spec.backbone), *map(type, trial.data.tasks), *metrics]
+    parts = design_of(method, trial.model.anatomy).parts()
+    return {title(one): one for one in plugins} | {titled(part): type(part) for part in parts}
 
 
 def test(trial: Trial, folder: Path) -> dict[str, Any]:

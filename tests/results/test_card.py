@@ -19,7 +19,8 @@ from pet_bench.results import store
 from pet_bench.results.card import CARD, card
 from pet_bench.results.check import check
 from pet_bench.results.exchange import to_model_index
-from pet_bench.results.schema import Run
+from pet_bench.results.merge import merge
+from pet_bench.results.schema import Plugin, Run
 from pet_bench.trial import run
 from pet_bench.trial.run import run_trial
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401
@@ -42,10 +43,11 @@ def test_the_hub_reads_its_metadata(make_result):
 
 def test_it_says_what_the_result_says(make_result):
     result = make_result(vqa=61.25, gqa=40.0, majority=25.5)
+    result.provenance.plugins = [Plugin(module="mine.py", digest="ab" * 32, provides=['task "vqa"'])]
     text = ModelCard(card(result)).text
     for said in (result.id, "LoRA (Hu et al., ICLR 2022)", "`rank = 128`", "10 of 1,000 parameters", "1.00 %",
                  "| vqa | accuracy | test | 61.25 | 25.50 | 7 |", "Average over tasks: 50.62", "lr = 0.001",
-                 "commit `c0`", "`d0`", f"torch {torch.__version__}"):  # fmt: skip
+                 "commit `c0`", "`d0`", 'task "vqa": mine.py abababa', f"torch {torch.__version__}"):  # fmt: skip
         assert said in text, said
     for unsaid in ("Suspect", "mini world", "Note", "control"):
         assert unsaid not in text, unsaid
@@ -191,7 +193,7 @@ def test_it_comes_with_every_trained_tensor_and_before_the_result(mini_trial, ru
     assert file.read_text() == card(result)
     assert yaml.safe_load(file.read_text().split("---\n")[1])["model-index"] == to_model_index([result])
     assert check(runtime.out) == []
-    assert store.merge([runtime.out], runtime.out / "again").copied.keys() == {spec.id}
+    assert merge([runtime.out], runtime.out / "again").copied.keys() == {spec.id}
     assert (runtime.out / "again" / spec.id / CARD).read_bytes() == file.read_bytes()
 
 

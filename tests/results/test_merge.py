@@ -10,6 +10,7 @@ from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
 from pet_bench.results import store
+from pet_bench.results.merge import merge
 
 STARTED = "2026-01-01T00:00:00+00:00"
 
@@ -41,13 +42,13 @@ def test_results_of_several_folders_with_what_belongs_to_them(put, make_spec, tm
     second = put(b, seed=1, files=["predictions.vqa.jsonl", "peft/adapter_config.json"])
     third = put(out, seed=2)
     put(b, seed=2)
-    merged = store.merge([a, b], out)
+    merged = merge([a, b], out)
     assert (merged.copied, merged.present, merged.grid) == ({first.id: a, second.id: b}, (third.id,), None)
     assert store.load_all(out) == {result.id: result for result in (first, second, third)}
     assert (out / second.id / "peft" / "adapter_config.json").read_text() == "{}\n"
 
     before = contents(out)
-    again = store.merge([a, b], out)
+    again = merge([a, b], out)
     assert (again.copied, set(again.present)) == ({}, {first.id, second.id, third.id})
     assert contents(out) == before
 
@@ -56,7 +57,7 @@ def test_what_only_a_running_trial_needs_stays(put, tmp_path):
     files = [store.CHECKPOINT, f".{store.CHECKPOINT}.abc", "x.lock", "traceback.txt", f"{store.CHECKPOINT}.unreadable"]
     failed = put(tmp_path / "a", files=files, status="failed", error="no")
     write_text(tmp_path / "a" / ".locks" / failed.id, "")
-    store.merge([tmp_path / "a"], tmp_path / "out")
+    merge([tmp_path / "a"], tmp_path / "out")
     assert contents(tmp_path / "out").keys() == {f"{failed.id}.json", f"{failed.id}/traceback.txt"}
 
 
@@ -66,7 +67,7 @@ def test_the_higher_rank_wins_with_its_folder(put, tmp_path, first):
     put(a, status="failed", error="no", files=["traceback.txt"])
     put(out, status="oom", error="no memory", files=["traceback.txt", store.CHECKPOINT])
     suspect = put(b, status="suspect", error="collapsed")
-    store.merge(sorted([a, b], key=lambda folder: folder.name != first), out)
+    merge(sorted([a, b], key=lambda folder: folder.name != first), out)
     assert store.load_all(out) == {suspect.id: suspect}
     assert contents(out).keys() == {f"{suspect.id}.json", f"{suspect.id}/predictions.vqa.jsonl"}
 
@@ -76,7 +77,7 @@ def test_of_two_failures_the_newer(put, tmp_path):
     newer.provenance.finished, older.provenance.finished = "2026-01-03T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
     for name, result in zip("ab", (older, newer), strict=True):
         store.save(result, tmp_path / name)
-    store.merge([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
+    merge([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
     assert store.load_all(tmp_path / "out") == {newer.id: newer}
 
 
@@ -87,7 +88,7 @@ def test_different_scores_missing_folders_and_damage_are_refused_together(put, t
     put(b, vqa=2.0, status=status, error=None if status == "done" else "collapsed")
     (b / "0123456789ab.json").write_text("half")
     with pytest.raises(UserError) as caught:
-        store.merge([a, b, tmp_path / "c"], tmp_path / "out")
+        merge([a, b, tmp_path / "c"], tmp_path / "out")
     faults = "\n".join(caught.value.faults)
     assert len(caught.value.faults) == 3
     name = next(a.glob("*.json")).name
@@ -115,7 +116,7 @@ def test_the_grid_comes_along_where_it_is_that_of_all(put, tmp_path, texts, kept
         if text:
             (tmp_path / name / "grid.yaml").write_text(text)
     put(tmp_path / "a"), put(tmp_path / "b")
-    assert store.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").grid is says
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").grid is says
     grid = tmp_path / "out" / "grid.yaml"
     assert (grid.read_text() if grid.exists() else None) == copied
 
@@ -164,7 +165,7 @@ def test_a_merge_that_is_killed_anywhere_leaves_whole_trials_and_is_completed_by
 
     out = start(tmp_path / "whole")
     steps = kill(None)
-    store.merge([source], out)
+    merge([source], out)
     monkeypatch.undo()
     whole = contents(out)
     assert steps[0] > 20
@@ -172,12 +173,12 @@ def test_a_merge_that_is_killed_anywhere_leaves_whole_trials_and_is_completed_by
         out = start(tmp_path / f"out{at}")
         kill(at)
         with pytest.raises(Killed):
-            store.merge([source], out)
+            merge([source], out)
         monkeypatch.undo()
         for id, result in store.load_all(out).items():
             if result == next(one for one in done if one.id == id):
                 assert contents(out / id) == contents(source / id)
-        store.merge([source], out)
+        merge([source], out)
         assert contents(out) == whole
 
 
@@ -215,7 +216,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(put, tmp_path, monkeypa
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(UserError, match=r"cannot be copied to .*: .*No space left on device") as caught:
-        store.merge([tmp_path / "a"], tmp_path / "out")
+        merge([tmp_path / "a"], tmp_path / "out")
     assert len(caught.value.faults) == 1
     assert contents(tmp_path / "out") == before
     assert store.load_all(tmp_path / "out") == {held.id: held}
@@ -230,14 +231,14 @@ def test_of_different_scores_those_that_are_preferred(put, tmp_path, prefer, kep
         store.save(result, source)
     before = [contents(source) for source in sources]
     with pytest.raises(UserError, match="prefer"):
-        store.merge(sources, tmp_path / "out")
-    store.merge(sources, tmp_path / "out", prefer)
+        merge(sources, tmp_path / "out")
+    merge(sources, tmp_path / "out", prefer)
     (found,) = store.load_all(tmp_path / "out").values()
     assert found.metrics["vqa"]["accuracy"].value == kept
     assert (tmp_path / "out" / found.id / "predictions.vqa.jsonl").read_text() == f"{kept}\n"
     assert [contents(source) for source in sources] == before
     higher = put(tmp_path / "d", vqa=9.0, status="suspect", error="collapsed")
-    store.merge([tmp_path / "d"], tmp_path / "out", "newest")  # newer, but worth less
+    merge([tmp_path / "d"], tmp_path / "out", "newest")  # newer, but worth less
     assert store.load_all(tmp_path / "out")[higher.id] == found
 
 
@@ -248,7 +249,7 @@ def test_what_cannot_be_merged_is_said_together(put, tmp_path):
     (tmp_path / "link").symlink_to(out)
     before = contents(out)
     with pytest.raises(UserError) as caught:
-        store.merge([empty, out, tmp_path / "link", tmp_path / "nowhere"], out)
+        merge([empty, out, tmp_path / "link", tmp_path / "nowhere"], out)
     assert list(caught.value.faults) == [
         f'"{empty}" has no results',
         f'"{out}" is the folder to copy to: name others',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from pet_bench.backbone import find_backbone, load
 from pet_bench.errors import UserError
 from pet_bench.pet import attach, build_method, load_trained, trained_parameters
+from pet_bench.registry import METHODS, load_plugin
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.results.schema import Selected, TrialResult
@@ -72,6 +74,25 @@ def test_named_differences_are_recorded(mini_trial, runtime):
     assert result.behaviour == {"small-gate-padding": "intended"}
     old = {key: value for key, value in result.model_dump(mode="json").items() if key != "behaviour"}
     assert TrialResult.model_validate(old).behaviour == {}
+
+
+def test_code_of_others_is_recorded(mini_trial, runtime, tmp_path, monkeypatch):
+    text = """
+from pet_bench.methods.bitfit import BitFit
+class Mine(BitFit):
+    name = "mine"
+from pydantic.dataclasses import dataclass
+from pet_bench.spec import STRICT
+Mine = dataclass(frozen=True, kw_only=True, config=STRICT)(Mine)
+"""
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS.entries))
+    load_plugin(str(tmp_path / "mine.py"))
+    one = {"suite": "mini-image-text/vqa", "recipe": {"max_steps": 1}}
+    assert run_trial(mini_trial("bitfit", **one), runtime).provenance.plugins == []
+    (plugin,) = run_trial(mini_trial("mine", **one), runtime).provenance.plugins
+    assert (plugin.module, plugin.provides) == ("mine.py", ['method "mine"'])
+    assert plugin.digest == sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(("selection", "tested"), [("best", 1), ("last", 3)])
