@@ -14,8 +14,8 @@ from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_
 from pet_bench.errors import Faults, UserError, shortened, unknown
 
 if TYPE_CHECKING:
-    from pet_bench.grid.run import Outcome
-    from pet_bench.grid.spec import Grid
+    from pet_bench.grid.execute.run import Outcome
+    from pet_bench.grid.plan.spec import Grid
     from pet_bench.spec import TrialSpec
 
 
@@ -145,7 +145,7 @@ def run(
         gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     load_plugins(plugin)
-    from pet_bench.grid.spec import ADHOC, load, parse, select
+    from pet_bench.grid.plan.spec import ADHOC, load, parse, select
 
     choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
     choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
@@ -213,7 +213,7 @@ def rerun(
         gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
     )  # fmt: skip
     load_plugins(plugin)
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
     plan = load(grid)
@@ -266,7 +266,7 @@ def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
 
 def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
-    from pet_bench.grid.spec import parse
+    from pet_bench.grid.plan.spec import parse
     from pet_bench.registry import TASKS
 
     data = plan.to_dict()
@@ -325,7 +325,7 @@ def _runtime(*, out, data, device, plugin, every, accumulation, missing, **rest)
 
 
 def _cluster(*, log, address, dashboard, **rest):
-    from pet_bench.grid.supervise import Cluster
+    from pet_bench.grid.execute.supervise import Cluster
 
     return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
 
@@ -335,8 +335,8 @@ def _dry_run(
 ) -> None:
     from rich.console import Console
 
-    from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time, check_place, whole
+    from pet_bench.grid.execute.run import at_a_time, check_place, whole
+    from pet_bench.grid.plan.estimate import dry_run
 
     runtime, executor = _runtime(**common), common["executor"]
     whole(plan, runtime.out)
@@ -349,7 +349,7 @@ def _dry_run(
 
 def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, *, again: bool, **common: Any) -> None:
     """Run, and end with the exit status that says what became of it; that of plug-ins' failures is of failed trials."""
-    from pet_bench.grid.run import run_grid
+    from pet_bench.grid.execute.run import run_grid
 
     try:
         outcome = run_grid(
@@ -391,7 +391,7 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from rich.table import Table
 
     from pet_bench.cli.tables import print_tables
-    from pet_bench.grid.status import status as states_of
+    from pet_bench.grid.plan.status import status as states_of
 
     trials, folder = trials_of(grid, out)
     faults = Faults()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from pet_bench.grid.search import Candidate
+    from pet_bench.grid.plan.search import Candidate
 
 
 def best(grid: GridName, out: Out = None, to: To = None, plugin: Plugins = None) -> None:
@@ -27,8 +27,8 @@ def best(grid: GridName, out: Out = None, to: To = None, plugin: Plugins = None)
 
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
-    from pet_bench.grid.search import best_grid, ranking
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.search import best_grid, ranking
+    from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
     plan = load(grid)

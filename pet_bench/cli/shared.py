@@ -18,7 +18,7 @@ from pet_bench.errors import Faults, UserError, shortened
 from pet_bench.files import is_folder, nameable, parse_yaml
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Grid
+    from pet_bench.grid.plan.spec import Grid
     from pet_bench.spec import TrialSpec
 
 SEEDS = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
@@ -136,7 +136,7 @@ def folder_of(plan: Grid, source: str | None, out: Path | None) -> Path:
 
 def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
     """The trials of a grid, and the folder of its results."""
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
 
     plan = load(source)
     return plan.trials(), folder_of(plan, source, out)

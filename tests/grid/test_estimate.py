@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
-from pet_bench.grid.estimate import (
+from pet_bench.grid.plan.estimate import (
     Estimate,
     Existing,
     costs,
@@ -21,7 +21,7 @@ from pet_bench.grid.estimate import (
     existing,
     plan_table,
 )
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult

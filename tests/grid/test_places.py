@@ -15,12 +15,12 @@ import torch
 from pet_bench.cli import main
 from pet_bench.data.cache import cache_dir
 from pet_bench.errors import UserError
-from pet_bench.grid import cluster, process, supervise
-from pet_bench.grid.attempt import Ended, Job
 from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.run import check_place, run_grid
-from pet_bench.grid.spec import Resources, parse
-from pet_bench.grid.supervise import Cluster, run_on_ray
+from pet_bench.grid.execute import driver, process, supervise
+from pet_bench.grid.execute.attempt import Ended, Job
+from pet_bench.grid.execute.run import check_place, run_grid
+from pet_bench.grid.execute.supervise import Cluster, run_on_ray
+from pet_bench.grid.plan.spec import Resources, parse
 from pet_bench.results import store
 from pet_bench.spec import Runtime
 from tests.grid.conftest import PLUGIN
@@ -307,8 +307,8 @@ def test_last_words(logs, files, said):
 def watching(monkeypatch, folder, seconds, own):
     monkeypatch.setenv("PET_BENCH_START_SECONDS", "90")
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(cluster.time, "monotonic", lambda: clock.now)
-    watch = cluster._watch({}, StopFlag(folder / "stop"), None, lambda event: None, folder if own else None)
+    monkeypatch.setattr(driver.time, "monotonic", lambda: clock.now)
+    watch = driver._watch({}, StopFlag(folder / "stop"), None, lambda event: None, folder if own else None)
     clock.now = seconds
     return watch, clock
 

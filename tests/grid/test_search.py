@@ -11,8 +11,8 @@ import pytest
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
-from pet_bench.grid.search import asha, best_grid, check_executor, ranking, stopped, validation, validations
-from pet_bench.grid.spec import load, parse
+from pet_bench.grid.plan.search import asha, best_grid, check_executor, ranking, stopped, validation, validations
+from pet_bench.grid.plan.spec import load, parse
 from pet_bench.registry import TASKS
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance

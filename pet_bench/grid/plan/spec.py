@@ -20,7 +20,7 @@ also:                                            # more trials, not of the produ
 resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial; also order, reuse_workers, retries
 out: results/demo
 
-With a `search` (see `pet_bench.grid.space`), the trials are those of the search, and `seeds` are for later: for the
+With a `search` (see `space.py`), the trials are those of the search, and `seeds` are for later: for the
 final runs of what it finds best.
 """
 
@@ -41,13 +41,13 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, shortened, unknown
 from pet_bench.files import dump_yaml, is_file, is_folder, nameable, read_yaml
-from pet_bench.grid.space import MOST, Search, Seeds, Values, options_of, recipe_of
+from pet_bench.grid.plan.space import MOST, Search, Seeds, Values, options_of, recipe_of
 from pet_bench.registry import METHODS
 from pet_bench.spec import STRICT, Control, Distinct, MethodSpec, Recipe, TrialSpec, distinct, plain, validate
 from pet_bench.trial.data import build_tasks
 from pet_bench.trial.resolve import check_selection, resolve
 
-SHIPPED = Path(__file__).parent / "grids"
+SHIPPED = Path(__file__).parents[1] / "grids"
 ADHOC = "adhoc"  # the name of a grid that the command line's flags make
 PART = {"suites", "backbones", "methods", "seeds", "controls", "recipe", "protocol", "overrides"}  # keys below `also`
 Options = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Trials on Ray Tune, in a process of its own: this one, started and watched by `pet_bench.grid.supervise`.
+"""Trials on Ray Tune, in a process of its own: this one, started and watched by `pet_bench.grid.execute.supervise`.
 
 Ray ends the process that uses it when its head dies. That must not be the process the user talks to. Jobs come in as
 JSON on standard input, events go out as lines of JSON; standard input stays open as long as the parent lives.
@@ -25,10 +25,10 @@ from typing import Any, TextIO
 import psutil
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started, attempt, check, refuse
 from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.process import HEAD_GONE, INSTEAD, cores, kill_session, last_words, start_seconds
-from pet_bench.grid.spec import Grid, Resources, parse
+from pet_bench.grid.execute.attempt import Ended, Event, Job, Note, Retried, Started, attempt, check, refuse
+from pet_bench.grid.execute.process import HEAD_GONE, INSTEAD, cores, kill_session, last_words, start_seconds
+from pet_bench.grid.plan.spec import Grid, Resources, parse
 from pet_bench.registry import load_plugin
 from pet_bench.results import store
 from pet_bench.results.schema import Progress
@@ -230,8 +230,8 @@ def _tune(grid: Grid, jobs, runtime: Runtime, shared, order: dict[str, Any], emi
     import ray
     from ray import tune
 
-    from pet_bench.grid.loggers import callbacks
-    from pet_bench.grid.search import asha
+    from pet_bench.grid.execute.loggers import callbacks
+    from pet_bench.grid.plan.search import asha
 
     resources, stop = grid.resources, StopFlag(Path(order["stop"]))
     folder, own = Path(order["folder"]), order["address"] is None

@@ -18,15 +18,27 @@ from rich.console import Console
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.files import write_text
-from pet_bench.grid.attempt import ENDED, Ended, Event, Job, Note, Retried, Started, attempt, check, is_finished, refuse
 from pet_bench.grid.claim import StopFlag, Taken, claim, taken
-from pet_bench.grid.estimate import costs
-from pet_bench.grid.loggers import check_trackers
-from pet_bench.grid.process import cores, start_seconds
-from pet_bench.grid.progress import Display
-from pet_bench.grid.search import check_executor, stopped
-from pet_bench.grid.spec import Grid, Resources, load
-from pet_bench.grid.supervise import Cluster, run_on_ray
+from pet_bench.grid.execute.attempt import (
+    ENDED,
+    Ended,
+    Event,
+    Job,
+    Note,
+    Retried,
+    Started,
+    attempt,
+    check,
+    is_finished,
+    refuse,
+)
+from pet_bench.grid.execute.loggers import check_trackers
+from pet_bench.grid.execute.process import cores, start_seconds
+from pet_bench.grid.execute.progress import Display
+from pet_bench.grid.execute.supervise import Cluster, run_on_ray
+from pet_bench.grid.plan.estimate import costs
+from pet_bench.grid.plan.search import check_executor, stopped
+from pet_bench.grid.plan.spec import Grid, Resources, load
 from pet_bench.results import store
 from pet_bench.results.provenance import now
 from pet_bench.results.schema import Point, Progress, Run, TrialResult

@@ -1,4 +1,4 @@
-"""The scheduling process (`pet_bench.grid.cluster`), watched: Ray may die, the grid goes on."""
+"""The scheduling process (`pet_bench.grid.execute.driver`), watched: Ray may die, the grid goes on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started
 from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.process import HEAD_GONE, INSTEAD, environment, interpreter, kill_session, last_words, lodging
-from pet_bench.grid.spec import Grid
+from pet_bench.grid.execute.attempt import Ended, Event, Job, Note, Retried, Started
+from pet_bench.grid.execute.process import (
+    HEAD_GONE,
+    INSTEAD,
+    environment,
+    interpreter,
+    kill_session,
+    last_words,
+    lodging,
+)
+from pet_bench.grid.plan.spec import Grid
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Runtime, plain_runtime
 
@@ -156,7 +164,7 @@ def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
         }  # fmt: skip
         with (folder / "said").open("w+b") as errors, os.fdopen(read, encoding="utf-8") as events:
             process = subprocess.Popen(
-                [interpreter(folder), "-m", "pet_bench.grid.cluster"], env=variables,
+                [interpreter(folder), "-m", "pet_bench.grid.execute.driver"], env=variables,
                 stdin=subprocess.PIPE, stdout=errors, stderr=errors, pass_fds=[write], start_new_session=True,
             )  # fmt: skip
             os.close(write)

@@ -1,4 +1,4 @@
-"""What trackers see of a grid run, through Ray's own callbacks (see `grid/loggers.py`)."""
+"""What trackers see of a grid run, through Ray's own callbacks (see `loggers.py`)."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pet_bench.errors import UserError
-from pet_bench.grid.space import Values, options_of, recipe_of
-from pet_bench.grid.spec import Grid, Group, parse
+from pet_bench.grid.plan.space import Values, options_of, recipe_of
+from pet_bench.grid.plan.spec import Grid, Group, parse
 from pet_bench.registry import TASKS
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Point, Run, TrialResult

@@ -18,14 +18,14 @@ from rich.text import Text
 from pet_bench.backbone.known import find_backbone
 from pet_bench.errors import Faults, PluginError, UserError, foreign
 from pet_bench.grid.claim import taken
-from pet_bench.grid.progress import COLOURS, duration
-from pet_bench.grid.status import checkpoint_step
+from pet_bench.grid.execute.progress import COLOURS, duration
+from pet_bench.grid.plan.status import checkpoint_step
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import Runtime, TrialSpec
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Grid
+    from pet_bench.grid.plan.spec import Grid
     from pet_bench.trial.measure import Measured, Sizes
 
 MEASURED = "measured here"
