@@ -464,7 +464,7 @@ def test_groups_are_never_compared_with_each_other(searching):
     )
     scheduler = asha(grid)
     groups = {}
-    for planned in grid.expand():
+    for planned in grid.plan().planned:
         groups.setdefault(planned.group, []).append(planned.trial)
     assert len(groups) == 8
     for level, trials in enumerate(groups.values()):

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pet_bench.errors import UserError
+from pet_bench.grid.plan.planned import Group
 from pet_bench.grid.plan.space import Values, options_of, recipe_of
-from pet_bench.grid.plan.spec import Grid, Group, parse
+from pet_bench.grid.plan.spec import Grid, parse
 from pet_bench.registry import TASKS
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Point, Run, TrialResult
@@ -111,7 +112,7 @@ def ranking(grid: Grid, results: Mapping[str, TrialResult]) -> dict[Group, list[
     if grid.search is None:
         raise UserError(f'grid "{grid.name}" has no search: there is nothing to choose from')
     trials: dict[Group, dict[str, tuple[Values, list[TrialSpec]]]] = defaultdict(dict)
-    for planned in grid.expand():
+    for planned in grid.plan().planned:
         trials[planned.group].setdefault(repr(planned.values), (planned.values, []))[1].append(planned.trial)
     return {
         group: sorted(
@@ -157,7 +158,7 @@ def asha(grid: Grid, results: Iterable[TrialResult] = ()) -> TrialScheduler | No
         return None
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    planned = {one.trial.id: one for one in grid.expand()}
+    planned = {one.trial.id: one for one in grid.plan().planned}
     epochs: dict[tuple[Group, int], int] = defaultdict(int)
     for one in planned.values():
         rivals = one.group, one.trial.seed
