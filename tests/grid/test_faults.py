@@ -26,7 +26,8 @@ from rich.console import Console
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.grid.execute import run as grid_run
-from pet_bench.grid.execute.attempt import Ended, Started, attempt
+from pet_bench.grid.execute.attempt import attempt
+from pet_bench.grid.execute.events import Ended, Started
 from pet_bench.grid.execute.run import run_grid
 from pet_bench.grid.plan.spec import parse
 from pet_bench.grid.plan.status import checkpoint_step, status

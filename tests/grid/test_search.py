@@ -11,7 +11,9 @@ import pytest
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
-from pet_bench.grid.plan.search import asha, best_grid, check_executor, ranking, stopped, validation, validations
+from pet_bench.grid.execute.asha import asha
+from pet_bench.grid.execute.early import check_executor, stopped
+from pet_bench.grid.plan.search import best_grid, ranking, validation, validations
 from pet_bench.grid.plan.spec import load, parse
 from pet_bench.registry import TASKS
 from pet_bench.results import store

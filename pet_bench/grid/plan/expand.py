@@ -88,7 +88,7 @@ def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
 def _label(built: Method, shape: Shape) -> str:
     """As a trial's: what tables call the method, with the options that are not its defaults."""
     defaults = default_spec(build_method(MethodSpec(built.name), shape)).options
-    changed = {key: value for key, value in default_spec(built).options.items() if value != defaults[key]}
+    changed = {key: value for key, value in default_spec(built).options.items() if value != defaults.get(key)}
     return ask(built, "label", changed, returns=Line)
 
 

@@ -207,6 +207,18 @@ def load(source: str | Path) -> Grid:
     return parse(read_yaml(path, f'grid file "{path}"'), str(source))
 
 
+def folder_of(grid: Grid, source: str | Path | None, out: Path | None = None) -> Path:
+    """Where the results of a grid are: as told, the results folder it was loaded from, or the grid's own.
+
+    Raises UserError where something else than a folder has that name.
+    """
+    folder = out or (Path(source) if source and is_folder(source) and str(source) != grid.name else grid.folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f'results folder "{folder}" cannot be written to or read: {there} is no folder')
+    return folder
+
+
 def select(trials: list[TrialSpec], **names: Iterable[Any]) -> list[TrialSpec]:
     """The trials whose suite, backbone, method, seed or control is among those named; none named selects all.
 
