@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from pet_bench.backbone.known import Shape, find_backbone
+from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.grid.plan.methods import methods_of
@@ -15,7 +15,7 @@ from pet_bench.grid.plan.overrides import Options, Overrides, Settings, check_pr
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_of
 from pet_bench.grid.plan.spec import PART, Grid, parse
-from pet_bench.pet.method import Method, build_method, default_spec, why_skipped
+from pet_bench.pet.method import build_method, default_spec, why_skipped
 from pet_bench.registry import ask
 from pet_bench.spec import Control, Line, MethodSpec, TrialSpec, plain
 from pet_bench.trial.data import build_tasks
@@ -76,20 +76,18 @@ class _Skips:
 
 
 def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
+    """By the label that its trials would have; None where it can be had."""
     try:
         shape = known(backbone)[1]
         built = build_method(method, shape)
     except UserError:  # which resolving the trial says
         return None
     reason = why_skipped(built, shape)
-    return None if reason is None else Skipped(backbone, _label(built, shape), reason)
-
-
-def _label(built: Method, shape: Shape) -> str:
-    """As a trial's: what tables call the method, with the options that are not its defaults."""
-    defaults = default_spec(build_method(MethodSpec(built.name), shape)).options
+    if reason is None:
+        return None
+    defaults = default_spec(build_method(MethodSpec(method.name), shape)).options
     changed = {key: value for key, value in default_spec(built).options.items() if value != defaults.get(key)}
-    return ask(built, "label", changed, returns=Line)
+    return Skipped(backbone, ask(built, "label", changed, returns=Line), reason)
 
 
 class _Product:
