@@ -147,7 +147,7 @@ def _join(address: str | None, *, dashboard: bool, threads: int | None) -> None:
     """Start Ray on this machine, where the parent tries again what fails, or join a cluster; raises UserError."""
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             ray.init(address="local", num_cpus=cores(), include_dashboard=dashboard, **quiet)

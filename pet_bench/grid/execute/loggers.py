@@ -53,7 +53,8 @@ def callbacks(names: Iterable[str], out: Path, grid_name: str, say: Callable[[st
         return []
     from pet_bench.grid.execute.trackers import MAKERS, Tracker, first_line
 
-    faults, made = Faults(), []
+    faults = Faults()
+    made: list[Callback] = []
     for name in names:
         try:
             inner = MAKERS[name](grid_name)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -247,7 +248,7 @@ class Display:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column("running", no_wrap=True, overflow="ellipsis", width=room)
         for name, size in columns.items():
-            side = "left" if name in ("phase", "bar") else "right"
+            side: Literal["left", "right"] = "left" if name in ("phase", "bar") else "right"
             table.add_column("" if name in ("bar", "%") else name, justify=side, no_wrap=True, width=size)
         for row, label in zip(shown, names([row.spec for row in shown], room), strict=True):
             cells = _cells(row, now, bar)

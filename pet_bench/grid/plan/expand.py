@@ -99,9 +99,9 @@ class _Product:
         self.suites = self._known(grid.suites, suite_by_name)
         self.backbones = self._known(grid.backbones, find_backbone)
         self.tasks = {suite: set(suite_by_name(suite).tasks) for suite in self.suites}
-        present = {
+        present: dict[str, set[str]] = {
             "method": {name for method in self.methods for name in (method.name, str(method))},
-            "backbone": set(self.backbones), "suite": set(self.suites), "control": set(grid.controls),
+            "backbone": set(self.backbones), "suite": set(self.suites), "control": {*grid.controls},
         }  # fmt: skip
         self.overrides = Overrides(grid.overrides, present, self.faults)
         self.skips = _Skips()
