@@ -221,37 +221,32 @@ def test_a_process_that_has_methods_loaded_makes_its_plans(tmp_path, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    """The environment in which status has been asked for once."""
+def command(tmp_path_factory):
+    """What a command prints, and the modules that it imports; in a folder in which status was asked for before."""
     variables = os.environ | {"PET_BENCH_CACHE": str(tmp_path_factory.mktemp("cache")), "COLUMNS": "300"}
-    run(["status", "demo"], variables, tmp_path_factory.mktemp("work"))
-    return variables
+    folder = tmp_path_factory.mktemp("work")
 
+    def run(*arguments):
+        line = [sys.executable, "-X", "importtime", "-m", "pet_bench.cli", *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, env=variables, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.M))
 
-def run(arguments, variables, folder):
-    """What a command prints, and the modules that it imports."""
-    line = [sys.executable, "-X", "importtime", "-m", "pet_bench.cli", *arguments]
-    done = subprocess.run(line, capture_output=True, text=True, env=variables, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.M))
-
-
-@pytest.fixture(scope="module")
-def work(once, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("again")
-    return folder
+    run.first = run("status", "demo")
+    return run
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["run", "--help"], ["list"], ["list", "suites"], ["status", "demo"]], ids=" ".join
 )
-def test_what_only_asks_imports_neither_torch_nor_transformers(arguments, once, work):
-    if arguments[0] == "status":
-        first, imported = run(arguments, once, work)  # another folder: its own plan
-        second, imported = run(arguments, once, work)
-        assert first == second
-        assert second.count("missing") == len(load("demo").trials()) + 1
-    else:
-        _, imported = run(arguments, once, work)
+def test_what_only_asks_imports_neither_torch_nor_transformers(arguments, command):
+    _, imported = command(*arguments)
     assert "typer" in imported
     assert not imported.intersection(HEAVY)
+
+
+def test_status_says_the_same_of_a_plan_that_was_kept(command):
+    said, imported = command.first
+    assert imported.issuperset(HEAVY)
+    assert command("status", "demo")[0] == said
+    assert said.count("missing") == len(load("demo").trials()) + 1

@@ -116,7 +116,7 @@ def _loose_modules() -> Iterator[Path]:
     plug-ins that are installed as links to where they are written, and what they import."""
     homes = tuple(_homes())
     for module in list(sys.modules.values()):
-        name = getattr(module, "__file__", None)
+        name = getattr(module, "__dict__", {}).get("__file__")  # asked for as an attribute, a lazy one may load itself
         if isinstance(name, str) and Path(name).is_file() and not any(Path(name).is_relative_to(one) for one in homes):
             yield Path(name)
 
