@@ -279,7 +279,7 @@ def kill(processes: list[psutil.Process]) -> None:
 def is_a(process: psutil.Process, kind: str) -> bool:
     with suppress(psutil.Error):
         if kind == "scheduler":
-            return "pet_bench.grid.cluster" in process.cmdline()
+            return "pet_bench.grid.execute.driver" in process.cmdline()
         return process.name() == kind
     return False
 

@@ -28,8 +28,8 @@ import yaml
 
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import LOCKS
-from pet_bench.grid.process import cores
-from pet_bench.grid.spec import Grid, parse
+from pet_bench.grid.execute.process import cores
+from pet_bench.grid.plan.spec import Grid, parse
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime

@@ -12,7 +12,7 @@ import yaml
 from pet_bench.backbone import find_backbone
 from pet_bench.cli import main
 from pet_bench.files import write_text
-from pet_bench.grid.spec import load, shipped
+from pet_bench.grid.plan.spec import load, shipped
 from pet_bench.pet import build_method, default_spec
 from pet_bench.registry import METHODS, SUITES, TASKS
 from pet_bench.results import store

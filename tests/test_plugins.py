@@ -13,9 +13,10 @@ import yaml
 
 from pet_bench.cli import main
 from pet_bench.errors import Faults, PluginError, Stop, UserError, foreign
-from pet_bench.grid.attempt import Job, attempt
-from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.spec import parse
+from pet_bench.grid.execute.attempt import attempt
+from pet_bench.grid.execute.events import Job
+from pet_bench.grid.execute.stop import StopFlag
+from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import Delta, Door, Gate
 from pet_bench.registry import BACKBONES, METHODS, METRICS, REGISTRIES, SUITES, TASKS, load_plugin
 from pet_bench.results import store
@@ -605,14 +606,14 @@ def test_a_trial_that_is_told_to_end_does(tmp_path, monkeypatch):
 def test_a_worker_that_cannot_load_a_plugin_is_not_tried_again(plugin, tmp_path, monkeypatch):
     from ray import tune
 
-    from pet_bench.grid.cluster import _worker
+    from pet_bench.grid.execute.worker import work
     from pet_bench.spec import plain_runtime
 
     (trial,) = parse(GRID | {"methods": ["full"]}).trials()
     said = []
     monkeypatch.setattr(tune, "report", said.append)
     runtime = plain_runtime(Runtime(tmp_path, plugins=(str(plugin("raise ValueError('boom')")),)))
-    _worker({"runtime": runtime, "job": Job(trial).to_dict(), "stop": "", "folder": None}, {})
+    work({"runtime": runtime, "job": Job(trial).to_dict(), "stop": "", "folder": None}, {})
     (ended,) = (message["ended"] for message in said)
     assert (ended["id"], ended["how"]) == (trial.id, "died")
     assert "failed on import: ValueError: boom" in ended["reason"]

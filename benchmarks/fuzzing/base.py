@@ -120,7 +120,7 @@ def _results(base: Path) -> None:
 
 def _checkpoint(base: Path) -> None:
     """A trial that was cut off after its second update."""
-    from pet_bench.grid.spec import parse
+    from pet_bench.grid.plan.spec import parse
     from pet_bench.spec import Runtime
     from pet_bench.trial.run import run_trial
 

@@ -114,7 +114,7 @@ def _grid_files() -> list[Path]:
 
 def _grid_rows(lost: Faults) -> list[tuple[str, ...]]:
     """Name, number of trials and the first line of the header of every shipped grid; of what fails, `lost` says why."""
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
 
     heads = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _grid_files()}
     rows = []

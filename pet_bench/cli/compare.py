@@ -100,7 +100,7 @@ def _results(out: list[str] | None, names: tuple[str, str]) -> tuple[pd.DataFram
 
 
 def _folder(grid: str) -> Path:
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
 
     return load(grid).folder
 

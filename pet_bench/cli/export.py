@@ -87,7 +87,7 @@ def export(
 def _find(source: str, folders: list[Path]) -> tuple[dict[str, TrialResult], Path]:
     """Results by id, and their folder: one trial's, by an id in `folders`, those of a grid's trials, or a folder's."""
     from pet_bench.files import is_folder
-    from pet_bench.grid.spec import shipped
+    from pet_bench.grid.plan.spec import shipped
     from pet_bench.results import store
 
     if source in shipped() or Path(source).suffix in (".yaml", ".yml"):

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with, trials_of
+from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with
 from pet_bench.errors import Faults, UserError, shortened, unknown
 
 if TYPE_CHECKING:
-    from pet_bench.grid.run import Outcome
-    from pet_bench.grid.spec import Grid
-    from pet_bench.spec import TrialSpec
+    from rich.table import Table
+
+    from pet_bench.grid.execute.course import Outcome
+    from pet_bench.grid.execute.supervise import Cluster
+    from pet_bench.grid.plan.planned import Plan
+    from pet_bench.grid.plan.spec import Grid
+    from pet_bench.grid.plan.status import State
+    from pet_bench.spec import Runtime, TrialSpec
 
 
 class Executor(StrEnum):
@@ -46,7 +55,7 @@ class Estimate(StrEnum):
 SCHEDULING, SURVIVAL, SHOWING = "Scheduling", "Survival", "Showing"
 
 
-def _option(*names: str, panel: str | None = None, **more: Any):
+def _option(*names: str, panel: str | None = None, **more: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, **more)
 
 
@@ -102,6 +111,80 @@ Estimated = Annotated[
 Log = Annotated[list[Tracker] | None, _option("--log", help="Also log to this tracker; repeatable.", panel=SHOWING)]
 
 
+@dataclass(frozen=True)
+class How:
+    """The options of the commands that run trials, beside those that say which."""
+
+    data: Data = None
+    out: Out = None
+    missing_features: Missing = MissingFeatures.REFUSE
+    device: Device = "auto"
+    plugin: Plugins = None
+    dry_run: DryRun = False
+    estimate: Estimated = None
+    log: Log = None
+    executor: Executed = Executor.RAY
+    cpus: Cpus = None
+    gpus: Gpus = None
+    max_concurrent: MaxConcurrent = None
+    order: Ordered = None
+    reuse_workers: Reuse = None
+    ray_address: Address = None
+    dashboard: Dashboard = False
+    checkpoint_every: Every = "10min"
+    retries: Retries = None
+    accumulation: Accumulation = 1
+
+    def check(self) -> None:
+        """Raises UserError for options that the others leave without a use."""
+        only_with("--dry-run", self.dry_run, estimate=self.estimate)
+        only_with(
+            "--executor ray", self.executor == Executor.RAY, log=self.log, ray_address=self.ray_address,
+            dashboard=self.dashboard or None, gpus=self.gpus, max_concurrent=self.max_concurrent,
+            reuse_workers=self.reuse_workers, retries=self.retries,
+        )  # fmt: skip
+
+    def resources(self) -> dict[str, Any]:
+        """What they change of the grid's."""
+        return {
+            "cpus": self.cpus, "gpus": self.gpus, "max_concurrent": self.max_concurrent,
+            "order": self.order and self.order.value, "reuse_workers": self.reuse_workers, "retries": self.retries,
+        }  # fmt: skip
+
+    def runtime(self, out: Path) -> Runtime:
+        from pet_bench.spec import Runtime
+
+        return Runtime(
+            out=out, data=self.data, device=self.device, plugins=tuple(self.plugin or ()),
+            accumulation=self.accumulation, missing_features=self.missing_features.value,
+            **interval(self.checkpoint_every),
+        )  # fmt: skip
+
+    def cluster(self) -> Cluster:
+        from pet_bench.grid.execute.supervise import Cluster
+
+        return Cluster(self.ray_address, self.dashboard, tuple(tracker.value for tracker in self.log or ()))
+
+
+def running(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose last parameter, `how`, is made of the options of `How`."""
+    own = [one for one in signature(command, eval_str=True).parameters.values() if one.name != "how"]
+    shared = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(How, eval_str=True).parameters.values()]
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:
+        how = How(**{one.name: values.pop(one.name) for one in shared})
+        how.check()
+        load_plugins(how.plugin)
+        command(**values, how=how)
+
+    parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own] + shared
+    with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options
+
+
+@running
 def run(
     grid: Annotated[
         str | None,
@@ -114,68 +197,53 @@ def run(
     control: Annotated[
         list[Control] | None, typer.Option(help="none, text-only (all visual features zeroed) or noise; likewise.")
     ] = None,
-    data: Data = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
     ] = None,
-    out: Out = None,
-    missing_features: Missing = MissingFeatures.REFUSE,
-    device: Device = "auto",
-    plugin: Plugins = None,
-    dry_run: DryRun = False,
-    estimate: Estimated = None,
-    log: Log = None,
-    executor: Executed = Executor.RAY,
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    max_concurrent: MaxConcurrent = None,
-    order: Ordered = None,
-    reuse_workers: Reuse = None,
-    ray_address: Address = None,
-    dashboard: Dashboard = False,
-    checkpoint_every: Every = "10min",
-    retries: Retries = None,
-    accumulation: Accumulation = 1,
+    *,
+    how: How,
 ) -> None:
     """Run the trials of a grid that have no finished result. If interrupted, run it again to go on."""
-    only_with("--dry-run", dry_run, estimate=estimate)
-    only_with(
-        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
-        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
-    )  # fmt: skip
-    load_plugins(plugin)
-    from pet_bench.grid.spec import ADHOC, load, parse, select
+    from pet_bench.grid.plan.spec import load, select
 
-    choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": control}
-    choice = {kind: [getattr(name, "value", name) for name in names or []] for kind, names in choice.items()}
+    controls = [name.value for name in control or []]
+    choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": controls}
     if grid is not None:
         plan = load(grid)
     elif method:
-        plan = parse({
-            "name": ADHOC, "suites": suite or ["mini-image-text"], "backbones": backbone or ["mini-bart"],
-            "methods": method, "seeds": seed or [0], "controls": choice["control"] or ["none"],
-        })  # fmt: skip
-        choice = {}
+        plan, choice = _adhoc(choice), {}
     else:
         raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
-    plan = configure(
-        plan, changes(set_), cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
-        reuse_workers=reuse_workers, retries=retries,
-    )  # fmt: skip
-    common = {
-        "out": folder_of(plan, grid, out), "data": data, "device": device, "plugin": plugin, "log": log,
-        "executor": executor, "address": ray_address, "dashboard": dashboard, "every": checkpoint_every,
-        "accumulation": accumulation, "missing": missing_features,
-    }  # fmt: skip
-    lost = Faults()
-    trials = select(plan.trials(lost), **choice)
-    if dry_run:
-        _dry_run(plan, trials, lost, estimate != Estimate.EARLIER, **common)
+    plan = configure(plan, changes(set_), **how.resources())
+    folder, lost = folder_of(plan, grid, how.out), Faults()
+    expanded = plan.plan(lost, anew=True)
+    say_skipped(expanded)
+    trials = select(expanded.trials, **{kind: names or [] for kind, names in choice.items()})
+    if how.dry_run:
+        _dry_run(plan, trials, lost, folder, how)
     else:
-        _execute(plan, trials, lost, again=False, **common)
+        _execute(plan, trials, lost, folder, how)
 
 
+def _adhoc(choice: Mapping[str, Sequence[str] | Sequence[int] | None]) -> Grid:
+    """The grid that the flags make."""
+    from pet_bench.grid.plan.spec import ADHOC, parse
+
+    return parse({
+        "name": ADHOC, "suites": choice["suite"] or ["mini-image-text"],
+        "backbones": choice["backbone"] or ["mini-bart"], "methods": choice["method"], "seeds": choice["seed"] or [0],
+        "controls": choice["control"] or ["none"],
+    })  # fmt: skip
+
+
+def say_skipped(plan: Plan) -> None:
+    """A line for each pair that the grid lists and cannot have."""
+    for one in plan.skipped:
+        print(one)
+
+
+@running
 def rerun(
     grid: GridName,
     failed: Annotated[bool, typer.Option("--failed", help="Those that failed or ran out of memory.")] = False,
@@ -186,38 +254,15 @@ def rerun(
     trial: Annotated[
         list[str] | None, typer.Option(help="A trial by id, or the first digits of it; repeatable.")
     ] = None,
-    data: Data = None,
-    out: Out = None,
-    missing_features: Missing = MissingFeatures.REFUSE,
-    device: Device = "auto",
-    plugin: Plugins = None,
-    dry_run: DryRun = False,
-    estimate: Estimated = None,
-    log: Log = None,
-    executor: Executed = Executor.RAY,
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    max_concurrent: MaxConcurrent = None,
-    order: Ordered = None,
-    reuse_workers: Reuse = None,
-    ray_address: Address = None,
-    dashboard: Dashboard = False,
-    checkpoint_every: Every = "10min",
-    retries: Retries = None,
-    accumulation: Accumulation = 1,
+    *,
+    how: How,
 ) -> None:
     """Run trials of a grid again, whatever their results; a result is only ever replaced by one that is no worse."""
-    only_with("--dry-run", dry_run, estimate=estimate)
-    only_with(
-        "--executor ray", executor == Executor.RAY, log=log, ray_address=ray_address, dashboard=dashboard or None,
-        gpus=gpus, max_concurrent=max_concurrent, reuse_workers=reuse_workers, retries=retries,
-    )  # fmt: skip
-    load_plugins(plugin)
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
     plan = load(grid)
-    folder = folder_of(plan, grid, out)
+    folder = folder_of(plan, grid, how.out)
     chosen = {"failed": failed, "oom": failed, "suspect": suspect, "stopped_early": stopped_early}
     if not any(chosen.values()) and not trial:
         raise UserError("nothing to run again: say --failed, --suspect, --stopped-early or --trial ID")
@@ -233,40 +278,33 @@ def rerun(
     if not again:
         print(f"no trial of {plan.name} in {folder} is " + ", ".join(key for key, wanted in chosen.items() if wanted))
         return
-    plan = configure(
-        plan, {}, cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, order=order and order.value,
-        reuse_workers=reuse_workers, retries=retries,
-    )  # fmt: skip
-    common = {
-        "out": folder, "data": data, "device": device, "plugin": plugin, "log": log, "executor": executor,
-        "address": ray_address, "dashboard": dashboard, "every": checkpoint_every, "accumulation": accumulation,
-        "missing": missing_features,
-    }  # fmt: skip
-    if dry_run:
-        _dry_run(plan, again, lost, estimate != Estimate.EARLIER, again=True, **common)
+    plan = configure(plan, {}, **how.resources())
+    if how.dry_run:
+        _dry_run(plan, again, lost, folder, how, again=True)
     else:
-        _execute(plan, again, lost, again=True, **common)
+        _execute(plan, again, lost, folder, how, again=True)
 
 
 def _named(trials: list[TrialSpec], names: list[str], folder: Path) -> set[str]:
     """Ids of the trials whose id begins with one of the names; raises UserError for those that none or several have."""
-    faults, found = Faults(), set()
+    faults: Faults = Faults()
+    named: set[str] = set()
     for name in names:
         ids = [trial.id for trial in trials if trial.id.startswith(name)]
-        if len(ids) == 1 and ids[0] in found:
+        if len(ids) == 1 and ids[0] in named:
             faults.add(f"--trial {name}: trial {ids[0]} is named twice")
         elif len(ids) == 1:
-            found.add(ids[0])
+            named.add(ids[0])
         else:
             count, name = len(ids) or "no", shortened(name)
             faults.add(f'{count} trials of this grid have an id that begins with "{name}"; see pet-bench status')
     faults.check()
-    return found
+    return named
 
 
 def configure(plan: Grid, changed: dict[str, Any], **resources: Any) -> Grid:
     """The grid with what the command line changes; its `--set` wins over the grid's own values."""
-    from pet_bench.grid.spec import parse
+    from pet_bench.grid.plan.spec import parse
     from pet_bench.registry import TASKS
 
     data = plan.to_dict()
@@ -306,54 +344,39 @@ def interval(text: str) -> dict[str, Any]:
     """`10min`, `90s`, `2h`, `200steps` or `never` as fields of the runtime."""
     if text == "never":
         return {"checkpoint_seconds": None}
-    found = re.fullmatch(r"([1-9]\d{0,5}) ?(s|min|h|steps?)", text, re.ASCII)
-    if not found:
+    parts = re.fullmatch(r"([1-9]\d{0,5}) ?(s|min|h|steps?)", text, re.ASCII)
+    if not parts:
         raise UserError(f'--checkpoint-every takes 90s, 10min, 2h, 200steps or never, found "{shortened(text)}"')
-    number, unit = int(found[1]), found[2]
+    number, unit = int(parts[1]), parts[2]
     if unit.startswith("step"):
         return {"checkpoint_seconds": None, "checkpoint_steps": number}
     return {"checkpoint_seconds": float(number * {"s": 1, "min": 60, "h": 3600}[unit])}
 
 
-def _runtime(*, out, data, device, plugin, every, accumulation, missing, **rest):
-    from pet_bench.spec import Runtime
-
-    return Runtime(
-        out=out, data=data, device=device, plugins=tuple(plugin or ()), accumulation=accumulation,
-        missing_features=missing.value, **interval(every),
-    )  # fmt: skip
-
-
-def _cluster(*, log, address, dashboard, **rest):
-    from pet_bench.grid.supervise import Cluster
-
-    return Cluster(address, dashboard, tuple(tracker.value for tracker in log or ()))
-
-
-def _dry_run(
-    plan: Grid, trials: list[TrialSpec], lost: Faults, measure: bool, *, again: bool = False, **common: Any
-) -> None:
+def _dry_run(plan: Grid, trials: list[TrialSpec], lost: Faults, folder: Path, how: How, *, again: bool = False) -> None:
     from rich.console import Console
 
-    from pet_bench.grid.estimate import dry_run
-    from pet_bench.grid.run import at_a_time, check_place, whole
+    from pet_bench.grid.execute.course import whole
+    from pet_bench.grid.execute.place import at_a_time, check_place
+    from pet_bench.grid.plan.dry_run import dry_run
 
-    runtime, executor = _runtime(**common), common["executor"]
+    runtime = how.runtime(folder)
     whole(plan, runtime.out)
-    resources = check_place(plan.resources, runtime, executor.value, _cluster(**common))
-    count = 1 if executor == Executor.INLINE else at_a_time(resources)
+    resources = check_place(plan.resources, runtime, how.executor.value, how.cluster())
+    count = 1 if how.executor == Executor.INLINE else at_a_time(resources)
+    measure = how.estimate != Estimate.EARLIER
     with lost:
         dry_run(plan, trials, runtime, Console(), measure=measure, at_a_time=count, again=again)
     lost.check()
 
 
-def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, *, again: bool, **common: Any) -> None:
+def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, folder: Path, how: How, *, again: bool = False) -> None:
     """Run, and end with the exit status that says what became of it; that of plug-ins' failures is of failed trials."""
-    from pet_bench.grid.run import run_grid
+    from pet_bench.grid.execute.run import run_grid
 
     try:
         outcome = run_grid(
-            plan, _runtime(**common), common["executor"].value, trials=trials, again=again, cluster=_cluster(**common)
+            plan, how.runtime(folder), how.executor.value, trials=trials, again=again, cluster=how.cluster()
         )
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
@@ -387,25 +410,32 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from collections import Counter
 
     from rich.console import Console
+
+    from pet_bench.cli.tables import print_tables
+    from pet_bench.grid.plan.spec import load
+    from pet_bench.grid.plan.status import status as states_of
+
+    grid_, faults = load(grid), Faults()
+    plan = grid_.plan()
+    states = states_of(plan.trials, folder_of(grid_, grid, out), faults)
+    print_tables([_states(states)], least=["note"])
+    say_skipped(plan)
+    counts = Counter(state.status for state in states)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    Console().print(f"{said} of {len(states)} trials", soft_wrap=True)
+    faults.check()
+
+
+def _states(states: list[State]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from pet_bench.cli.tables import print_tables
-    from pet_bench.grid.status import status as states_of
-
-    trials, folder = trials_of(grid, out)
-    faults = Faults()
-    states = states_of(trials, folder, faults)
     table = Table(box=None, pad_edge=False)
     for name in ("status", "id", "trial", "note"):
-        table.add_column(name, overflow="fold" if name == "note" else None, no_wrap=name in ("status", "id"))
+        table.add_column(name, overflow="fold" if name == "note" else "ellipsis", no_wrap=name in ("status", "id"))
     color = {"done": "green", "suspect": "yellow", "stopped_early": "cyan", "missing": "dim", "interrupted": "dim"}
     for state in states:
         style = color.get(state.status, "red" if state.status in ("failed", "oom", "unreadable") else "blue")
         texts = state.trial.id, escape(str(state.trial)), escape(state.note)
         table.add_row(f"[{style}]{state.status}[/{style}]", *texts)
-    print_tables([table], least=["note"])
-    counts = Counter(state.status for state in states)
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    Console().print(f"{said} of {len(states)} trials", soft_wrap=True)
-    faults.check()
+    return table

@@ -97,7 +97,7 @@ def _read(grids: list[str], out: Path | None) -> Found:
     """The results of the trials of some grids, those that are missing included; each trial once."""
     import pandas as pd
 
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
     found, faults, frames = Found(pd.DataFrame()), Faults(), []

@@ -34,7 +34,7 @@ def check(
 
     Exit code 2 if there are faults, each on a line.
     """
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
     from pet_bench.results.check import check as check_folder
     from pet_bench.results.check import folders
     from pet_bench.results.store import ABSOLUTE

@@ -15,13 +15,13 @@ from typer.main import get_command
 
 from pet_bench.cli.output import say
 from pet_bench.errors import Faults, UserError, shortened
-from pet_bench.files import is_folder, nameable, parse_yaml
+from pet_bench.files import nameable, parse_yaml
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Grid
+    from pet_bench.grid.plan.spec import Grid
     from pet_bench.spec import TrialSpec
 
-SEEDS = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
+SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
 
 
 class Command(TyperCommand):
@@ -127,16 +127,14 @@ def folder_of(plan: Grid, source: str | None, out: Path | None) -> Path:
 
     Raises UserError where something else than a folder has that name.
     """
-    folder = out or (Path(source) if source and is_folder(source) and source != plan.name else plan.folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f'results folder "{folder}" cannot be written to or read: {there} is no folder')
-    return folder
+    from pet_bench.grid.plan.spec import folder_of
+
+    return folder_of(plan, source, out)
 
 
 def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
     """The trials of a grid, and the folder of its results."""
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
 
     plan = load(source)
     return plan.trials(), folder_of(plan, source, out)

@@ -1,1 +1,1 @@
-"""Which trials a grid holds (`spec`), which of them are missing, and running those (`run`)."""
+"""Grids of trials: which there are (`plan`), and running those that are missing (`execute`)."""

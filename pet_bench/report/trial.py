@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from pet_bench.grid.progress import COLOURS, duration
+from pet_bench.grid.shown import COLOURS, duration
 from pet_bench.results import store
 from pet_bench.results.dropped import summary
 from pet_bench.results.schema import TrialResult

@@ -14,7 +14,7 @@ from pet_bench.backbone import Anatomy, Family, Model, Site, Stack, find_backbon
 from pet_bench.backbone.anatomy import ffn_sites
 from pet_bench.backbone.visual import VisualEmbedding
 from pet_bench.data.suite import suite_by_name
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import (
     attach,
     build_method,

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from pet_bench.files import parse_yaml
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import build_method
 from pet_bench.trial.check import check_designs
 from pet_bench.trial.resolve import known

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pet_bench.errors import UserError
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.spec import parse
 from pet_bench.registry import TASKS
 from pet_bench.spec import Recipe
 from tests.conftest import ROOT

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault, taken
+from pet_bench.grid.claim import Taken, claim, taken
+from pet_bench.grid.execute.stop import StopFlag
+from pet_bench.grid.execute.storage import storage_fault
 
 HOLD = (
     "import sys; from pathlib import Path; from pet_bench.grid.claim import claim\n"

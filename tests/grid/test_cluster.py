@@ -20,9 +20,9 @@ import pytest
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import taken
-from pet_bench.grid.run import run_grid
-from pet_bench.grid.spec import parse
-from pet_bench.grid.supervise import Cluster
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.execute.supervise import Cluster
+from pet_bench.grid.plan.spec import parse
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime
@@ -250,7 +250,7 @@ def test_what_schedules_is_lost_and_then_the_head(plain, stand_in, cluster, quie
         address = cluster.address
         try:
             until(lambda: run.done() or (store.finished(out) and len(attempts(out)) == 2))
-            (scheduling,) = (p for p in psutil.Process().children() if "pet_bench.grid.cluster" in p.cmdline())
+            (scheduling,) = (p for p in psutil.Process().children() if "pet_bench.grid.execute.driver" in p.cmdline())
             scheduling.kill()
             until(lambda: run.done() or len(attempts(out)) == 3)
         finally:

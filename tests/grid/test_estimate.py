@@ -12,16 +12,10 @@ from rich.console import Console
 
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
-from pet_bench.grid.estimate import (
-    Estimate,
-    Existing,
-    costs,
-    dry_run,
-    estimate,
-    existing,
-    plan_table,
-)
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.costs import costs
+from pet_bench.grid.plan.dry_run import Existing, dry_run, existing, plan_table
+from pet_bench.grid.plan.estimate import Estimate, estimate
+from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Cost, Parameters, Run, Score, TrialResult

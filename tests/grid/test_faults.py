@@ -25,11 +25,12 @@ from rich.console import Console
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
-from pet_bench.grid import run as grid_run
-from pet_bench.grid.attempt import Ended, Started, attempt
-from pet_bench.grid.run import run_grid
-from pet_bench.grid.spec import parse
-from pet_bench.grid.status import checkpoint_step, status
+from pet_bench.grid.execute import run as grid_run
+from pet_bench.grid.execute.attempt import attempt
+from pet_bench.grid.execute.events import Ended, Started
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.plan.spec import parse
+from pet_bench.grid.plan.status import checkpoint_step, status
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime
@@ -440,7 +441,7 @@ def test_a_worker_the_scheduler_and_the_head_are_killed_one_after_another(plain,
             until(lambda: {trial["full"], trial["vl-adapter"]} <= {path.stem for path in out.glob("*.json")})
             before.update({path: path.read_bytes() for path in out.glob("*.json")})
             kill(lambda: psutil.Process(pid))
-            kill(lambda: named("pet_bench.grid.cluster"))
+            kill(lambda: named("pet_bench.grid.execute.driver"))
             kill(lambda: named("gcs_server"))
         except BaseException as error:  # told by the main thread
             wrong.append(error)
@@ -628,7 +629,7 @@ def assert_as_undisturbed(out, expected, folder):
 def test_a_trial_goes_on_where_a_signal_stopped_it(short, undisturbed, out, pet_bench, monkeypatch, number):
     grid, line = short
     expected = undisturbed(grid)
-    monkeypatch.setattr("pet_bench.grid.attempt.POLL_SECONDS", 0)
+    monkeypatch.setattr("pet_bench.grid.execute.attempt.POLL_SECONDS", 0)
     from pet_bench.trial.train import Training
 
     report = Training.report

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.grid import loggers
-from pet_bench.grid.loggers import callbacks, check_trackers
-from pet_bench.grid.spec import parse
-from pet_bench.grid.trackers import MAKERS, SPARSE, Events, flat, scalars
+from pet_bench.grid.execute import loggers
+from pet_bench.grid.execute.loggers import callbacks, check_trackers
+from pet_bench.grid.execute.trackers import MAKERS, SPARSE, Events, flat, scalars
+from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
 from pet_bench.results.schema import Point, Progress
 from pet_bench.spec import TrialSpec

@@ -15,12 +15,15 @@ import torch
 from pet_bench.cli import main
 from pet_bench.data.cache import cache_dir
 from pet_bench.errors import UserError
-from pet_bench.grid import cluster, process, supervise
-from pet_bench.grid.attempt import Ended, Job
-from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.run import check_place, run_grid
-from pet_bench.grid.spec import Resources, parse
-from pet_bench.grid.supervise import Cluster, run_on_ray
+from pet_bench.grid.execute import process, supervise
+from pet_bench.grid.execute import watch as watching_tune
+from pet_bench.grid.execute.events import Ended, Job
+from pet_bench.grid.execute.place import check_place
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.execute.stop import StopFlag
+from pet_bench.grid.execute.supervise import Cluster, run_on_ray
+from pet_bench.grid.execute.watch import Halt, Watch
+from pet_bench.grid.plan.spec import Resources, parse
 from pet_bench.results import store
 from pet_bench.spec import Runtime
 from tests.grid.conftest import PLUGIN
@@ -307,34 +310,34 @@ def test_last_words(logs, files, said):
 def watching(monkeypatch, folder, seconds, own):
     monkeypatch.setenv("PET_BENCH_START_SECONDS", "90")
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(cluster.time, "monotonic", lambda: clock.now)
-    watch = cluster._watch({}, StopFlag(folder / "stop"), None, lambda event: None, folder if own else None)
+    monkeypatch.setattr(watching_tune.time, "monotonic", lambda: clock.now)
+    halt = Halt(Watch(None, lambda event: None), StopFlag(folder / "stop"), folder if own else None)
     clock.now = seconds
-    return watch, clock
+    return halt, clock
 
 
 def test_a_worker_that_does_not_start_is_said_with_its_last_line(monkeypatch, logs):
     folder = logs(raylet="no such file")
-    watch, clock = watching(monkeypatch, folder, 90.0, own=True)
-    assert not watch.stopper.stop_all()
+    halt, clock = watching(monkeypatch, folder, 90.0, own=True)
+    assert not halt.stop_all()
     clock.now = 90.5
-    assert watch.stopper.stop_all()
-    assert watch.stopper.fault == (
+    assert halt.stop_all()
+    assert halt.fault == (
         "no worker has started within 90 s (PET_BENCH_START_SECONDS), --executor inline needs none: no such file"
     )
 
 
 def test_workers_that_run_and_clusters_that_are_full_are_waited_for(monkeypatch, logs):
-    watch, clock = watching(monkeypatch, logs(), 1e6, own=False)
-    assert not watch.stopper.stop_all()
-    watch, clock = watching(monkeypatch, logs(), 0.0, own=True)
-    watch.running.add("a")
+    halt, clock = watching(monkeypatch, logs(), 1e6, own=False)
+    assert not halt.stop_all()
+    halt, clock = watching(monkeypatch, logs(), 0.0, own=True)
+    halt.watch.running.add("a")
     clock.now = 1e6
-    assert not watch.stopper.stop_all()
-    watch._end(Ended("a", "result"))
-    assert not watch.stopper.stop_all()
+    assert not halt.stop_all()
+    halt.watch._end(Ended("a", "result"))
+    assert not halt.stop_all()
     clock.now += 91
-    assert watch.stopper.stop_all()
+    assert halt.stop_all()
 
 
 # devices --------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pet_bench.grid.progress import HEARTBEAT, ROWS, SETTLING, Display, duration, names
+from pet_bench.grid.execute.progress import HEARTBEAT, ROWS, SETTLING, Display, names
+from pet_bench.grid.shown import duration
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Progress, Run, TrialResult
 from pet_bench.spec import MethodSpec, Recipe, TrialSpec, Visual

@@ -8,9 +8,9 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
-from pet_bench.grid.run import run_grid
-from pet_bench.grid.spec import ADHOC, load, parse
-from pet_bench.grid.status import status
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.plan.spec import ADHOC, load, parse
+from pet_bench.grid.plan.status import status
 from pet_bench.results import store
 from pet_bench.spec import Runtime
 from tests.grid.conftest import PLUGIN

@@ -11,8 +11,10 @@ import pytest
 from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
-from pet_bench.grid.search import asha, best_grid, check_executor, ranking, stopped, validation, validations
-from pet_bench.grid.spec import load, parse
+from pet_bench.grid.execute.asha import asha
+from pet_bench.grid.execute.early import check_executor, stopped
+from pet_bench.grid.plan.search import best_grid, ranking, validation, validations
+from pet_bench.grid.plan.spec import load, parse
 from pet_bench.registry import TASKS
 from pet_bench.results import store
 from pet_bench.results.provenance import provenance
@@ -464,7 +466,7 @@ def test_groups_are_never_compared_with_each_other(searching):
     )
     scheduler = asha(grid)
     groups = {}
-    for planned in grid.expand():
+    for planned in grid.plan().planned:
         groups.setdefault(planned.group, []).append(planned.trial)
     assert len(groups) == 8
     for level, trials in enumerate(groups.values()):

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from pet_bench.errors import UserError
-from pet_bench.grid.run import run_grid
-from pet_bench.grid.search import best_grid, ranking
-from pet_bench.grid.spec import parse
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.plan.search import best_grid, ranking
+from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
 from pet_bench.spec import Runtime
 

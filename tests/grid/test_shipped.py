@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.grid.spec import SHIPPED, load, shipped
+from pet_bench.grid.plan.spec import SHIPPED, load, shipped
 from pet_bench.pet import build_method
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.check import check_designs

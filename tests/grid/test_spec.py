@@ -4,8 +4,8 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.files import parse_yaml
-from pet_bench.grid import spec as grid_spec
-from pet_bench.grid.spec import ADHOC, load, parse, select
+from pet_bench.grid.plan import spec as grid_spec
+from pet_bench.grid.plan.spec import ADHOC, load, parse, select
 
 
 def names(trials):

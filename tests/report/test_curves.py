@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from pet_bench.errors import UserError
-from pet_bench.grid.spec import load
+from pet_bench.grid.plan.spec import load
 from pet_bench.registry import METHODS
 from pet_bench.report import curves, look, parts
 from pet_bench.report.axes import axes_of, short, text

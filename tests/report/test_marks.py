@@ -11,7 +11,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 import pet_bench.report
-from pet_bench.grid.spec import load
+from pet_bench.grid.plan.spec import load
 from pet_bench.registry import METHODS
 from pet_bench.report import published
 from pet_bench.report.marks import COLORS, FREE, KNOWN, MARKERS, ON_DARK, Mark, mark_of, marks_apart

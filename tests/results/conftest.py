@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pet_bench.files import write_text
-from pet_bench.grid.spec import parse
+from pet_bench.grid.plan.spec import parse
 from pet_bench.results import predictions, store
 from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Point, Run, Score, Selected, TrialResult

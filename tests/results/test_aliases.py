@@ -5,8 +5,8 @@ import yaml
 
 from pet_bench.cli import main
 from pet_bench.errors import UserError
-from pet_bench.grid.spec import parse
-from pet_bench.grid.status import status
+from pet_bench.grid.plan.spec import parse
+from pet_bench.grid.plan.status import status
 from pet_bench.results import aliases, check, store
 from pet_bench.results.aliases import Alias
 from pet_bench.results.merge import merge

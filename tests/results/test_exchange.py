@@ -324,7 +324,7 @@ def test_one_trial_by_its_id_and_by_its_path(call, folder, make_result):
 
 
 def test_a_grid_means_its_own_trials(call, make_result, tmp_path, monkeypatch):
-    from pet_bench.grid.spec import load
+    from pet_bench.grid.plan.spec import load
 
     monkeypatch.chdir(tmp_path)
     grid = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["lora"]}

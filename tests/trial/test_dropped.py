@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.grid.run import run_grid
-from pet_bench.grid.spec import parse
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.plan.spec import parse
 from pet_bench.metrics.scores import mean
 from pet_bench.report import table
 from pet_bench.results import dropped, predictions, store

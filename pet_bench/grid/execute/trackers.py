@@ -1,4 +1,4 @@
-"""What trackers see of a grid run, through Ray's own callbacks (see `grid/loggers.py`)."""
+"""What trackers see of a grid run, through Ray's own callbacks (see `loggers.py`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
+from ray.air.constants import TRAINING_ITERATION
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
-from ray.tune.result import TRAINING_ITERATION
 
 from pet_bench.errors import UserError
 from pet_bench.results import store
@@ -29,11 +30,11 @@ def first_line(error: BaseException) -> str:
 
 def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"recipe": {"lr": 0.1}, "tasks": ["vqa", "gqa"]}` → `{"recipe.lr": 0.1, "tasks": "[vqa, gqa]"}`."""
-    found: dict[str, Any] = {}
+    one_level: dict[str, Any] = {}
     for key, value in data.items():
         nested = isinstance(value, dict) and value
-        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: _scalar(value)}
-    return found
+        one_level |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: _scalar(value)}
+    return one_level
 
 
 def _scalar(value: Any) -> Any:
@@ -42,18 +43,18 @@ def _scalar(value: Any) -> Any:
 
 def scalars(progress: dict[str, Any]) -> dict[int, dict[str, float]]:
     """What a report holds, by update and tag; empty for one that has nothing to draw."""
-    found: dict[int, dict[str, float]] = defaultdict(dict)
+    by_step: dict[int, dict[str, float]] = defaultdict(dict)
     if progress["phase"] == "train":
         named = {f"train/{key}": progress[key] for key in ("loss", "examples_per_second")}
-        found[progress["step"]] |= {tag: value for tag, value in named.items() if value is not None}
+        by_step[progress["step"]] |= {tag: value for tag, value in named.items() if value is not None}
     for point in progress["points"]:
         place = f"{point['split']}/{point['task']}" if point["task"] else point["split"]
         values = {f"{place}/{metric}": value for metric, value in point["metrics"].items()}
-        found[point["step"]] |= values | ({} if point["loss"] is None else {f"{place}/loss": point["loss"]})
+        by_step[point["step"]] |= values | ({} if point["loss"] is None else {f"{place}/loss": point["loss"]})
     if progress["score"] is not None:
         at = progress["points"][-1]["step"] if progress["points"] else progress["step"]
-        found[at]["valid/score"] = progress["score"]
-    return {step: values for step, values in sorted(found.items()) if values}
+        by_step[at]["valid/score"] = progress["score"]
+    return {step: values for step, values in sorted(by_step.items()) if values}
 
 
 class Shown:
@@ -78,7 +79,8 @@ class Tracker(Callback):
     """Hands the reports of a grid's trials on to one of Ray's callbacks, until that fails."""
 
     def __init__(self, name: str, inner: LoggerCallback, out: Path, grid_name: str, say: Callable[[str], None]):
-        self.name, self.inner, self.out, self.grid_name, self.say = name, inner, Path(out), grid_name, say
+        self.name, self.out, self.grid_name, self.say = name, Path(out), grid_name, say
+        self.inner: LoggerCallback | None = inner
         self.shown: dict[str, Shown] = {}  # by trial; a second attempt goes on with the first one's
         self.sent: dict[str, float] = {}  # when a training report was last handed on
 
@@ -86,45 +88,45 @@ class Tracker(Callback):
         return Callback, ()
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        self._pass_on(self._start, trial)
+        self._pass_on(lambda inner: self._start(inner, trial))
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         if "progress" in result:
-            self._pass_on(self._report, trial, result["progress"])
+            self._pass_on(lambda inner: self._report(inner, trial, result["progress"]))
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        self._pass_on(self._end, trial, False)
+        self._pass_on(lambda inner: self._end(inner, trial, died=False))
 
     def on_trial_error(self, iteration, trials, trial, **info):
-        self._pass_on(self._end, trial, True)
+        self._pass_on(lambda inner: self._end(inner, trial, died=True))
 
     def on_experiment_end(self, trials, **info):
-        self._pass_on(lambda: self.inner.on_experiment_end([]))
+        self._pass_on(lambda inner: inner.on_experiment_end([]))
 
-    def _pass_on(self, function: Callable[..., None], *arguments) -> None:
+    def _pass_on(self, call: Callable[[LoggerCallback], None]) -> None:
         if self.inner is None:
             return
         try:
-            function(*arguments)
+            call(self.inner)
         except Exception as error:
             self.inner = None
             self.say(f"--log {self.name} has stopped, the trials go on: {first_line(error)}")
 
-    def _start(self, trial) -> None:
+    def _start(self, inner: LoggerCallback, trial: Trial) -> None:
         shown = self._of(trial)
         shown.init_local_path()
-        self.inner.log_trial_start(shown)
+        inner.log_trial_start(cast(Trial, shown))
 
-    def _report(self, trial, progress: dict[str, Any]) -> None:
+    def _report(self, inner: LoggerCallback, trial: Trial, progress: dict[str, Any]) -> None:
         shown, now = self._of(trial), time.monotonic()
         validated = progress["score"] is not None or progress["points"]
         if not validated and now - self.sent.get(shown.trial_id, -1e9) < SPARSE.get(self.name, 0.0):
             return
         self.sent[shown.trial_id] = now
         for step, values in scalars(progress).items():
-            self.inner.log_trial_result(0, shown, {**values, TRAINING_ITERATION: step})
+            inner.log_trial_result(0, cast(Trial, shown), {**values, TRAINING_ITERATION: step})
 
-    def _end(self, trial, died: bool) -> None:
+    def _end(self, inner: LoggerCallback, trial: Trial, *, died: bool) -> None:
         """The result file tells how it ended: a worker that met an error ends well, as far as Tune can see."""
         shown = self._of(trial)
         try:
@@ -132,17 +134,17 @@ class Tracker(Callback):
         except UserError:
             result = None
         failed = died or result is None or result.status in ("failed", "oom")
-        if not failed and result.cost and result.metrics:
+        if result and not failed and result.cost and result.metrics:
             values = {
                 f"test/{task}/{name}": score.value
                 for task, metrics in result.metrics.items()
                 for name, score in metrics.items()
             }
             values |= {} if result.average is None else {"test/average": result.average}
-            self.inner.log_trial_result(0, shown, {**values, TRAINING_ITERATION: result.cost.steps})
-        self.inner.log_trial_end(shown, failed=failed)
+            inner.log_trial_result(0, cast(Trial, shown), {**values, TRAINING_ITERATION: result.cost.steps})
+        inner.log_trial_end(cast(Trial, shown), failed=failed)
 
-    def _of(self, trial) -> Shown:
+    def _of(self, trial: Trial) -> Shown:
         spec = TrialSpec.from_dict(trial.config["job"]["spec"])
         if spec.id not in self.shown:
             folder = self.out / spec.id
@@ -182,7 +184,7 @@ class Events:
         self.flushed, self.flush_secs = time.monotonic(), flush_secs
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  # generated
         from tensorboardX.summary import scalar
 
         self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
@@ -16,23 +17,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pet_bench.grid.shown import COLOURS, duration
 from pet_bench.results.schema import Progress, TrialResult
 from pet_bench.spec import TrialSpec
 
-COLOURS = {"done": "green", "suspect": "yellow", "stopped_early": "cyan", "failed": "red", "oom": "red"}
 ROWS = 20  # running trials shown at most
 SMOOTHING = 0.9  # share of the earlier losses in the loss shown: tasks take turns, and their losses differ
 HEARTBEAT = 600.0  # seconds between two lines where there is no terminal
 TRAINING = 0.95  # share of a trial's work; the rest is its test
 SETTLING = 30.0  # seconds before the time left is told from running trials alone
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def near(path: Path) -> str:
@@ -255,7 +248,7 @@ class Display:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column("running", no_wrap=True, overflow="ellipsis", width=room)
         for name, size in columns.items():
-            side = "left" if name in ("phase", "bar") else "right"
+            side: Literal["left", "right"] = "left" if name in ("phase", "bar") else "right"
             table.add_column("" if name in ("bar", "%") else name, justify=side, no_wrap=True, width=size)
         for row, label in zip(shown, names([row.spec for row in shown], room), strict=True):
             cells = _cells(row, now, bar)

@@ -28,8 +28,9 @@ class State:
 def status(trials: list[TrialSpec], out: Path, faults: Faults | None = None) -> list[State]:
     """The state of each trial, in the grid's order. faults: gets those of the files in `out` that are no results."""
     results, unreadable = store.scan(out)
-    for fault in unreadable if faults is not None else ():
-        faults.add(fault)
+    if faults is not None:
+        for fault in unreadable:
+            faults.add(fault)
     files = {path.stem for path in store.files(out)}
     return [
         _state(trial, results.get(trial.id), results.stands_in(trial.id), trial.id in files, out) for trial in trials

@@ -30,8 +30,8 @@ def lodging() -> tempfile.TemporaryDirectory:
     """
     with suppress(OSError):
         tempfile.gettempdir()  # asks the variables, and whether the folder can be written to
-    found = os.environ.get("RAY_TMPDIR"), tempfile.tempdir, *SHORT, os.environ.get("XDG_RUNTIME_DIR")
-    places, most = list(dict.fromkeys(filter(None, found))), SOCKET - len(LONGEST)
+    named = os.environ.get("RAY_TMPDIR"), tempfile.tempdir, *SHORT, os.environ.get("XDG_RUNTIME_DIR")
+    places, most = list(dict.fromkeys(filter(None, named))), SOCKET - len(LONGEST)
     for place in places:
         if PLAIN.fullmatch(place) and len(place) <= most:
             with suppress(OSError):
@@ -108,11 +108,11 @@ def cores() -> int:
 
 def kill_session(leader: int) -> None:
     """Kill every process of a session, its leader last: also those whose parents are gone."""
-    while found := _of_session(leader):  # again: one may have started another meanwhile
-        for process in found:
+    while members := _of_session(leader):  # again: one may have started another meanwhile
+        for process in members:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, timeout=1.0)
+        psutil.wait_procs(members, timeout=1.0)
     with suppress(OSError):
         if os.getsid(leader) == leader:
             os.kill(leader, signal.SIGKILL)
@@ -120,10 +120,10 @@ def kill_session(leader: int) -> None:
 
 def _of_session(leader: int) -> list[psutil.Process]:
     """Its processes that live, without the leader."""
-    found = []
+    members = []
     for process in psutil.process_iter():
         with suppress(OSError, psutil.Error):
             of_it = process.pid != leader and os.getsid(process.pid) == leader
             if of_it and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                members.append(process)
+    return members

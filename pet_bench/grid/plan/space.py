@@ -49,8 +49,8 @@ def _check(values: Any) -> Any:
     if isinstance(values, list) and values:
         return distinct(values)
     if not isinstance(values, dict) or len(values) != 1:
-        found = shortened(repr(values))
-        raise ValueError(f"expected a list of values or a range such as {{log_uniform: [1e-5, 1e-2]}}, found {found}")
+        given = shortened(repr(values))
+        raise ValueError(f"expected a list of values or a range such as {{log_uniform: [1e-5, 1e-2]}}, found {given}")
     ((kind, ends),) = values.items()
     if kind not in RANGES:
         raise ValueError(str(unknown("range", kind, RANGES)))
@@ -139,13 +139,13 @@ class Search:
         if self.samples is None:
             return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         streams = {key: Random(f"{self.sample_seed}/{group}/{key}") for key in space}
-        found: dict[str, Values] = {}
+        drawn: dict[str, Values] = {}
         for _ in range(100 * self.samples):
             values = {key: _at(streams[key].random(), entry) for key, entry in space.items()}
-            found.setdefault(repr(values), values)
-            if len(found) == self.samples:
+            drawn.setdefault(repr(values), values)
+            if len(drawn) == self.samples:
                 break
-        return list(found.values())
+        return list(drawn.values())
 
 
 def _at(u: float, values: list | dict[str, list]) -> Any:

@@ -1,4 +1,4 @@
-"""The scheduling process (`pet_bench.grid.cluster`), watched: Ray may die, the grid goes on."""
+"""The scheduling process (`pet_bench.grid.execute.driver`), watched: Ray may die, the grid goes on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from pet_bench.errors import UserError
-from pet_bench.grid.attempt import Ended, Event, Job, Note, Retried, Started
-from pet_bench.grid.claim import StopFlag
-from pet_bench.grid.process import HEAD_GONE, INSTEAD, environment, interpreter, kill_session, last_words, lodging
-from pet_bench.grid.spec import Grid
+from pet_bench.grid.execute.events import Ended, Event, Job, Note, Retried, Started
+from pet_bench.grid.execute.process import (
+    HEAD_GONE,
+    INSTEAD,
+    environment,
+    interpreter,
+    kill_session,
+    last_words,
+    lodging,
+)
+from pet_bench.grid.execute.stop import StopFlag
+from pet_bench.grid.plan.spec import Grid
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Runtime, plain_runtime
 
@@ -64,41 +72,70 @@ def run_on_ray(
     Where Ray dies, it is started anew for what is left. Raises UserError for faults that are found before training,
     where Ray dies again of the same or again and again, and where a cluster that was joined is gone.
     """
-    left, barren, idle, last = {job.id: job for job in jobs}, 0, 0, ""
-    again = "joined" if cluster.address else "started"
+    left, patience = {job.id: job for job in jobs}, _Patience()
     while left and not stop.is_up:
-        running, before, trained, storage = set(), len(left), False, False
+        start = _Start(left)
         with _scheduler(grid, left.values(), runtime, stop, cluster) as scheduler:
             for event in scheduler.events():
-                match event:
-                    case Started():
-                        running.add(event.id)
-                    case Progress(phase="train"):
-                        trained = True
-                    case Ended():
-                        storage |= event.how == "storage"
-                        left.pop(event.id, None)
-                        running.discard(event.id)
+                start.hear(event)
                 emit(event)
-            if scheduler.over and (not left or stop.is_up or storage):
+            if scheduler.over and (not left or stop.is_up or start.storage):
                 return
             reason, failed = scheduler.end()
             if failed and not scheduler.ready:  # Ray had no part in it
                 raise UserError(f"what runs the trials cannot be started: {reason}")
-        barren = 0 if len(left) < before else barren + 1
-        idle = 0 if trained else idle + 1
-        try:
-            cluster.check()
-        except UserError:
-            gone = f"the Ray cluster at {cluster.address} is gone: {reason}"
-            raise UserError(f"{gone}; start it and run the same command again") from None
-        for id in running:
+        _check_joined(cluster, reason)
+        for id in start.running:
             emit(Retried(id, "Ray died"))
-        same = failed and idle > 1 and _without_numbers(reason) == _without_numbers(last)
-        if same or barren == PATIENCE or idle == IMPATIENCE:
-            raise UserError(f"Ray cannot be used (tried {max(barren, idle)} times), {INSTEAD}: {reason}")
-        last = reason
+        patience.lose(reason, failed, start)
+        again = "joined" if cluster.address else "started"
         emit(Note(f"Ray died ({reason}): it is {again} again, trials left: {len(left)}"))
+
+
+class _Start:
+    """What becomes of the jobs that are `left` while one Ray lives; those that end are taken out."""
+
+    def __init__(self, left: dict[str, Job]):
+        self.left, self.running = left, set[str]()
+        self.ended = self.trained = self.storage = False
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.running.add(event.id)
+            case Progress(phase="train"):
+                self.trained = True
+            case Ended():
+                self.ended |= self.left.pop(event.id, None) is not None
+                self.storage |= event.how == "storage"
+                self.running.discard(event.id)
+
+
+class _Patience:
+    """With a Ray that dies: starts in a row in which no trial ended (barren), and in which none trained (idle)."""
+
+    def __init__(self) -> None:
+        self.barren = self.idle = 0
+        self.last = ""
+
+    def lose(self, reason: str, failed: bool, start: _Start) -> None:
+        """One more is over; raises UserError where the next would be no better. failed: of an error of its own."""
+        self.barren = 0 if start.ended else self.barren + 1
+        self.idle = 0 if start.trained else self.idle + 1
+        same = failed and self.idle > 1 and _without_numbers(reason) == _without_numbers(self.last)
+        if same or self.barren == PATIENCE or self.idle == IMPATIENCE:
+            times = max(self.barren, self.idle)
+            raise UserError(f"Ray cannot be used (tried {times} times), {INSTEAD}: {reason}")
+        self.last = reason
+
+
+def _check_joined(cluster: Cluster, reason: str) -> None:
+    """Raises UserError where a cluster that was joined no longer answers."""
+    try:
+        cluster.check()
+    except UserError:
+        gone = f"the Ray cluster at {cluster.address} is gone: {reason}"
+        raise UserError(f"{gone}; start it and run the same command again") from None
 
 
 def _without_numbers(reason: str) -> str:
@@ -109,7 +146,7 @@ def _without_numbers(reason: str) -> str:
 class _Scheduler:
     """The process and what it says. ready: it is about to use Ray. over: all is done."""
 
-    def __init__(self, process: subprocess.Popen, events, errors, folder: Path):
+    def __init__(self, process: subprocess.Popen[bytes], events: TextIO, errors: BinaryIO, folder: Path):
         self.process, self.pipe, self.errors, self.folder = process, events, errors, folder
         self.ready = self.over = False
 
@@ -143,7 +180,9 @@ class _Scheduler:
 
 
 @contextmanager
-def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
+def _scheduler(
+    grid: Grid, jobs: Iterable[Job], runtime: Runtime, stop: StopFlag, cluster: Cluster
+) -> Iterator[_Scheduler]:
     runtime, variables = _on_one_gpu(runtime)
     with lodging() as name:
         folder = Path(name)
@@ -156,20 +195,22 @@ def _scheduler(grid, jobs, runtime, stop, cluster) -> Iterator[_Scheduler]:
         }  # fmt: skip
         with (folder / "said").open("w+b") as errors, os.fdopen(read, encoding="utf-8") as events:
             process = subprocess.Popen(
-                [interpreter(folder), "-m", "pet_bench.grid.cluster"], env=variables,
+                [interpreter(folder), "-m", "pet_bench.grid.execute.driver"], env=variables,
                 stdin=subprocess.PIPE, stdout=errors, stderr=errors, pass_fds=[write], start_new_session=True,
             )  # fmt: skip
             os.close(write)
+            stdin = process.stdin
+            assert stdin is not None  # a pipe, as asked for
             try:
                 with suppress(BrokenPipeError):  # it is dead already: its events end
-                    process.stdin.write(json.dumps(order).encode() + b"\n")
-                    process.stdin.flush()
+                    stdin.write(json.dumps(order).encode() + b"\n")
+                    stdin.flush()
                 yield _Scheduler(process, events, errors, folder)
             finally:
                 kill_session(process.pid)
                 process.wait()
                 with suppress(BrokenPipeError):
-                    process.stdin.close()
+                    stdin.close()
 
 
 def _on_one_gpu(runtime: Runtime) -> tuple[Runtime, dict[str, str]]:

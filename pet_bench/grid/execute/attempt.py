@@ -5,81 +5,28 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, cast
 
 from pet_bench.errors import PluginError, Stop, UserError
 from pet_bench.files import write_text
-from pet_bench.grid.claim import StopFlag, Taken, claim, storage_fault
+from pet_bench.grid.claim import Taken, claim
+from pet_bench.grid.execute.events import Ended, Event, Job, Started
+from pet_bench.grid.execute.stop import StopFlag
+from pet_bench.grid.execute.storage import storage_fault
 from pet_bench.results import store
 from pet_bench.results.provenance import now
 from pet_bench.results.schema import Progress, Run, Status
 from pet_bench.spec import Runtime, TrialSpec
 
 if TYPE_CHECKING:
+    from pet_bench.trial.check import Spoilt
     from pet_bench.trial.shared import Shared
 
-ENDED = (*store.FINISHED, "stopped_early")
+ENDED: tuple[Status, ...] = ("done", "suspect", "stopped_early")
 POLL_SECONDS = 0.5  # between two looks at the stop flag
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to run. replaces: when the result was made that it has and that is not to keep it from running."""
-
-    spec: TrialSpec
-    accumulation: int = 1
-    replaces: str | None = None
-
-    @property
-    def id(self) -> str:
-        return self.spec.id
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"spec": self.spec.to_dict(), "accumulation": self.accumulation, "replaces": self.replaces}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Job:
-        return cls(**data | {"spec": TrialSpec.from_dict(data["spec"])})
-
-
-@dataclass(frozen=True)
-class Started:
-    id: str
-
-
-@dataclass(frozen=True)
-class Retried:
-    """The trial's process died; it goes back to the queue."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something for the user to read."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an attempt ended.
-
-    result: its file says how; reason: what is to be said beside. failed: with an error of its own. elsewhere: another
-    process runs it. stopped: as asked, with a checkpoint. storage: results cannot be written, nothing was. died: the
-    process did, every time. early: a search has seen enough of it.
-    """
-
-    id: str
-    how: Literal["result", "failed", "elsewhere", "stopped", "storage", "died", "early"]
-    reason: str = ""
-
-
-Event = Started | Progress | Retried | Note | Ended
 
 
 def attempt(
@@ -94,47 +41,58 @@ def attempt(
     Nothing runs where another process holds the trial or has finished it meanwhile; `shared` is called only where the
     trial is to run. An error of the trial's leaves a `failed` or `oom` result and `<out>/<id>/traceback.txt`.
     """
-    id, last, told = job.id, [0.0], []
-
-    def watch(progress: Progress) -> None:
-        if time.monotonic() - last[0] >= POLL_SECONDS:
-            last[0] = time.monotonic()
-            if stop.is_up:
-                raise Stop
-        try:
-            on_progress(progress)
-        except SystemExit as error:  # how Ray ends a trial
-            told.append(error)
-            raise
-
     try:
         if stop.is_up:
-            return Ended(id, "stopped")
-        with claim(runtime.out, id):
+            return Ended(job.id, "stopped")
+        with claim(runtime.out, job.id):
             if is_finished(job, runtime.out):
-                return Ended(id, "result")
-            note = _set_aside(runtime.out, id)
-            store.sweep(runtime.out, id)
-            started = now()
-            try:
-                from pet_bench.trial.run import run_trial
-
-                run_trial(job.spec, replace(runtime, accumulation=job.accumulation), watch, shared())
-            except Stop:
-                return Ended(id, "stopped")
-            except (Exception, SystemExit) as error:  # a plug-in's sys.exit, else
-                if error in told or storage_fault(error, runtime.out):
-                    raise
-                return Ended(id, "failed", _record(job, runtime, error, started))
-            return Ended(id, "result", note)
+                return Ended(job.id, "result")
+            return _run(job, runtime, _Watch(on_progress, stop), shared)
     except Taken:
-        return Ended(id, "elsewhere")
+        return Ended(job.id, "elsewhere")
     except Exception as error:
         if reason := storage_fault(error, runtime.out) or (
             isinstance(error, OSError) and (error.strerror or str(error))
         ):
-            return Ended(id, "storage", reason)  # an OSError here is of our own locks and records
+            return Ended(job.id, "storage", reason)  # an OSError here is of our own locks and records
         raise
+
+
+class _Watch:
+    """A trial's progress, passed on while nobody asks it to stop. told: how Ray ends a trial, if it did."""
+
+    def __init__(self, on_progress: Callable[[Progress], None], stop: StopFlag):
+        self.on_progress, self.stop, self.looked = on_progress, stop, 0.0
+        self.told: SystemExit | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() - self.looked >= POLL_SECONDS:
+            self.looked = time.monotonic()
+            if self.stop.is_up:
+                raise Stop
+        try:
+            self.on_progress(progress)
+        except SystemExit as error:
+            self.told = error
+            raise
+
+
+def _run(job: Job, runtime: Runtime, watch: _Watch, shared: Callable[[], Shared | None]) -> Ended:
+    """As `attempt`, of a trial that this process holds; lets what is the storage's fault and not the trial's pass."""
+    note = _set_aside(runtime.out, job.id)
+    store.sweep(runtime.out, job.id)
+    started = now()
+    try:
+        from pet_bench.trial.run import run_trial
+
+        run_trial(job.spec, replace(runtime, accumulation=job.accumulation), watch, shared())
+    except Stop:
+        return Ended(job.id, "stopped")
+    except (Exception, SystemExit) as error:  # a plug-in's sys.exit, else
+        if error is watch.told or storage_fault(error, runtime.out):
+            raise
+        return Ended(job.id, "failed", _record(job, runtime, error, started))
+    return Ended(job.id, "result", note)
 
 
 def is_finished(job: Job, out: Path) -> bool:
@@ -144,8 +102,7 @@ def is_finished(job: Job, out: Path) -> bool:
         result = store.load(path) if path.exists() else None
     except UserError:
         return False
-    ended = result is not None and result.status in ENDED
-    return ended and result.provenance.finished != job.replaces
+    return result is not None and result.status in ENDED and result.provenance.finished != job.replaces
 
 
 def _set_aside(out: Path, id: str) -> str:
@@ -178,7 +135,7 @@ def check(
         try:
             look([spec for spec in specs if spec.id not in spoilt])
         except PluginError as error:
-            spoilt |= error.trials
+            spoilt |= cast("Spoilt", error).trials
     if len(spoilt) == len(specs):
         raise UserError.many(spoilt.values())
     return spoilt
@@ -217,4 +174,5 @@ def _record(job: Job, runtime: Runtime, error: BaseException, started: str) -> s
     if status == "oom":
         message = f"out of memory at a peak of {peak / 2**30:.1f} GiB: {message}"
     run = Run(accumulation=job.accumulation, peak_memory_bytes=peak)
-    return store.save_failure(job.spec, runtime.out, message, status=status, started=started, run=run).error
+    result = store.save_failure(job.spec, runtime.out, message, status=status, started=started, run=run)
+    return result.error or message

@@ -10,19 +10,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pet_bench.errors import UserError
-from pet_bench.grid.space import Values, options_of, recipe_of
-from pet_bench.grid.spec import Grid, Group, parse
+from pet_bench.grid.plan.planned import Group
+from pet_bench.grid.plan.space import Values, options_of, recipe_of
+from pet_bench.grid.plan.spec import Grid, parse
 from pet_bench.registry import TASKS
-from pet_bench.results.provenance import provenance
-from pet_bench.results.schema import Point, Run, TrialResult
+from pet_bench.results.schema import Point, TrialResult
 from pet_bench.spec import TrialSpec
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
+    pass
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def validations(points: Iterable[Point]) -> list[Validation]:
     """The validations of a learning curve, in its order."""
     scores = defaultdict(list)
     for point in points:
-        if point.split == "valid" and point.metrics:
+        if point.split == "valid" and point.task and point.metrics:
             primary = next(iter(point.metrics.values()))
             scores[point.epoch].append(primary if TASKS.get(point.task).higher_is_better else -primary)
     return [Validation(epoch, sum(values) / len(values)) for epoch, values in scores.items()]
@@ -75,12 +74,11 @@ class Candidate:
     @property
     def validation(self) -> Validation | None:
         """Means over the seeds that have one."""
-        found = [one for result in self.results if result and (one := validation(result))]
-        if not found or not all(math.isfinite(one.score) for one in found):
+        known = [one for result in self.results if result and (one := validation(result))]
+        if not known or not all(math.isfinite(one.score) for one in known):
             return None
-        return Validation(
-            *(sum(values) / len(found) for values in zip(*((v.epoch, v.score) for v in found), strict=True))
-        )
+        n = len(known)
+        return Validation(sum(one.epoch for one in known) / n, sum(one.score for one in known) / n)
 
     @property
     def status(self) -> str:
@@ -99,8 +97,8 @@ class Candidate:
 
     def rank(self) -> tuple[float, ...]:
         """Sorts the best first; then those that did not finish, the longest trained first."""
-        found = self.validation or Validation(-math.inf, -math.inf)
-        return (0, -found.score) if self.finished else (1, -found.epoch, -found.score)
+        last = self.validation or Validation(-math.inf, -math.inf)
+        return (0, -last.score) if self.finished else (1, -last.epoch, -last.score)
 
 
 def ranking(grid: Grid, results: Mapping[str, TrialResult]) -> dict[Group, list[Candidate]]:
@@ -111,7 +109,7 @@ def ranking(grid: Grid, results: Mapping[str, TrialResult]) -> dict[Group, list[
     if grid.search is None:
         raise UserError(f'grid "{grid.name}" has no search: there is nothing to choose from')
     trials: dict[Group, dict[str, tuple[Values, list[TrialSpec]]]] = defaultdict(dict)
-    for planned in grid.expand():
+    for planned in grid.plan().planned:
         trials[planned.group].setdefault(repr(planned.values), (planned.values, []))[1].append(planned.trial)
     return {
         group: sorted(
@@ -140,89 +138,3 @@ def best_grid(grid: Grid, folder: Path, ranked: Mapping[Group, list[Candidate]])
         if winner.values:
             data["overrides"].append({"when": vars(group), **{key: part for key, part in changes.items() if part}})
     return parse(data, data["name"])
-
-
-# stopping early -----------------------------------------------------------------------------------------------------
-
-
-def asha(grid: Grid, results: Iterable[TrialResult] = ()) -> TrialScheduler | None:
-    """ASHA for Ray Tune, in each group and seed by itself; None where the grid stops nothing early.
-
-    It reads the reports that have "score" (larger is better) and "epoch"; a trial's config has its spec in "job".
-    `stopped(id)` tells what it stopped. A trial at its last validation is never stopped. results: of earlier runs of
-    this search, which count as if they had run beside the others.
-    """
-    early = grid.search and grid.search.early_stopping
-    if not early:
-        return None
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    planned = {one.trial.id: one for one in grid.expand()}
-    epochs: dict[tuple[Group, int], int] = defaultdict(int)
-    for one in planned.values():
-        rivals = one.group, one.trial.seed
-        epochs[rivals] = max(epochs[rivals], one.trial.recipe.epochs)
-
-    class Asha(FIFOScheduler):
-        def __init__(self):
-            super().__init__()
-            self.ended: set[str] = set()
-            self.by_rivals = {
-                rivals: ASHAScheduler(
-                    "epoch", "score", "max", max_t=last, grace_period=early.grace_epochs,
-                    reduction_factor=early.reduction, stop_last_trials=False,
-                )
-                for rivals, last in epochs.items()
-            }  # fmt: skip
-
-        def stopped(self, id: str) -> bool:
-            return id in self.ended
-
-        def on_trial_result(self, tune_controller, trial, result):
-            if result.get("score") is None:
-                return self.CONTINUE
-            id = TrialSpec.from_dict(trial.config["job"]["spec"]).id
-            if not self.decide(id, Validation(result["epoch"], result["score"])):
-                return self.CONTINUE
-            self.ended.add(id)
-            return self.STOP
-
-        def decide(self, id: str, found: Validation) -> bool:
-            """Whether the trial is to stop; what it has come to is taken down for its rivals."""
-            one = planned[id]
-            inner = self.by_rivals[one.group, one.trial.seed]
-            trial = SimpleNamespace(trial_id=id)  # our id: the same in a second attempt and in a second run
-            inner.on_trial_add(None, trial)
-            decision = inner.on_trial_result(None, trial, vars(found))
-            return decision == self.STOP and found.epoch < one.trial.recipe.epochs
-
-    scheduler = Asha()
-    for result in results:
-        if result.id in planned:
-            for found in validations(result.curve):
-                scheduler.decide(result.id, found)
-    return scheduler
-
-
-def check_executor(grid: Grid, executor: str) -> None:
-    """Raises UserError where trials are to be stopped early but run one after the other."""
-    if executor == "inline" and grid.search and grid.search.early_stopping:
-        raise UserError(
-            "search: early_stopping compares trials that run side by side on Ray Tune: with --executor inline, take "
-            "early_stopping out of the grid file"
-        )
-
-
-def stopped(spec: TrialSpec, points: Iterable[Point], started: str, run: Run | None = None) -> TrialResult:
-    """What is recorded of a trial that ASHA stopped: its learning curve so far, and no scores."""
-    points = list(points)
-    last = next(reversed(validations(points)), None)
-    return TrialResult(
-        id=spec.id,
-        status="stopped_early",
-        error="stopped by ASHA" + (f" after epoch {last.epoch:g} (validation {last.score:.2f})" if last else ""),
-        spec=spec.to_dict(),
-        provenance=provenance(started),
-        run=run or Run(),
-        curve=points,
-    )

@@ -1,6 +1,6 @@
 """Trackers that a grid run reports to while it runs: TensorBoard, Weights & Biases, MLflow.
 
-They are Ray's own callbacks (`grid/trackers.py`, which needs Ray). A trial is called there as it is here, its resolved
+They are Ray's own callbacks (`trackers.py`, which needs Ray). A trial is called there as it is here, its resolved
 spec is the configuration, and these are the tags, by number of updates: `train/loss`, `train/examples_per_second`, of
 the learning curve `train/<task>/loss`, `valid/<task>/<metric>` and `valid/score`, and at the end `test/<task>/<metric>`
 and `test/average`.
@@ -51,9 +51,10 @@ def callbacks(names: Iterable[str], out: Path, grid_name: str, say: Callable[[st
     check_trackers(names)
     if not names:
         return []
-    from pet_bench.grid.trackers import MAKERS, Tracker, first_line
+    from pet_bench.grid.execute.trackers import MAKERS, Tracker, first_line
 
-    faults, made = Faults(), []
+    faults = Faults()
+    made: list[Callback] = []
     for name in names:
         try:
             inner = MAKERS[name](grid_name)

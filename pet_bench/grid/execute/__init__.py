@@ -1,0 +1,1 @@
+"""Running the trials of a grid: here or on Ray, through whatever dies meanwhile."""

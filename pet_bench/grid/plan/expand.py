@@ -1,0 +1,204 @@
+"""From a grid to its trials: every combination of its lists, resolved, those that a method cannot do left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from pet_bench.backbone.known import find_backbone
+from pet_bench.data.suite import suite_by_name
+from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.grid.plan.methods import methods_of
+from pet_bench.grid.plan.overrides import Options, Overrides, Settings, check_protocol, check_recipes
+from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
+from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_of
+from pet_bench.grid.plan.spec import PART, Grid, parse
+from pet_bench.pet.method import build_method, default_spec, why_skipped
+from pet_bench.registry import ask
+from pet_bench.spec import Control, Line, MethodSpec, TrialSpec, plain
+from pet_bench.trial.data import build_tasks
+from pet_bench.trial.resolve import check_selection, known, resolve
+
+
+def expand(grid: Grid, lost: Faults | None = None) -> Plan:
+    """Every trial of the grid and every pair that is left out; raises one UserError with all faults of the grid.
+
+    lost: takes the failures of plug-ins' own code where there is nothing else, and other trials are left.
+    """
+    faults, plans = Faults(), []
+    with faults:
+        plans.append(_Product(grid).plan(lost))
+    for index, entry in enumerate(grid.also):
+        with faults:
+            plans.append(_Product(_part(grid, index, entry)).plan(lost))
+    faults.check()
+    plan = Plan.joined(plans)
+    if not plan.planned:
+        raise UserError.many([*(lost.found if lost else ()), *(f"{grid.name}: {one}" for one in plan.skipped)])
+    return plan
+
+
+def _part(grid: Grid, index: int, entry: Options) -> Grid:
+    """A grid below `also`; raises UserError."""
+    where = f"{grid.name}: also[{index}]"
+    if odd := sorted(entry.keys() - PART):
+        raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
+    return parse({"name": grid.name, **entry}, where)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where settings hold: a group, the bare name of its method, and the seed that its trials are looked at with."""
+
+    group: Group
+    method: str
+    seed: int
+
+
+class _Skips:
+    """Which methods cannot be had on which backbones; each is asked once."""
+
+    def __init__(self) -> None:
+        self.asked: dict[tuple[str, str], Skipped | None] = {}
+
+    def __call__(self, backbone: str, method: MethodSpec) -> bool:
+        """Raises PluginError where the method fails when it is asked."""
+        key = backbone, repr((method.name, method.options))
+        if key not in self.asked:
+            self.asked[key] = _skipped(backbone, method)
+        return self.asked[key] is not None
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        return [one for one in self.asked.values() if one]
+
+
+def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
+    """By the label that its trials would have; None where it can be had."""
+    try:
+        shape = known(backbone)[1]
+        built = build_method(method, shape)
+    except UserError:  # which resolving the trial says
+        return None
+    reason = why_skipped(built, shape)
+    if reason is None:
+        return None
+    defaults = default_spec(build_method(MethodSpec(method.name), shape)).options
+    changed = {key: value for key, value in default_spec(built).options.items() if value != defaults.get(key)}
+    return Skipped(backbone, ask(built, "label", changed, returns=Line), reason)
+
+
+class _Product:
+    """A grid without its `also`, and what is wrong with it."""
+
+    def __init__(self, grid: Grid):
+        self.grid, self.faults = grid, Faults()
+        self.methods = [method for entry in grid.methods for method in methods_of(entry, self.faults)]
+        self.suites = self._known(grid.suites, suite_by_name)
+        self.backbones = self._known(grid.backbones, find_backbone)
+        self.tasks = {suite: set(suite_by_name(suite).tasks) for suite in self.suites}
+        present: dict[str, set[str]] = {
+            "method": {name for method in self.methods for name in (method.name, str(method))},
+            "backbone": set(self.backbones), "suite": set(self.suites), "control": {*grid.controls},
+        }  # fmt: skip
+        self.overrides = Overrides(grid.overrides, present, self.faults)
+        self.skips = _Skips()
+
+    def _known(self, names: list[str], find: Callable[[str], Any]) -> list[str]:
+        """The names that `find` finds."""
+        there = []
+        for name in names:
+            with self.faults:
+                find(name)
+                there.append(name)
+        return there
+
+    def plan(self, lost: Faults | None) -> Plan:
+        """Raises UserError for all faults; `lost` takes those of plug-ins' own code where there are no others."""
+        self._check()
+        planned = [one for control in self.grid.controls for one in self._seeded(control)]
+        if planned:
+            self.overrides.check_used(self.faults)
+        self.faults.check(lost)
+        return Plan(tuple(planned), tuple(self.skips.skipped))
+
+    def _check(self) -> None:
+        """What is wrong with the grid as a whole; raises UserError where it is too large to be looked at further."""
+        grid, changes = self.grid, self.overrides.changes
+        check_protocol("protocol", grid.protocol, self.tasks, self.faults)
+        for place, override in changes.items():
+            check_protocol(f"{place}: protocol", override.protocol, self.tasks, self.faults)
+        check_recipes((grid.recipe, *(override.recipe for override in changes.values())), self.faults)
+        if grid.search:
+            with self.faults:
+                grid.search.check_methods({method.name for method in self.methods})
+        tried = sum(grid.search.most(method.name) if grid.search else 1 for method in self.methods)
+        count = sum(map(len, map(grid.seeds_of, grid.controls))) * len(self.suites) * len(self.backbones) * tried
+        if count > MOST:
+            self.faults.add(f"{grid.name}: {count:,} trials (possible: {MOST:,})")
+            self.faults.check()
+
+    def _seeded(self, control: Control) -> Iterator[Planned]:
+        """A control's trials, all of one seed before those of the next."""
+        seeds = self.grid.seeds_of(control)
+        alike: dict[str, Planned] = {}
+        for planned in self._of_seed(control, seeds[0]):
+            if planned.trial.id in alike:
+                self.faults.add(f"trial {planned.trial} is listed twice")
+            alike[planned.trial.id] = planned
+        for seed in seeds:
+            for planned in alike.values():
+                yield replace(planned, trial=replace(planned.trial, seed=seed))
+
+    def _of_seed(self, control: Control, seed: int) -> Iterator[Planned]:
+        for suite, backbone, method in product(self.suites, self.backbones, self.methods):
+            place = _Place(Group(backbone, str(method), suite, control), method.name, seed)
+            settings = Settings(dict(self.grid.recipe), dict(method.options), dict(self.grid.protocol))
+            settings = self.overrides.applied(settings, method, backbone=backbone, suite=suite, control=control)
+            settings = replace(
+                settings, protocol={task: it for task, it in settings.protocol.items() if task in self.tasks[suite]}
+            )
+            yield from self._tried(place, settings)
+
+    def _tried(self, place: _Place, settings: Settings) -> Iterator[Planned]:
+        """The trial of a place, or all that a search tries there, but for those that are left out."""
+        search = self.grid.search
+        for values in self._candidates(search, place, settings) if search else [{}]:
+            with self.faults:
+                if trial := self._trial(place, settings, values):
+                    yield Planned(trial, place.group, values)
+
+    def _candidates(self, search: Search, place: _Place, settings: Settings) -> list[Values]:
+        """Nothing where what bounds the search's space has faults, lest every draw repeat them."""
+        faults, space = Faults(), search.of(place.method)
+        given = {f"recipe.{key}" for key in settings.recipe} | settings.options.keys()
+        for key in filter(given.__contains__, space):
+            faults.add(f"search: {key} is both set and searched for method {place.group.method}")
+        with faults:
+            tasks = build_tasks(suite_by_name(place.group.suite).tasks, settings.protocol)
+            check_selection(tasks, "search: the best is chosen by validation")
+        for values in search.ends(place.method):
+            with faults:
+                if trial := self._trial(place, settings, values):
+                    search.check_recipe(trial.recipe)
+        for fault in faults.found:
+            self.faults.add(fault)
+        return [] if faults.found else search.candidates(place.method, str(place.group))
+
+    def _trial(self, place: _Place, settings: Settings, values: Values) -> TrialSpec | None:
+        """The trial with these values, which its label shows; None where its method cannot be had on its backbone."""
+        method = MethodSpec(place.method, settings.options | options_of(values))
+        if self.skips(place.group.backbone, method):
+            return None
+        changed = recipe_of(values)
+        trial = resolve(
+            place.group.backbone, method, place.group.suite, place.seed,
+            control=place.group.control, recipe=settings.recipe | changed, protocol=settings.protocol,
+        )  # fmt: skip
+        if not changed:
+            return trial
+        shown = ", ".join(f"{key}={plain(value)}" for key, value in changed.items())
+        name = trial.label
+        return replace(trial, label=f"{name[:-1]}, {shown})" if name.endswith(")") else f"{name}({shown})")
