@@ -16,26 +16,21 @@ from tests.reference.discover import fixtures
 from tests.reference.mersenne import BLOCK, Stream
 
 PACKS = sorted((REFERENCE / "parity").glob("*.h5"))
-SAME = "what tests/reference and results/published hold is, to the bit, what the shared folder gave"
 
 
-def test_packed_fixtures_are_the_given_ones():
-    loose = given("parity", SAME)
+def test_what_lies_here_is_what_was_given():
+    """Packed fixtures to the bit, and the files that are carried over."""
+    shared = given("parity", "what lies in tests/reference and results/published is, to the bit, what was given").parent
     packed = {name: path for path in PACKS for name in packs.names(path)}
-    assert {path.stem for path in loose.glob("*.safetensors")} >= packed.keys()
     for name, path in packed.items():
-        assert packs.about(path, name) == json.loads((loose / f"{name}.json").read_text())
-        ours, theirs = packs.tensors(path, name), load_file(loose / f"{name}.safetensors")
+        assert packs.about(path, name) == json.loads((shared / "parity" / f"{name}.json").read_text())
+        ours, theirs = packs.tensors(path, name), load_file(shared / "parity" / f"{name}.safetensors")
         assert packs.digest(ours) == packs.digest(theirs), name
         assert all(np.array_equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in theirs)
-
-
-def test_files_carried_over_are_the_given_ones():
-    published = given("published", SAME)
-    for path in published.glob("*.csv"):
-        assert (ROOT / "results/published" / path.name).read_bytes() == path.read_bytes(), path.name
-    for name, content in build.copies(SHARED).items():
+    for name, content in build.copies(shared).items():
         assert (REFERENCE / name).read_bytes() == content, name
+    for path in (shared / "published").glob("*.csv"):
+        assert (ROOT / "results/published" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_sizes():
