@@ -14,7 +14,7 @@ test: lint  ## one torch thread per process: more are slower, not faster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 test-features: .venv-features/.ready  ## the networks behind `data features`, which bring a torchvision of their own
-	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py
+	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py tests/data/test_networks.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

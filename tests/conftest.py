@@ -14,22 +14,19 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PET_BENCH_SHARED", ROOT.parent / "shared"))
+REFERENCE = ROOT / "tests" / "reference"
 
 
-def reference(folder: str) -> Path:
+def given(folder: str, claim: str) -> Path:
+    """A folder of the shared one alone; without it the test or the module is skipped, and its claim named."""
     path = SHARED / folder
     if not path.is_dir():
-        pytest.skip(f"no {folder}/ (set PET_BENCH_SHARED to the folder that holds it)")
+        why = f"no {folder}/: set PET_BENCH_SHARED to the folder that holds it"
+        pytest.skip(f"unchecked: {claim} ({why})", allow_module_level=True)
     return path
 
 
 @pytest.fixture
 def expectations() -> Path:
     """Outputs of the official scorers."""
-    return reference("expectations")
-
-
-@pytest.fixture
-def samples() -> Path:
-    """Extracts of the real data sets."""
-    return reference("samples")
+    return REFERENCE / "expectations"

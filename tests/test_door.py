@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pet_bench.files import dump_yaml
-from tests.conftest import ROOT, reference
+from tests.conftest import REFERENCE, ROOT
 from tests.test_cli import call  # noqa: F401
 
 GRID = {
@@ -50,7 +50,7 @@ def written(tmp_path):
 
 
 def test_the_inputs_that_once_went_through(refused, tmp_path):
-    for line in (reference("cases") / "fuzz.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (REFERENCE / "cases" / "fuzz.jsonl").read_text(encoding="utf-8").splitlines():
         case = json.loads(line)
         whole = case["files"] or "WORK/g.yaml" not in case["args"]
         if case["group"] in ("grid", "cli") and whole and not case["name"].startswith(OTHERS):

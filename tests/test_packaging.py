@@ -50,7 +50,7 @@ def tracked():
             text=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git checkout")
+        pytest.skip("unchecked: what the committed files are (not a git checkout)")
     return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 

@@ -26,7 +26,7 @@ from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.trial import check, run
 from pet_bench.trial.check import Spoilt, check_data, check_designs
 from pet_bench.trial.resolve import resolve
-from tests.conftest import SHARED
+from tests.conftest import REFERENCE
 from tests.pet.minis import mini
 
 HEAD = """
@@ -690,13 +690,11 @@ def test_the_author_is_shown_where(plugin, call, monkeypatch, how):
 
 
 def reported():
-    path = SHARED / "cases" / "fuzz.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found = [case for case in map(json.loads, lines) if case["group"] == "plugins"]
-    return found or [pytest.param(None, marks=pytest.mark.skip(reason="no cases/ with what was reported of plug-ins"))]
+    lines = (REFERENCE / "cases" / "fuzz.jsonl").read_text(encoding="utf-8").splitlines()
+    return [case for case in map(json.loads, lines) if case["group"] == "plugins"]
 
 
-@pytest.mark.parametrize("case", reported(), ids=lambda case: case and case["name"])
+@pytest.mark.parametrize("case", reported(), ids=lambda case: case["name"])
 def test_every_reported_plugin_is_one_clear_line(call, tmp_path, case):
     for name, text in case["files"].items():
         (tmp_path / name).write_text(text)

@@ -271,11 +271,6 @@ def test_soft_labels_are_of_officially_normalised_answers(expectations):
         assert soft_label([text] * 10, {whole: 1})[0] == ({whole: 1.0} if whole else {})
 
 
-def test_the_published_answers_are_their_own_normal_form(samples):
-    for answer in json.loads((samples / "vqa" / "trainval_label2ans.json").read_text()):
-        assert soft_label([answer], {answer: 0})[0] == ({answer: 0.3} if answer else {})
-
-
 def test_answers_are_rebuilt_where_no_map_is_given(source, root, capsys):
     """The most frequent answer of each question counts, once it is normalised: nine questions make it one to learn."""
     (source / "lxmert/vqa/trainval_ans2label.json").unlink()
@@ -326,82 +321,6 @@ def test_tvc_and_tvqa_share_subtitles(source, root):
 
 
 # real files ----------------------------------------------------------------------------------------------------------
-
-
-def test_real_nlvr2_becomes_what_lxmert_made_of_it(samples, tmp_path, root):
-    (tmp_path / "downloads").mkdir()
-    shutil.copy(samples / "nlvr2" / "dev_subset.jsonl", tmp_path / "downloads" / "dev.jsonl")
-    assert run(tmp_path / "downloads", root) == 1  # of three splits
-    expected = (samples / "nlvr2" / "valid.lxmert_format.subset.json").read_bytes()
-    assert (root / "nlvr/valid.json").read_bytes() == expected
-    assert [part.examples for part in read_back(root, ["nlvr2"])] == [0, 500, 0]
-
-
-def test_real_video_annotations(samples, tmp_path, root):
-    """Subtitles are not public: these have no lines."""
-    folder = tmp_path / "downloads"
-    for sample, name, subtitles in (
-        ("how2qa/how2qa_val_release.jsonl", "how2qa_val_release.jsonl", "how2"),
-        ("yc2c/yc2c_val_release.jsonl", "yc2c_val_release.jsonl", "yc2"),
-        ("tvqa/tvqa_test_public.first400.jsonl", "tvqa_test_public.jsonl", ""),
-        ("tvc/tvc_test_public_release.first300.jsonl", "tvc_test_public_release.jsonl", ""),
-    ):
-        folder.mkdir(exist_ok=True)
-        shutil.copy(samples / sample, folder / name)
-        if subtitles:
-            clips = {json.loads(line)["vid_name"] for line in (folder / name).read_text().splitlines()}
-            lines(folder / f"{subtitles}_subtitles.jsonl", [{"vid_name": clip, "sub": []} for clip in sorted(clips)])
-    report = convert(folder, root)
-    rows = {made.target.rpartition("/")[2]: made.rows for made in report.written}
-    assert {name: count for name, count in rows.items() if "subtitles" not in name} == {
-        "how2qa_val_release.jsonl": 3115,
-        "yc2c_val_release.jsonl": 3492,
-        "tvqa_test_public.jsonl": 400,
-        "tvc_test_public_release.jsonl": 300,
-    }
-    found = {part.task: part.examples for part in read_back(root, report.tasks) if part.split == "test"}
-    assert found == {"how2qa": 3115, "yc2c": 3492, "tvqa": 0, "tvc": 0}
-
-
-def test_real_tvqa_and_tvc_rows_with_labels_made_up(samples, tmp_path, root):
-    asked = [json.loads(line) for line in (samples / "tvqa/tvqa_test_public.first400.jsonl").read_text().splitlines()]
-    folder = samples / "tvc" / "tvc_val_joined_with_tvr_one_reference.first1500.jsonl"
-    told = [json.loads(line) for line in folder.read_text().splitlines()]
-    clips = sorted({row["vid_name"] for row in asked + told})
-    source = tmp_path / "downloads"
-    lines(source / "tvqa_val.jsonl", [row | {"answer_idx": i % 5} for i, row in enumerate(asked)])
-    descs = [[{"desc": row["ref_from_tvr"][0], "desc_id": i}] for i, row in enumerate(told)]
-    lines(source / "tvc_val_release.jsonl", [row | {"descs": d} for row, d in zip(told, descs, strict=True)])
-    lines(source / "tvqa_preprocessed_subtitles.jsonl", [{"vid_name": clip, "sub": SAID} for clip in clips])
-    report = convert(source, root)
-    found = {part.task: part.examples for part in read_back(root, report.tasks) if part.split == "test"}
-    assert found == {"tvqa": 400, "tvc": 1500}
-
-
-@pytest.mark.parametrize(("ours", "theirs", "count"), [("vqa", "vqa", 3129), ("GQA", "gqa", 1842)])
-def test_real_answer_maps(samples, root, ours, theirs, count):
-    """The list is made from the map, and is the published one to the byte."""
-    report = convert(samples, root, [theirs])
-    assert {made.target: made.rows for made in report.written} == {
-        f"{ours}/trainval_ans2label.json": count,
-        f"{ours}/trainval_label2ans.json": count,
-    }
-    for name in ("trainval_ans2label.json", "trainval_label2ans.json"):
-        assert (root / ours / name).read_bytes() == (samples / theirs / name).read_bytes()
-
-
-def test_the_samples_as_they_lie_there(samples, root):
-    """How2QA and YC2C have their official names; NLVR v1's dev.json is not taken for NLVR2's."""
-    report = convert(samples, root)
-    assert {made.target for made in report.written} == {
-        "vqa/trainval_ans2label.json",
-        "vqa/trainval_label2ans.json",
-        "GQA/trainval_ans2label.json",
-        "GQA/trainval_label2ans.json",
-        "video/ann/how2qa/how2qa_val_release.jsonl",
-        "video/ann/yc2c/yc2c_val_release.jsonl",
-    }
-    assert report.idle == ["nlvr2", "coco-caption", "tvqa", "tvc"]
 
 
 def test_adversarial_vqa_annotations(expectations, source, root):
@@ -909,7 +828,7 @@ def test_a_disk_that_is_full(source, root, monkeypatch, capsys):
 
 def test_a_folder_that_may_not_be_written(source, tmp_path, capsys):
     if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
+        pytest.skip("unchecked: a folder without permission is one line (root may write everywhere)")
     (tmp_path / "locked").mkdir(mode=0o555)
     assert run(source, tmp_path / "locked" / "datasets") == 2
     assert "Permission denied" in refused(capsys)[0]

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from pet_bench.backbone import build
 from pet_bench.pet import attach, build_method
 from pet_bench.pet.select import select
 from pet_bench.spec import MethodSpec
-from tests.conftest import ROOT, reference
+from tests.conftest import ROOT
 from tests.parity.reference import Fixture, method_of, model_of
 from tests.tiny import TINY, VISUAL, tiny_batch, tiny_model
 
@@ -58,7 +57,7 @@ def test_heads_side_by_side_are_one_layer():
 
 @pytest.mark.parametrize("name", ["bart_vlpet_large", "t5_vlpet_large"])
 def test_the_single_headed_model_with_the_authors_multi_head_weights_gives_their_logits(name):
-    fixture = Fixture.read(reference("parity") / f"{name}.safetensors")
+    fixture = Fixture.read(name)
     options = method_of(fixture).options
     assert options["heads"] == 4
     model = model_of(fixture, MethodSpec("vl-adapter+large", options | {"heads": 1}))
@@ -66,14 +65,14 @@ def test_the_single_headed_model_with_the_authors_multi_head_weights_gives_their
     features, boxes = batch["vis_feats"][:, None], batch["boxes"][:, None]
     with torch.no_grad():
         logits = model(batch["input_ids"], features, batch["target_ids"], boxes, task="vqa")
-    expected = load_file(reference("parity") / f"{name}.safetensors")["output.vqa/logits"]
+    expected = fixture.tensors["output.vqa/logits"]
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_the_printed_gaps_between_the_same_models():
     rows = {}
     for table in ("vlpet_table2_image_text", "vlpet_table9_transfer"):
-        with (reference("published") / f"{table}.csv").open() as file:
+        with (ROOT / "results" / "published" / f"{table}.csv").open() as file:
             rows |= {row["method"]: row for row in csv.DictReader(file) if row["backbone"] == "bart-base"}
     gaps = [float(rows[a]["avg"]) - float(rows[b]["avg"]) for a, b in PAIRS]
     assert [f"{gap:.2f}" for gap in gaps] == ["0.71", "0.37", "0.65", "0.40"]

@@ -117,7 +117,9 @@ def test_a_trial_that_fits_no_node(plain, stand_in, cluster, out, tmp_path, caps
     assert attempts(out) == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="no folder that is another one to each process")
+@pytest.mark.skipif(
+    not Path("/proc/self/cwd").exists(), reason="unchecked: a node that does not see the results (no /proc/self/cwd)"
+)
 def test_a_node_that_does_not_see_the_results(plain, stand_in, cluster, home, tmp_path, monkeypatch, capsys):
     """It comes in the middle, then it is there from the start. The results are in a folder below the working one."""
     held = parse(plain | {"methods": ["lora"], "seeds": [*range(4)], "recipe": {"lr": stand_in.HOLD}, "resources": ONE})

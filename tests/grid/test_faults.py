@@ -219,7 +219,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here; faults of writing are injected in other tests")
+        pytest.skip("unchecked: a disk that is really full or write-protected (no file system can be mounted here)")
 
     def fill(pages):
         """Leave room for a few pages of 4 KiB."""

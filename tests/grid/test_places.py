@@ -190,7 +190,7 @@ def test_what_cannot_be_encoded_is_replaced(line_of, variables):
     assert len(store.finished(out)) == 2
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="unchecked: output that is full (no /dev/full)")
 def test_output_that_is_full_is_one_line_and_no_trials_fault(line_of):
     line, out = line_of
     with open("/dev/full", "w") as full:  # noqa: PTH123

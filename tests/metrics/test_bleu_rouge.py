@@ -9,7 +9,6 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.metrics.bleu import BLEU, Counts, counts
-from pet_bench.metrics.ptb import tokenize
 from pet_bench.metrics.rouge_l import ROUGEL, common_subsequence, rouge_l
 from pet_bench.metrics.scores import Item
 from tests.metrics.test_cider import SETS
@@ -63,15 +62,11 @@ def test_an_example_without_captions_is_refused(metric):
         metric({"7": "a dog"}, [SimpleNamespace(id="7", references={"captions": []})])
 
 
-def test_the_published_scores_of_the_demonstration_captions(captions, samples):
-    """Its references are not here: their matches are taken as recorded, the lengths counted anew."""
+def test_the_published_bleu_of_the_demonstration_captions(captions):
+    """Neither its captions nor its references are here: counts of both as recorded."""
     recorded = captions("fakecap_published_scores.json")
-    rows = json.loads((samples / "coco" / "captions_val2014_fakecap_results.json").read_text())
-    own = [counts(tokenize(row["caption"]), [""]) for row in rows]
-    guess = [sum(one.possible[n] for one in own) for n in range(4)]
-    found = recorded["bleu_counts"]
-    assert (guess, sum(one.length for one in own)) == (found["guess"], found["testlen"])
-    scores = Counts(tuple(found["correct"]), tuple(guess), found["testlen"], found["reflen"]).bleu()
+    counted = recorded["bleu_counts"]
+    scores = Counts(*(tuple(counted[n]) for n in ("correct", "guess")), counted["testlen"], counted["reflen"]).bleu()
     assert [round(score, 3) for score in scores] == [recorded["published"][f"Bleu_{n}"] for n in range(1, 5)]
 
 

@@ -1,27 +1,21 @@
-"""METEOR and the Java tokeniser: refused in one line where they are missing, equal to the official where they are."""
+"""METEOR and the Java tokeniser by a stand-in of their package, and refused in one line where it is missing."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from importlib.util import find_spec
-from shutil import which
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.metrics import java
-from pet_bench.metrics.captions import CaptionMetric
 from pet_bench.metrics.cider import CIDEr
 from pet_bench.metrics.meteor import METEOR
 from pet_bench.metrics.ptb import tokenize
 from pet_bench.metrics.scores import Item
-from tests.metrics.test_cider import SETS
 
 PACKAGE = "pycocoevalcap"
-real = pytest.mark.skipif(not (find_spec(PACKAGE) and which("java")), reason=f"needs Java and {PACKAGE}")
 
 
 @pytest.fixture
@@ -97,19 +91,3 @@ def test_what_is_missing_is_named(monkeypatch):
 def test_an_unknown_tokeniser():
     with pytest.raises(UserError, match='unknown tokeniser of captions "jav": did you mean "java"'):
         CIDEr("jav")
-
-
-@real
-@pytest.mark.parametrize("name", SETS)
-def test_official_scores(expectations, name):
-    official = json.loads((expectations / "captions" / f"{name}.expected.json").read_text())
-    rows = json.loads((expectations / "captions" / f"{name}.inputs.json").read_text())
-    items = [Item(str(row["id"]), {"captions": row["references"]}) for row in rows]
-    predictions = {str(row["id"]): row["prediction"] for row in rows}
-    scores = METEOR("java")(predictions, items)
-    assert scores.primary / 100 == pytest.approx(official["corpus"]["METEOR"], abs=1e-6)
-    for item in official["items"]:
-        assert scores.per_example[str(item["id"])] / 100 == pytest.approx(item["scores"]["METEOR"], abs=1e-6)
-    found = CaptionMetric.tokenised(CIDEr("java"), predictions, items)
-    tokenised = [(item["tokenized_prediction"], item["tokenized_references"]) for item in official["items"]]
-    assert [(text, captions) for _, text, captions in found] == tokenised

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.pet import Bottleneck, Design, Insert, attach, build_method
 from pet_bench.spec import MethodSpec, Visual
+from tests.reference.discover import fixtures
 
 TASKS = ("vqa", "gqa", "nlvr", "caption")
 # Flags that build what the reference never uses, or that it does not read (METHODS.md section 10, 5).
@@ -125,12 +123,9 @@ class Fixture:
     tensors: dict[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> Fixture:
-        return cls(path.stem, cls.about_of(path), load_file(path))
-
-    @staticmethod
-    def about_of(path: Path) -> dict[str, Any]:
-        return json.loads(path.with_suffix(".json").read_text())
+    def read(cls, name: str) -> Fixture:
+        source = fixtures()[name]
+        return cls(name, source.about, source.tensors)
 
     @property
     def family(self) -> str:

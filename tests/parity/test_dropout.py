@@ -11,24 +11,22 @@ import torch
 from pet_bench.backbone import Backbone, build
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec, Visual
-from tests.conftest import SHARED
+from tests.conftest import REFERENCE
 from tests.parity.reference import TASKS, Fixture, batch_of, method_of
+from tests.reference.discover import fixtures
 
-PATH = SHARED / "parity" / "dropout_trace.json"
-TRACES = json.loads(PATH.read_text()) if PATH.exists() else {}
+TRACES = json.loads((REFERENCE / "parity" / "dropout_trace.json").read_text())
 RATES = {
     "bart": {"dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1},
     "t5": {"dropout_rate": 0.1, "decoder_start_token_id": 0},
 }
 
 
-@pytest.mark.skipif(not TRACES, reason=f"{PATH} is not here")
 @pytest.mark.parametrize("name", TRACES)
 def test_dropout(name, monkeypatch):
-    path = SHARED / "parity" / f"{name}.safetensors"
-    family = name.split("_")[0]
-    fixture = Fixture.read(path if path.exists() else SHARED / "parity" / f"{family}_full.safetensors")
-    method = method_of(fixture) if path.exists() else MethodSpec("lora", {"rank": 6})
+    family, known = name.split("_")[0], name in fixtures()
+    fixture = Fixture.read(name if known else f"{family}_full")
+    method = method_of(fixture) if known else MethodSpec("lora", {"rank": 6})
     config = dict(fixture.about["config"]) | RATES[family]
     visual = Visual(config.pop("feat_dim"), config.pop("grid_tokens"), config.pop("n_boxes_after_pooling"))
     rows = config.pop("vocab_after_growth")

@@ -1,11 +1,9 @@
 """Equal to the reference implementations: states, logits, losses, gradients, generation and three updates.
 
-The fixtures are what the authors' own code computed on tiny models (../shared/parity/README.md, tolerances there).
+The fixtures are what the authors' own code computed on tiny models; tolerances are in tests/reference/parity/README.md.
 """
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import pytest
 import torch
@@ -13,29 +11,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pet_bench.trial.loss import per_token_loss, reduce_loss
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
-from tests.conftest import SHARED
 from tests.parity.reference import Fixture, Layout, bare_model_of, batch_of, method_of, model_of, rename, translate
+from tests.reference.discover import fixtures
 
-PATHS = sorted((SHARED / "parity").glob("*.safetensors"))
+SOURCES = fixtures()
 REDUCTION = {"vqa": "score-weighted", "gqa": "sample-mean", "nlvr": "sample-mean", "caption": "token-mean"}
-IGNORED = [path for path in PATHS if "ignored_by_reference" in path.stem]
-WRONG = [path for path in PATHS if "scrambled_by_reference" in path.stem]  # see test_keys_in_parallel
-if not PATHS:
-    pytest.skip(f"no parity fixtures in {SHARED / 'parity'}", allow_module_level=True)
+IGNORED = [name for name in SOURCES if "ignored_by_reference" in name]
+WRONG = [name for name in SOURCES if "scrambled_by_reference" in name]  # see test_keys_in_parallel
+UPDATED = [name for name, source in SOURCES.items() if source.about["three_steps"]]
 
 
-@lru_cache(maxsize=1)
-def read(path):
-    return Fixture.read(path)
-
-
-def stem(path):
-    return path.stem
-
-
-@pytest.fixture(params=[path for path in PATHS if path not in WRONG], ids=stem)
+@pytest.fixture(params=[name for name in SOURCES if name not in WRONG])
 def fixture(request):
-    return read(request.param)
+    return Fixture.read(request.param)
 
 
 def loss_of(model, fixture, task):
@@ -96,7 +84,7 @@ def test_counts(fixture):
 
 
 @pytest.mark.parametrize("beams", [1, 5])
-@pytest.mark.parametrize("fixture", [path for path in PATHS if "_ab_" not in path.stem], indirect=True, ids=stem)
+@pytest.mark.parametrize("fixture", [name for name in SOURCES if "_ab_" not in name], indirect=True)
 def test_generation(fixture, beams):
     key = f"output.vqa/generate_beams{beams}"
     model, batch = model_of(fixture, method_of(fixture)), batch_of(fixture, "vqa")
@@ -109,7 +97,7 @@ def test_generation(fixture, beams):
     assert torch.equal(padded, expected)
 
 
-@pytest.mark.parametrize("fixture", [p for p in PATHS if Fixture.about_of(p)["three_steps"]], indirect=True, ids=stem)
+@pytest.mark.parametrize("fixture", UPDATED, indirect=True)
 def test_three_updates(fixture):
     record = fixture.about["three_steps"]
     model = model_of(fixture, method_of(fixture))
@@ -136,10 +124,10 @@ def test_three_updates(fixture):
         assert (trained[name] - expected).abs().max() <= limit, name
 
 
-@pytest.mark.parametrize("path", IGNORED, ids=stem)
-def test_what_the_reference_ignores_works_here(path):
+@pytest.mark.parametrize("name", IGNORED)
+def test_what_the_reference_ignores_works_here(name):
     """Above, the fixture is met by the design without the ignored part. With it, that part does what its name says."""
-    fixture = read(path)
+    fixture = Fixture.read(name)
     meant, computed = method_of(fixture, meant=True), method_of(fixture)
     assert meant != computed
     model = bare_model_of(fixture, meant)
@@ -166,9 +154,8 @@ def test_keys_in_parallel():
 
     The same keys come out of the bare model when f is linear and added to W_k: gelu_new is replaced by nothing here.
     """
-    if not WRONG:
-        pytest.skip("no such fixture")
-    fixture = read(WRONG[0])
+    (name,) = WRONG
+    fixture = Fixture.read(name)
     model = model_of(fixture, method_of(fixture))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == fixture.about["trainable_count"]
     batch = batch_of(fixture, "vqa")

@@ -11,7 +11,7 @@ import pytest
 
 from pet_bench.pet import build_method
 from pet_bench.spec import MethodSpec
-from tests.conftest import SHARED
+from tests.conftest import ROOT
 from tests.parity.reference import Fixture, Layout, bare_model_of, method_of, rename
 
 CONFIG = {
@@ -334,10 +334,11 @@ def test_a_parameter_without_a_translation_is_named(name):
     assert name in str(error.value)
 
 
-@pytest.mark.skipif(not (SHARED / "METHODS.md").exists(), reason=f"{SHARED / 'METHODS.md'} is not here")
 def test_no_switch_that_the_methods_name_is_left_out():
     """Section 9 of METHODS.md, which abbreviates names to their ends: `..._x`, `one_init`."""
-    text = (SHARED / "METHODS.md").read_text().split("\n## 9")[1].split("\n## 10")[0]
+    text = (
+        (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8").split("\n## 9")[1].split("\n## 10")[0]
+    )
     known = {*SWITCHES, *WITHOUT, *BY_FIXTURE, *NUMBERS}
     named = set(re.findall(r"`(\.{3}_\w+|[a-z]\w+_\w+|no_vis)`", text))
     assert len(named) > 80

@@ -252,7 +252,7 @@ def test_the_command_reads_all_that_belongs_to_the_trials(results, tmp_path):
 
 HERE = Path(__file__).parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium")
+in_browser = pytest.mark.skipif(BROWSER is None, reason="unchecked: what the page shows in a browser (no chromium)")
 
 
 def browse(html, steps, folder, address="", width=1280):

@@ -200,23 +200,6 @@ def test_damaged_archives(tmp_path, change, part):
         FeatureStore.pack(root, [(YC2C(), YC2C().examples(root, "test"))], VIDEO_TEXT.visual, cache=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("task", "sample", "count", "first"),
-    [
-        (How2QA, "how2qa/how2qa_val_release.jsonl", 3115, ("30351", "a2")),
-        (YC2C, "yc2c/yc2c_val_release.jsonl", 3492, ("10337", "layer marinara sauce and pierogies")),
-    ],
-    ids=["how2qa", "yc2c"],
-)
-def test_real_files(tmp_path, samples, task, sample, count, first):
-    """The whole validation splits, with subtitles made up: those are not public."""
-    lines = (samples / sample).read_text().splitlines()
-    clips = {json.loads(line)["vid_name"] for line in lines}
-    root = write(tmp_path, task, *lines, said=[{"vid_name": clip, "sub": []} for clip in sorted(clips)])
-    examples = task().examples(root, "test")
-    assert (len(examples), (examples[0].id, examples[0].targets[0][0])) == (count, first)
-
-
 def test_a_joint_trial(tmp_path):
     """All four tasks on files of the real layout and feature size, for a few updates."""
     root = tmp_path / "root"
@@ -231,12 +214,6 @@ def test_a_joint_trial(tmp_path):
         "tvqa": 1, "how2qa": 1, "tvc": 2, "yc2c": 2,
     }  # fmt: skip
     assert result.cost.steps == 4
-
-
-def test_real_tvqa_without_labels_is_refused(tmp_path, samples):
-    lines = (samples / "tvqa" / "tvqa_test_public.first400.jsonl").read_text().splitlines()
-    with pytest.raises(UserError, match=r"tvqa: .*line 1: answer_idx is missing"):
-        TVQA().examples(write(tmp_path, TVQA, *lines), "test")
 
 
 def test_the_official_protocol_scores_ascii_alone():

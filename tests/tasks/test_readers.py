@@ -107,24 +107,6 @@ def test_vqa_scorer_is_a_protocol_option():
     assert VQA(scorer="2021").metric_options == {"version": "2021"}
 
 
-def test_real_nlvr2_rows(samples, tmp_path):
-    (tmp_path / "nlvr").mkdir()
-    rows = (samples / "nlvr2" / "valid.lxmert_format.subset.json").read_text()
-    (tmp_path / "nlvr" / "valid.json").write_text(rows)
-    examples = NLVR2().examples(tmp_path, "valid")
-    assert len(examples) == 500
-    assert sum(e.targets[0][0] == "true" for e in examples) == 255
-    assert len({e.text for e in examples}) == 146
-    assert examples[0].references == {"label": "false", "group": "dev-1052--0"}
-
-
-def test_official_nlvr2_rows_read_as_the_converted_ones(samples, tmp_path):
-    (tmp_path / "nlvr").mkdir()
-    for name, source in (("valid", "valid.lxmert_format.subset.json"), ("dev", "dev_subset.jsonl")):
-        (tmp_path / "nlvr" / f"{name}.json").write_text((samples / "nlvr2" / source).read_text())
-    assert NLVR2(valid="dev").examples(tmp_path, "valid") == NLVR2().examples(tmp_path, "valid")
-
-
 def test_official_gqa_questions_read_as_the_converted_ones(tmp_path):
     root = roots.gqa(tmp_path)
     for split, name in (("train", "train"), ("valid", "val"), ("testdev", "testdev")):
@@ -142,20 +124,6 @@ def test_official_gqa_questions_read_as_the_converted_ones(tmp_path):
     task = GQA(train="train_balanced_questions+val_balanced_questions", valid=None, test="testdev_balanced_questions")
     for split in ("train", "test"):
         assert task.examples(root, split) == GQA().examples(root, split)
-
-
-@pytest.mark.parametrize("inside", [False, True], ids=["folder above", "nlvr itself"])
-def test_real_nlvr_v1(samples, inside):
-    root = samples / "nlvr1" / "nlvr" if inside else samples / "nlvr1"
-    task = NLVRv1(train="dev", valid=None)
-    train, test = task.examples(root, "train"), task.examples(root, "test")
-    assert (len(train), len(test)) == (2 * 989, 990)
-    assert sum(e.targets[0][0] == "true" for e in test) == 556
-    assert len({e.references["group"] for e in test}) == 266
-    boxes = [task.feature(root, key) for key in train[0].images]
-    assert [box.shape for box in boxes] == [(36, 192)] * 3
-    # light grey, the boxes' ground, is the commonest value of every box; the darker gaps between them are outside
-    assert all((abs((box.astype(float) + 1) * 127.5 - 128) < 2).mean() < 0.01 for box in boxes)
 
 
 def test_nlvr_v1_cuts_the_boxes_where_they_are(tmp_path):

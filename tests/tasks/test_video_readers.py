@@ -15,7 +15,6 @@ from pet_bench.backbone.loading import load
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.store import FeatureStore
 from pet_bench.errors import UserError
-from pet_bench.metrics.multiple_choice import MultipleChoiceAccuracy
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec, Runtime, Visual
 from pet_bench.tasks.how2qa import How2QA
@@ -41,45 +40,6 @@ def silent(rows):
 
 
 # real rows -----------------------------------------------------------------------------------------------------------
-
-
-def test_real_tvqa_with_labels_made_up(tmp_path, samples):
-    rows = rows_of(samples / "tvqa" / "tvqa_test_public.first400.jsonl")
-    labelled = [row | {"answer_idx": i % 5} for i, row in enumerate(rows)]
-    examples = TVQA().examples(write(tmp_path, TVQA, *labelled, said=silent(rows)), "test")
-    assert [example.id for example in examples] == [str(row["qid"]) for row in rows]
-    assert examples[0].text == (
-        "[Subs]  [Q] Who does Sheldon say he'll send an email to after coming out of the bathroom? [TS] (48.62-60.02) "
-        "[Choices] a0: The yogurt manufacturer. a1: The people who make toilet seats. a2: Stan Lee. a3: Leonard's mom. "
-        "a4: The person who didn't make the apartment walls soundproof. tvqa: "
-    )
-    assert {example.kind for example in examples} == {row["show_name"] for row in rows}
-    right = MultipleChoiceAccuracy()({example.id: "a3" for example in examples}, examples)
-    assert right.primary == pytest.approx(20.0)
-
-
-def test_real_tvc_with_one_reference(tmp_path, samples):
-    rows = rows_of(samples / "tvc" / "tvc_val_joined_with_tvr_one_reference.first1500.jsonl")
-    moments = [row | {"descs": [{"desc": row["ref_from_tvr"][0], "desc_id": i}]} for i, row in enumerate(rows)]
-    root = write(tmp_path, TVC, *moments, said=silent(rows))
-    examples = TVC().examples(root, "test")
-    assert len(examples) == 1500
-    assert examples[1].text == "[Subs]  [TS] ([0, 2.29]) tvc: "
-    assert examples[1].references == {"captions": ["Monica tells Ross never knew he did that."]}
-    assert [e.id for e in TVC(unit="clip").examples(root, "test")] == [str(row["clip_id"]) for row in rows]
-
-
-def test_real_tvc_without_descriptions_is_refused(tmp_path, samples):
-    rows = rows_of(samples / "tvc" / "tvc_test_public_release.first300.jsonl")
-    with pytest.raises(UserError, match=r"tvc: .*tvc_val_release.jsonl: line 1: descs is missing") as error:
-        TVC().examples(write(tmp_path, TVC, *rows), "test")
-    assert error.value.faults[-1].endswith("and 280 faults more")
-
-
-def test_the_authors_csv_of_how2qa_is_refused(tmp_path, samples):
-    lines = (samples / "how2qa" / "how2QA_val_release.original.first300.csv").read_text().splitlines()
-    with pytest.raises(UserError, match=r"how2qa: .*line 1 is not valid JSON"):
-        How2QA().examples(write(tmp_path, How2QA, *lines), "test")
 
 
 # damage --------------------------------------------------------------------------------------------------------------

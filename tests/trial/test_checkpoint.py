@@ -157,7 +157,7 @@ def test_interrupted_at_any_moment(method, accumulation, backbone, trial, whole,
 def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtime):
     """LST's blocks are not pruned a second time, AdaLoRA's and AdaMSS's allocators remember."""
     if method is ADAMSS:
-        pytest.importorskip("sklearn")
+        pytest.importorskip("sklearn", reason="unchecked: what AdaMSS has gathered is kept (no scikit-learn)")
     spec = trial(method, backbone, suite="mini-image-text/vqa")
     expected, out = whole(spec)
     total = expected.cost.steps
