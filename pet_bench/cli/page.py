@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pet_bench.report.examples import Shown
+    from pet_bench.report.page.examples import Shown
 
 
 def write_page(
@@ -58,7 +58,7 @@ def _shown(
     """The examples that were predicted, by suite and task, read as the trials' protocols say."""
     from pet_bench.data.suite import suite_by_name
     from pet_bench.errors import Faults
-    from pet_bench.report.examples import examples
+    from pet_bench.report.page.examples import examples
     from pet_bench.results import store
 
     shown, faults, seen = {}, Faults(), []

@@ -55,7 +55,7 @@ def report(
     only_with("--html", html, data=data, images=images, examples=examples)
     if out and len(grids) > 1:
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
-    from pet_bench.report.table import without_suspect as bare
+    from pet_bench.report.summary import without_suspect as bare
 
     found = _read(grids, out)
     found.report = to or found.report
@@ -139,7 +139,9 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.statistics import rank_notes, significantly_best
-    from pet_bench.report.table import comparison, notes, scored, tasks_of, to_csv, to_markdown, to_rich
+    from pet_bench.report.summary import comparison, scored, tasks_of
+    from pet_bench.report.tables.beneath import notes
+    from pet_bench.report.tables.views import to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
@@ -174,9 +176,13 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
 
 def _figures(found: Found) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
-    from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
-    from pet_bench.report.figures import pareto_figure
-    from pet_bench.report.look import write
+    from pet_bench.report.figures import (
+        ablation_figure,
+        learning_curves_figure,
+        pareto_figure,
+        question_types_figure,
+        write,
+    )
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
     order = {id: place for place, id in enumerate(found.frame.id.unique())}

@@ -103,7 +103,7 @@ def test_lines_that_are_no_methods_are_apart_in_their_panel():
 
 def test_markers_are_matplotlibs_and_the_page_draws_each():
     assert set(MARKERS) <= set(Line2D.filled_markers)
-    script = (Path(pet_bench.report.__file__).parent / "page.js").read_text("utf-8")
+    script = (Path(pet_bench.report.__file__).parent / "page" / "page.js").read_text("utf-8")
     (shapes,) = re.findall(r"const SHAPES = \{\n(.*?)\n\};", script, re.DOTALL)
     assert {key.strip('"') for key in re.findall(r'^  ("?.{1,2}"?): \(r\)', shapes, re.MULTILINE)} == set(MARKERS)
 

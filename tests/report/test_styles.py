@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.report import formats, published
-from pet_bench.report.styles import STYLES, fill, find, rank_correlation
+from pet_bench.report import published
+from pet_bench.report.tables import formats
+from pet_bench.report.tables.styles import STYLES, fill, find, rank_correlation
 from pet_bench.results import store
 
 TASKS = ("vqa", "gqa", "nlvr2", "coco-caption")

@@ -8,18 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pet_bench.report.table import (
-    comparison,
-    notes,
-    scored,
-    sections,
-    tasks_of,
-    to_csv,
-    to_markdown,
-    to_rich,
-    to_text,
-    without_suspect,
-)  # fmt: skip
+from pet_bench.report.summary import comparison, scored, tasks_of, without_suspect
+from pet_bench.report.tables.beneath import notes
+from pet_bench.report.tables.views import sections, to_csv, to_markdown, to_rich, to_text  # fmt: skip
 from pet_bench.results import store
 from pet_bench.results.schema import OTHER_SOFTWARE, Run
 from pet_bench.trial import checkpoint

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pet_bench.report.published import BACKBONES
-from pet_bench.report.styles import TEXT, WHOLE, Filled
-from pet_bench.report.table import Cell, _line, _plain
+from pet_bench.report.tables.styles import TEXT, WHOLE, Filled
+from pet_bench.report.tables.views import Cell, _line, _plain
 
 MISSING = "–"
 

@@ -15,7 +15,8 @@ from pet_bench.errors import unknown
 from pet_bench.report import published
 from pet_bench.report.published import BACKBONES, average, name_of, relative_gain
 from pet_bench.report.statistics import Folders, Marks, significantly_best
-from pet_bench.report.table import notes, scored
+from pet_bench.report.summary import scored
+from pet_bench.report.tables.beneath import notes
 
 # the mini world's stand-ins; a table of it is no claim about the real one
 STAND_INS = {
@@ -43,7 +44,7 @@ class Column:
 
     @property
     def score(self) -> str:
-        """What it is called in `report.table.comparison`."""
+        """What it is called in `report.summary.comparison`."""
         return self.tasks[0] if len(self.tasks) == 1 else "average"
 
 
