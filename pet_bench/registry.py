@@ -246,6 +246,7 @@ TASKS = Registry("task", classes=True, check="pet_bench.data.task:faults")
 METRICS = Registry("metric", classes=True, check="pet_bench.metrics.scores:faults")
 SUITES = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
 BACKBONES = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
+STYLES = Registry("style", classes=False, check="pet_bench.report.tables.style:faults")
 
 
 def load_plugin(source: str) -> list[str]:

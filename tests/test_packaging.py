@@ -96,7 +96,7 @@ def test_the_wheel_holds_every_source_file_and_every_shipped_grid(wheel):
     expected |= {
         str(path.relative_to(ROOT)) for path in (ROOT / "pet_bench/mini/backbones").rglob("*") if path.is_file()
     }
-    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv")]
+    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv", ".yaml")]
     expected |= {f"pet_bench/published/{path.name}" for path in published}
     expected |= {f"pet_bench/report/page/page.{suffix}" for suffix in ("html", "css", "js")}
     assert {name for name in held if name.startswith("pet_bench/")} == expected

@@ -16,6 +16,8 @@ from pet_bench.errors import Faults, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pet_bench.grid.spec import Skipped
+
 STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
 
 
@@ -77,6 +79,7 @@ class Found:
     folders: list[Path] = field(default_factory=list)
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def there(self) -> list[Path]:
@@ -111,6 +114,7 @@ def _read(grids: list[str], out: Path | None) -> Found:
                 [trial for trial in trials if trial.id not in results],
             )
             frames.append(frame.assign(folder=str(folder)))
+            found.skipped += plan.skipped()
             found.names.append(plan.name)
             found.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
@@ -140,15 +144,22 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     from pet_bench.files import write_text
     from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.summary import comparison, scored, tasks_of
-    from pet_bench.report.tables.beneath import notes
+    from pet_bench.report.tables.beneath import notes, skipped_notes
     from pet_bench.report.tables.views import to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
         where = ", ".join(map(str, found.folders))
         raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
-    table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
-    beneath = [*_drawn(found.frame), *notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
+    table, marks = comparison(found.frame, found.skipped), significantly_best(found.frame, found.folders)
+    beneath = [
+        *_drawn(found.frame),
+        *skipped_notes(found.skipped),
+        *notes(found.frame, commit()[0]),
+        *marks.caption,
+        *rank_notes(table),
+        *found.notes,
+    ]
     views = to_rich(table, beneath, marks.best)
     print_tables(views, least=["parameters", "rank", "trainable %", *reversed(tasks_of(table))])
     written = [found.report / name for name in ("table.md", "table.csv")]
@@ -159,6 +170,7 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
         from pet_bench.cli.page import write_page
 
         about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
+        about |= {"skipped": found.skipped}
         written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
     return written
 

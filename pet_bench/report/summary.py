@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import pandas as pd
 
-KINDS = ("method", "control", "majority")
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Skipped
+
+KINDS = ("method", "skipped", "control", "majority")
 SCORES = ["task", "metric", "primary", "value", "split", "n", "majority", "options", "average"]
 
 
@@ -23,41 +29,32 @@ def without_suspect(frame: pd.DataFrame) -> pd.DataFrame:
     return bare[~suspect | ~bare.id.duplicated()].reset_index(drop=True)
 
 
-def comparison(frame: pd.DataFrame) -> pd.DataFrame:
+def comparison(frame: pd.DataFrame, skipped: Sequence[Skipped] = ()) -> pd.DataFrame:
     """Tidy results (`results.store.to_frame`) to one row per suite, backbone, method and control.
 
-    Columns: suite, backbone, method, control, setup, kind ("method", "control" or "majority"), trainable, percent,
-    for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
+    Columns: suite, backbone, method, control, setup, kind ("method", "control", "majority" or "skipped"), trainable,
+    percent, for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
     one seed), average and `average std` (of the trials' averages), rank (mean over the tasks of a method's rank among
     the methods, 1 the best, ties averaged), n (trials in the means), trials (all) and suspect (those of the n).
+    skipped: what the grids leave out (`Grid.skipped`): a row each without numbers, and then a column, reason, why.
     """
-    primary = scored(frame)[lambda rows: rows.primary.eq(True)]
+    primary = scored(frame).loc[lambda rows: rows.primary.eq(True)]
     tasks = list(dict.fromkeys(primary.task))
-    rows = []
-    for keys, group in frame.groupby(["suite", "backbone", "control", "method", "setup"], sort=False, dropna=False):
-        suite, backbone, control, method, setup = keys
-        trials = group.drop_duplicates("id")
-        used = scored(trials)
-        row = {
-            "suite": suite, "backbone": backbone, "method": method, "control": control,
-            "setup": setup, "kind": "method" if control == "none" else "control",
-            "trainable": used.trainable.max(), "percent": used.percent.max(),
-        }  # fmt: skip
-        for task in tasks:
-            values = scored(group)[lambda rows, task=task: (rows.task == task) & rows.primary.eq(True)].value
-            row[task], row[f"{task} std"] = values.mean(), values.std(ddof=1)
-        row["average"], row["average std"] = used.average.mean(), used.average.std(ddof=1)
-        rows.append(row | {"n": len(used), "trials": len(trials), "suspect": used.status.eq("suspect").sum()})
-    for (suite, backbone), group in primary.groupby(["suite", "backbone"], sort=False):
-        majority = group[group.control == "none"].groupby("task", sort=False).majority.mean()
-        if majority.notna().any():
-            row = {"suite": suite, "backbone": backbone, "method": "majority answer", "kind": "majority"}
-            own = majority.reindex(dict.fromkeys(group.task))
-            rows.append(row | majority.to_dict() | {"average": own.mean() if own.notna().all() else None})
+    keys = ["suite", "backbone", "control", "method", "setup"]
+    groups = frame.groupby(keys, sort=False, dropna=False)
+    rows = [dict(zip(keys, key, strict=True)) | _over_seeds(group, tasks) for key, group in groups]
+    present = {(row["suite"], row["backbone"], row["method"]) for row in rows}
+    for one in dict.fromkeys(skipped):
+        if (place := (one.suite, one.backbone, one.method)) not in present:
+            row = dict(zip(("suite", "backbone", "method"), place, strict=True))
+            rows.append(row | {"control": "none", "kind": "skipped", "reason": one.reason})
+    rows += _majorities(primary)
     columns = ["suite", "backbone", "method", "control", "setup", "kind", "trainable", "percent"]
     columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")] + ["rank"]
     counts = ["n", "trials", "suspect"]
-    table = pd.DataFrame(rows, columns=columns + counts).astype(dict.fromkeys(["trainable", *counts], "Int64"))
+    reason = ["reason"] if any("reason" in row for row in rows) else []
+    table = pd.DataFrame(rows, columns=columns + counts + reason)
+    table = table.astype(dict.fromkeys(["trainable", *counts], "Int64"))
     for _, group in table[table.kind == "method"].groupby(["suite", "backbone"], sort=False):
         scores = group[tasks].astype(float).dropna(axis=1, how="all").dropna()
         if min(scores.shape) > 1:
@@ -65,6 +62,31 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     order = table.assign(kind=table.kind.map(KINDS.index))
     order = order.sort_values(["suite", "backbone", "kind", "percent"], ascending=[True, True, True, False])
     return table.loc[order.index].reset_index(drop=True)
+
+
+def _over_seeds(group: pd.DataFrame, tasks: Iterable[str]) -> dict[str, Any]:
+    """Means and sample standard deviations of the trials of one setup."""
+    trials = group.drop_duplicates("id")
+    used, primary = scored(trials), scored(group).loc[lambda rows: rows.primary.eq(True)]
+    row: dict[str, Any] = {
+        "kind": "method" if group.control.iloc[0] == "none" else "control",
+        "trainable": used.trainable.max(), "percent": used.percent.max(),
+    }  # fmt: skip
+    for task in tasks:
+        values = primary[primary.task == task].value
+        row[task], row[f"{task} std"] = values.mean(), values.std(ddof=1)
+    row["average"], row["average std"] = used.average.mean(), used.average.std(ddof=1)
+    return row | {"n": len(used), "trials": len(trials), "suspect": used.status.eq("suspect").sum()}
+
+
+def _majorities(primary: pd.DataFrame) -> Iterable[dict[Any, Any]]:
+    """A row of what the commonest answers score, for each suite and backbone where that is known."""
+    for (suite, backbone), group in primary.groupby(["suite", "backbone"], sort=False):
+        majority = group[group.control == "none"].groupby("task", sort=False).majority.mean()
+        if majority.notna().any():
+            row = {"suite": suite, "backbone": backbone, "method": "majority answer", "kind": "majority"}
+            own = majority.reindex(list(dict.fromkeys(group.task)))
+            yield row | majority.to_dict() | {"average": own.mean() if own.notna().all() else None}
 
 
 def named(rows: pd.DataFrame) -> pd.Series:

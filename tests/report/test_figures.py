@@ -18,7 +18,7 @@ from pet_bench.report.costs import COSTS, costs
 from pet_bench.report.figures.look import MANY, RC, write
 from pet_bench.report.figures.pareto import pareto_front
 from pet_bench.report.marks import MARKERS, mark_of
-from pet_bench.report.tables.styles import fill, find
+from pet_bench.report.tables.fill import fill, find
 from pet_bench.results import store
 
 TABLE = published.load("vlpet_table2_image_text").query("backbone == 'bart-base'")

@@ -20,8 +20,7 @@ from pet_bench.report.figures.look import (
     seeds_note,
 )
 from pet_bench.report.marks import mark_of
-from pet_bench.report.published import BACKBONES
-from pet_bench.report.tables.styles import Filled
+from pet_bench.report.tables.fill import Filled
 
 GAIN = (-100.0, np.inf)  # no score is below 0
 
@@ -46,9 +45,11 @@ def relative_gain_figure(filled: Filled) -> Figure:
 
 def _gains(axis: Axes, filled: Filled, with_published: bool, with_ours: bool) -> list[Label]:
     """Draw one panel; gives its labels: one per method, an empty one for its second point."""
-    name, rows, labels = filled.style.columns[-1].name, filled.frame.to_dict("records"), []
+    column, rows, labels = filled.style.columns[-1], filled.frame.to_dict("records"), []
+    assert column.relative
+    name, first = column.name, rows[0]
     for row in rows:
-        points, mark = [], mark_of(row["method"])
+        points, mark = [], mark_of(row["method"], filled.style.marks)
         for side in [""] * with_ours + [" published"] * with_published:
             x, y, std = row["percent" + side], row[name + side], row[f"{name}{side} std"]
             if np.isfinite([x, y]).all():
@@ -58,9 +59,10 @@ def _gains(axis: Axes, filled: Filled, with_published: bool, with_ours: bool) ->
                 labels.append((label, mark.color, x, y, np.nan_to_num(std)))
         axis.plot(*zip(*points, strict=True) if points else ((), ()), color=MUTED, linewidth=0.9, zorder=2)
     axis.axhline(0, color=MUTED, linestyle="--", linewidth=1.1, zorder=1)
-    where = BACKBONES[rows[0]["backbone"]] if with_published else f"{rows[0]['ours']}: the mini world, not comparable"
+    stand_in = f"{first['ours']}: the mini world, not comparable"
+    where = filled.style.backbones[first["backbone"]].name if with_published else stand_in
     axis.set_title(where + (" (published)" if with_published and not with_ours else ""))
-    axis.set(xlabel="trainable parameters (% of all)", ylabel="relative gain over full fine-tuning (%)")
+    axis.set(xlabel="trainable parameters (% of all)", ylabel=f"relative gain over {column.relative.name} (%)")
     _percent_axis(axis, [label[2] for label in labels])
     axis.margins(y=0.12)
     if labels and with_published:

@@ -16,7 +16,7 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -28,6 +28,10 @@ from pet_bench.report.page.predictions import _examples
 from pet_bench.report.statistics import rank_notes
 from pet_bench.report.summary import comparison, scored
 from pet_bench.report.tables.beneath import notes as table_notes
+from pet_bench.report.tables.beneath import skipped_notes
+
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Skipped
 
 
 def page(
@@ -39,6 +43,7 @@ def page(
     shown: Mapping[tuple[str, str], Mapping[str, Shown]] | None = None,
     notes: Sequence[str] | None = None,
     best: Collection[Key] = (),
+    skipped: Sequence[Skipped] = (),
     title: str = "Results",
     count: int = 100,
     seed: int = 0,
@@ -49,11 +54,12 @@ def page(
     left out is no part of the page. shown: by suite and task the test's examples by id (`report.examples.examples`);
     without them only ids and answers are seen. notes: lines beneath the leaderboard, by default those on metrics,
     trials and ranks. best: (suite, backbone, method, setup, score) of what is bold
-    (`report.statistics.significantly_best`). count: examples of each task, see `choose`.
+    (`report.statistics.significantly_best`). skipped: what the grids leave out, rows without numbers. count: examples
+    of each task, see `choose`.
     """
-    table = comparison(frame)
+    table = comparison(frame, skipped)
     if notes is None:
-        notes = [*table_notes(frame), *rank_notes(table)]
+        notes = [*skipped_notes(skipped), *table_notes(frame), *rank_notes(table)]
     places = [
         _place(suite, backbone, group, frame, set(best))
         for (suite, backbone), group in table.groupby(["suite", "backbone"], sort=False)

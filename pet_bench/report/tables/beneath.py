@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from pet_bench.report.summary import scored
 from pet_bench.results.schema import OTHER_SOFTWARE
+
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Skipped
+
+
+def skipped_notes(skipped: Iterable[Skipped]) -> list[str]:
+    """Why pairs of method and backbone are left out, a line each."""
+    return list(dict.fromkeys(f"–: {one.method} on {one.backbone}, because {one.reason}" for one in skipped))
 
 
 def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:

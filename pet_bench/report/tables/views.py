@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from html import escape as html_escape
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -14,12 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pet_bench.report.summary import KINDS, tasks_of
+from pet_bench.report.tables.cells import Cell, Role, Row, Trials
+from pet_bench.report.tables.markup import markdown_line, markdown_text
 
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    bold: bool = False
+Best = Collection[tuple[str, ...]]
 
 
 @dataclass
@@ -28,44 +26,36 @@ class Section:
 
     title: str
     header: list[str]
-    rows: dict[str, list[list[Cell]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
 
-def sections(table: pd.DataFrame, best: Collection[tuple[str, ...]] = ()) -> list[Section]:
-    """The comparison as text, bold where (suite, backbone, method, setup, score) is in `best`."""
-    found = []
+def sections(table: pd.DataFrame, best: Best = ()) -> list[Section]:
+    """The comparison's rows, with those scores best whose (suite, backbone, method, setup, score) is in `best`."""
+    made = []
     for (suite, backbone), group in table.groupby(["suite", "backbone"], sort=False):
         scores = [task for task in [*tasks_of(table), "average"] if task == "average" or group[task].notna().any()]
         ranked = ["rank"] * int(group["rank"].notna().any())
         section = Section(f"{suite} on {backbone}", ["method", "trainable %", "parameters", *scores, *ranked, "n"])
-        for _, row in group.iterrows():
-            cells = [Cell(row.method if row.kind != "control" else f"{row.method}, {row.control}")]
-            cells.append(Cell("–" if pd.isna(row.percent) else f"{row.percent:.2f}"))
-            cells.append(Cell("–" if pd.isna(row.trainable) else f"{row.trainable:,.0f}"))
-            for score in scores:
-                bold = row.kind == "method" and (suite, backbone, row.method, row.setup, score) in best
-                cells.append(Cell(_score(row[score], row[f"{score} std"]), bold))
-            cells += [Cell("–" if pd.isna(row["rank"]) else f"{row['rank']:.2f}") for _ in ranked]
-            cells.append(Cell(_count(row)))
-            section.rows[row.kind].append(cells)
-        found.append(section)
-    return found
+        for row in group.to_dict("records"):
+            section.rows[row["kind"]].append(_row(row, scores, bool(ranked), best))
+        made.append(section)
+    return made
 
 
-def _score(mean: float, std: float) -> str:
-    if pd.isna(mean):
-        return "–"
-    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+def _row(row: dict[Any, Any], scores: list[str], ranked: bool, best: Best) -> Row:
+    key = (row["suite"], row["backbone"], row["method"], row["setup"])
+    cells = [Cell.of(row["percent"], role=Role.PERCENT), Cell.of(row["trainable"], role=Role.PARAMETERS)]
+    for score in scores:
+        bold = row["kind"] == "method" and (*key, score) in best
+        cells.append(Cell.of(row[score], row[f"{score} std"], row["n"], best=bold))
+    cells += [Cell.of(row["rank"], role=Role.RANK)] * ranked
+    name = row["method"] if row["kind"] != "control" else f"{row['method']}, {row['control']}"
+    counted = row["kind"] in ("method", "control")
+    trials = Trials(int(row["n"]), int(row["trials"]), int(row["suspect"])) if counted else None
+    return Row(row["kind"], (name,), tuple(cells), trials)
 
 
-def _count(row: pd.Series) -> str:
-    if row.kind == "majority":
-        return "–"
-    count = f"{row.n}" if row.n == row.trials else f"{row.n} of {row.trials}"
-    return f"{count}†" if row.suspect else count
-
-
-def to_rich(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = ()) -> list[Table]:
+def to_rich(table: pd.DataFrame, beneath: list[str], best: Best = ()) -> list[Table]:
     """Terminal tables; what is in `best` bold, controls and the majority answer under a rule."""
     tables = []
     for section in sections(table, best):
@@ -73,9 +63,10 @@ def to_rich(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str,
         for index, name in enumerate(section.header):
             view.add_column(name, justify="right" if index else "left", no_wrap=not index)
         for kind in KINDS:
-            for cells in section.rows[kind]:
-                texts = [f"[bold]{escape(cell.text)}[/bold]" if cell.bold else escape(cell.text) for cell in cells]
-                view.add_row(*texts, style=None if kind == "method" else "dim")
+            for row in section.rows[kind]:
+                texts = zip(map(escape, row.texts()), row.best(), strict=True)
+                cells = [f"[bold]{text}[/bold]" if bold else text for text, bold in texts]
+                view.add_row(*cells, style=None if kind == "method" else "dim")
             view.add_section()
         tables.append(view)
     if tables:
@@ -83,7 +74,7 @@ def to_rich(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str,
     return tables
 
 
-def to_text(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = (), width: int = 160) -> str:
+def to_text(table: pd.DataFrame, beneath: list[str], best: Best = (), width: int = 160) -> str:
     """The terminal tables without colours."""
     file = io.StringIO()
     console = Console(file=file, width=width)
@@ -92,26 +83,20 @@ def to_text(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str,
     return file.getvalue()
 
 
-def to_markdown(table: pd.DataFrame, beneath: list[str], best: Collection[tuple[str, ...]] = ()) -> str:
-    """Markdown tables; what is in `best` **bold**, controls and majority in italics."""
+def to_markdown(table: pd.DataFrame, beneath: list[str], best: Best = ()) -> str:
+    """Markdown tables; what is in `best` **bold**, what is no method with scores in italics."""
     lines = []
     for section in sections(table, best):
-        lines += [f"### {section.title}", "", _line(section.header)]
-        lines.append(_line([":--"] + ["--:"] * (len(section.header) - 1)))
+        lines += [f"### {section.title}", "", markdown_line(section.header)]
+        lines.append(markdown_line([":--"] + ["--:"] * (len(section.header) - 1)))
         for kind in KINDS:
-            for first, *rest in section.rows[kind]:
-                name = _plain(first.text) if kind == "method" else f"*{_plain(first.text)}*"
-                lines.append(_line([name] + [f"**{cell.text}**" if cell.bold else cell.text for cell in rest]))
+            for row in section.rows[kind]:
+                first, *rest = row.texts()
+                name = markdown_text(first) if kind == "method" else f"*{markdown_text(first)}*"
+                bold = (f"**{text}**" if best else text for text, best in zip(rest, row.best()[1:], strict=True))
+                lines.append(markdown_line([name, *bold]))
         lines.append("")
-    return "\n".join(lines + [f"- {_plain(note)}" for note in beneath]) + "\n"
-
-
-def _plain(text: str) -> str:
-    return html_escape(text, quote=False).replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return "\n".join(lines + [f"- {markdown_text(note)}" for note in beneath]) + "\n"
 
 
 def to_csv(table: pd.DataFrame) -> str:
