@@ -252,6 +252,7 @@ METRICS: Registry[Any] = Registry("metric", classes=True, check="pet_bench.metri
 SUITES: Registry[Any] = Registry("suite", classes=False, check="pet_bench.data.suite:faults")
 FAMILIES: Registry[Any] = Registry("family", classes=True, check="pet_bench.backbone.family:faults")
 BACKBONES: Registry[Any] = Registry("backbone", classes=False, check="pet_bench.backbone.known:faults")
+STYLES: Registry[Any] = Registry("style", classes=False, check="pet_bench.report.tables.style:faults")
 
 
 def load_plugin(source: str) -> list[str]:

@@ -96,9 +96,9 @@ def test_the_wheel_holds_every_source_file_and_every_shipped_grid(wheel):
     expected |= {
         str(path.relative_to(ROOT)) for path in (ROOT / "pet_bench/mini/backbones").rglob("*") if path.is_file()
     }
-    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv")]
+    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv", ".yaml")]
     expected |= {f"pet_bench/published/{path.name}" for path in published}
-    expected |= {f"pet_bench/report/page.{suffix}" for suffix in ("html", "css", "js")}
+    expected |= {f"pet_bench/report/page/page.{suffix}" for suffix in ("html", "css", "js")}
     assert {name for name in held if name.startswith("pet_bench/")} == expected
     assert not [name for name in held if name.split("/")[0] in ("methods", "tasks", "tests", "results")]
 

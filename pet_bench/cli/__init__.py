@@ -43,7 +43,7 @@ app.add_typer(results_app, name="results", cls=Commands)
 
 class Kind(StrEnum):
     METHODS, TASKS, SUITES, BACKBONES, METRICS = "methods", "tasks", "suites", "backbones", "metrics"
-    GRIDS = "grids"
+    STYLES, GRIDS = "styles", "grids"
 
 
 class Format(StrEnum):

@@ -63,8 +63,8 @@ def gates(
 
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
-    from pet_bench.report.gates import gates_figure, mean_gates
-    from pet_bench.report.look import write
+    from pet_bench.report.figures.gates import gates_figure, mean_gates
+    from pet_bench.report.figures.look import write
     from pet_bench.results import store
     from pet_bench.trial.gates import gate_values
     from pet_bench.trial.run import ADAPTER
@@ -128,7 +128,7 @@ def _table(means: pd.DataFrame) -> Table:
 
 def _pictures(found: Gates, data: Path | None, images: Path | None) -> list[Path]:
     """A picture for each image of the example; none where some are not there or one file holds several."""
-    from pet_bench.report.examples import examples
+    from pet_bench.report.page.examples import examples
 
     spec, example = found.spec, found.example
     shown = examples(spec.suite, found.task, data, images, spec.protocol, [example.id])[example.id]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pet_bench.report.examples import Shown
+    from pet_bench.grid.spec import Skipped
+    from pet_bench.report.page.examples import Shown
 
 
 def write_page(
@@ -19,6 +20,7 @@ def write_page(
     notes: Sequence[str],
     *,
     best: Collection[tuple[str, ...]] = (),
+    skipped: Sequence[Skipped] = (),
     data: Path | None = None,
     images: Path | None = None,
     examples: int = 100,
@@ -26,9 +28,9 @@ def write_page(
 ) -> Path:
     """Write `<report>/index.html` on the trials of `frame`, whose results are in `folders`; gives its path.
 
-    notes, best: as of the comparison table. data: root folder of the data sets, images: folder of their pictures (see
-    `report.examples.examples`); of a suite that has no embedded data, examples are without text and pictures where
-    `data` is not given, which the page says. examples: how many of each task.
+    notes, best, skipped: as of the comparison table. data: root folder of the data sets, images: folder of their
+    pictures (see `report.page.examples.examples`); of a suite that has no embedded data, examples are without text and
+    pictures where `data` is not given, which the page says. examples: how many of each task.
     """
     from pet_bench.files import write_text
     from pet_bench.report.page import page
@@ -45,6 +47,7 @@ def write_page(
         shown=_shown(predictions, data, images),
         notes=notes,
         best=best,
+        skipped=skipped,
         title=title,
         count=examples,
     )
@@ -58,7 +61,7 @@ def _shown(
     """The examples that were predicted, by suite and task, read as the trials' protocols say."""
     from pet_bench.data.suite import suite_by_name
     from pet_bench.errors import Faults
-    from pet_bench.report.examples import examples
+    from pet_bench.report.page.examples import examples
     from pet_bench.results import store
 
     shown, faults, seen = {}, Faults(), []

@@ -16,6 +16,8 @@ from pet_bench.errors import Faults, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pet_bench.grid.spec import Skipped
+
 STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
 
 
@@ -55,7 +57,7 @@ def report(
     only_with("--html", html, data=data, images=images, examples=examples)
     if out and len(grids) > 1:
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
-    from pet_bench.report.table import without_suspect as bare
+    from pet_bench.report.summary import without_suspect as bare
 
     found = _read(grids, out)
     found.report = to or found.report
@@ -77,6 +79,7 @@ class Found:
     folders: list[Path] = field(default_factory=list)
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def there(self) -> list[Path]:
@@ -111,6 +114,7 @@ def _read(grids: list[str], out: Path | None) -> Found:
                 [trial for trial in trials if trial.id not in results],
             )
             frames.append(frame.assign(folder=str(folder)))
+            found.skipped += plan.skipped()
             found.names.append(plan.name)
             found.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
@@ -140,14 +144,23 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.statistics import rank_notes, significantly_best
-    from pet_bench.report.table import comparison, notes, scored, tasks_of, to_csv, to_markdown, to_rich
+    from pet_bench.report.summary import comparison, scored, tasks_of
+    from pet_bench.report.tables.beneath import notes, skipped_notes
+    from pet_bench.report.tables.views import to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
     if scored(found.frame).empty:
         where = ", ".join(map(str, found.folders))
         raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
-    table, marks = comparison(found.frame), significantly_best(found.frame, found.folders)
-    beneath = [*_drawn(found.frame), *notes(found.frame, commit()[0]), *marks.caption, *rank_notes(table), *found.notes]
+    table, marks = comparison(found.frame, found.skipped), significantly_best(found.frame, found.folders)
+    beneath = [
+        *_drawn(found.frame),
+        *skipped_notes(found.skipped),
+        *notes(found.frame, commit()[0]),
+        *marks.caption,
+        *rank_notes(table),
+        *found.notes,
+    ]
     views = to_rich(table, beneath, marks.best)
     print_tables(views, least=["parameters", "rank", "trainable %", *reversed(tasks_of(table))])
     written = [found.report / name for name in ("table.md", "table.csv")]
@@ -158,6 +171,7 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
         from pet_bench.cli.page import write_page
 
         about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
+        about |= {"skipped": found.skipped}
         written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
     return written
 
@@ -175,9 +189,13 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
 
 def _figures(found: Found) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
-    from pet_bench.report.curves import ablation_figure, learning_curves_figure, question_types_figure
-    from pet_bench.report.figures import pareto_figure
-    from pet_bench.report.look import write
+    from pet_bench.report.figures import (
+        ablation_figure,
+        learning_curves_figure,
+        pareto_figure,
+        question_types_figure,
+        write,
+    )
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
     order = {id: place for place, id in enumerate(found.frame.id.unique())}

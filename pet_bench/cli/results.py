@@ -98,7 +98,7 @@ def show_trial(name: str, out: Path | None) -> None:
 
     from pet_bench.cli.tables import print_tables
     from pet_bench.registry import METHODS
-    from pet_bench.report.trial import trial_view
+    from pet_bench.report.tables.trial import trial_view
     from pet_bench.results import store
     from pet_bench.results.provenance import commit
 

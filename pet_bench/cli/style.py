@@ -23,11 +23,11 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
 
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
-    from pet_bench.report.formats import FORMATS, to_rich
-    from pet_bench.report.styles import fill, find
+    from pet_bench.report.tables.fill import fill, find
+    from pet_bench.report.tables.formats import FORMATS, to_rich
     from pet_bench.results.provenance import commit
 
-    filled = fill(found.frame, find(name), commit()[0], found.folders)
+    filled = fill(found.frame, find(name), commit()[0], found.folders, found.skipped)
     if not {*found.frame.suite} & {*filled.frame.suite}:
         suites = ", ".join(dict.fromkeys(found.frame.suite))
         raise UserError(f"{name} is of the suite {filled.style.suite}, none of these trials is: they are of {suites}")
@@ -42,8 +42,7 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
         written.append(found.report / f"{name}.{suffix}")
         write_text(written[-1], texts[kind])
     if any(column.relative for column in filled.style.columns):
-        from pet_bench.report.figures import relative_gain_figure
-        from pet_bench.report.look import write
+        from pet_bench.report.figures import relative_gain_figure, write
 
         written += write(relative_gain_figure(filled), found.report / f"{name}.png", (".png", ".svg", ".pdf"))
     return written

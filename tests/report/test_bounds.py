@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pet_bench.report.bounds import bounds
-from pet_bench.report.look import beneath, reach
+from pet_bench.report.figures.look import beneath, reach
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from pet_bench.errors import UserError
 from pet_bench.grid.plan.spec import load
 from pet_bench.registry import METHODS
-from pet_bench.report import curves, look, parts
-from pet_bench.report.axes import axes_of, short, text
+from pet_bench.report import figures
+from pet_bench.report.figures import curves, labels, look, parts
+from pet_bench.report.figures.axes import axes_of, short, text
 from pet_bench.report.marks import OTHERS, mark_of
 from pet_bench.results import store
 from pet_bench.results.frames import _flat
@@ -87,7 +88,7 @@ def nothing_left():
 
 def test_learning_curves_are_means_with_a_band_of_one_standard_deviation():
     frame = pd.concat([history(), history(control="text-only"), history(status="failed", seeds=(7,))])
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     assert [title(axis).split("\n")[-1] for axis in figure.axes] == [
         "training loss (mean over tasks)", "vqa, validation", "coco-caption, validation", "average, validation",
     ]  # fmt: skip
@@ -107,7 +108,7 @@ def test_learning_curves_are_means_with_a_band_of_one_standard_deviation():
 
 
 def test_one_seed_has_no_band_and_one_method_is_enough():
-    figure = curves.learning_curves_figure(history(methods=1, seeds=(0,)))
+    figure = figures.learning_curves_figure(history(methods=1, seeds=(0,)))
     assert all(not bands(axis) and set(lines(axis)) == {"m0"} for axis in figure.axes)
     assert "n = 1 seed" in figure._supxlabel.get_text()
 
@@ -144,7 +145,7 @@ def known(frame):
 def test_a_method_without_a_point_in_the_last_panel_is_named_too():
     frame = history(3)
     frame = frame[(frame.method != "m1") | (frame.split == "train")]
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     assert [one.get_text() for one in figure.axes[-1].texts] == ["m1", "m2", "m0"]
     check_texts(figure)
 
@@ -152,7 +153,7 @@ def test_a_method_without_a_point_in_the_last_panel_is_named_too():
 def test_21_chosen_methods_share_panels_in_their_own_marks_and_all_are_named():
     frame = known(history(21))
     names = list(frame.method.unique())
-    figure = curves.learning_curves_figure(frame, names)
+    figure = figures.learning_curves_figure(frame, names)
     last = figure.axes[-1]
     shown = {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in last.lines}
     assert shown == {name: (mark_of(name).color, mark_of(name).marker, mark_of(name).dash) for name in names}
@@ -165,7 +166,7 @@ def test_21_chosen_methods_share_panels_in_their_own_marks_and_all_are_named():
 
 
 def test_others_than_the_chosen_are_grey_where_they_are_asked_for():
-    figure = curves.learning_curves_figure(history(9), ["m3"])
+    figure = figures.learning_curves_figure(history(9), ["m3"])
     shown = {line.get_label(): line.get_color() for line in figure.axes[-1].lines}
     assert shown == {f"m{i}": OTHERS.color for i in range(9)} | {"m3": mark_of("m3").color}
     assert "grey: the other methods" in figure._supxlabel.get_text()
@@ -175,7 +176,7 @@ def test_many_methods_have_a_row_each_and_none_is_grey():
     """A row from 0 to 0.82 above minus its place, on one scale down a panel; the last mean is written out."""
     frame = known(history(9))
     frame.loc[(frame.method == frame.method.unique()[2]) & (frame.seed == 1), "status"] = "suspect"
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     table = curves.averaged(frame)
     average = table[table.panel == "average"]
     ranked = average.groupby("method")["mean"].last().sort_values(ascending=False).index
@@ -200,7 +201,7 @@ def test_many_methods_have_a_row_each_and_none_is_grey():
 def test_long_names_are_whole_and_stand_once(methods):
     frame = history(methods)
     frame = frame.assign(method=frame.method + "(bottleneck=32, gate=middle-x)")
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     figure.canvas.draw()
     texts = [one for one in figure.findobj(Text) if "bottleneck" in one.get_text() and one.get_visible()]
     assert sorted(one.get_text() for one in texts) == sorted(frame.method.unique())
@@ -210,7 +211,7 @@ def test_long_names_are_whole_and_stand_once(methods):
 
 @pytest.mark.parametrize("epochs", [(0.5,), (0.25, 0.5), (1.0, 2.0), (1.0, 7.0, 20.0)])
 def test_epochs_are_whole_numbers(epochs):
-    for axis in curves.learning_curves_figure(history(epochs=epochs)).axes:
+    for axis in figures.learning_curves_figure(history(epochs=epochs)).axes:
         low, high = axis.get_xlim()
         ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
         assert len(ticks) > 1 and all(tick == int(tick) for tick in ticks)
@@ -219,7 +220,7 @@ def test_epochs_are_whole_numbers(epochs):
 @pytest.mark.parametrize("methods", [2, 9])
 def test_a_curve_of_one_point_is_a_dot_with_a_bar(methods):
     frame = history(methods, epochs=(1.0,))
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     own = curves.averaged(frame).query("panel == 'average' and method == 'm0'").iloc[0]
     for axis in figure.axes:
         assert len(axis.containers) == methods
@@ -234,7 +235,7 @@ def test_a_curve_of_one_point_is_a_dot_with_a_bar(methods):
 def test_no_band_goes_beyond_what_a_score_can_be(methods):
     frame = history(methods)
     score, loss = (frame.seed.map(dict(enumerate(values))) for values in ((100.0, 86.0, 100.0), (0.1, 3.0, 0.1)))
-    figure = curves.learning_curves_figure(frame.assign(value=score.where(frame.measure == "accuracy", loss)))
+    figure = figures.learning_curves_figure(frame.assign(value=score.where(frame.measure == "accuracy", loss)))
     if methods == 2:
         vqa = figure.axes[1]
         assert max(high for band in bands(vqa) for _, high in band) == 100
@@ -245,7 +246,7 @@ def test_no_band_goes_beyond_what_a_score_can_be(methods):
 
 def test_twins_are_both_seen():
     names = ["vl-pet-large", "vl-adapter+large"]
-    figure = curves.learning_curves_figure(pd.concat([history(1).assign(method=name, setup=name) for name in names]))
+    figure = figures.learning_curves_figure(pd.concat([history(1).assign(method=name, setup=name) for name in names]))
     for axis in figure.axes:
         below, above = axis.lines
         assert (lines(axis)[names[0]] == lines(axis)[names[1]]).all()
@@ -256,16 +257,16 @@ def test_twins_are_both_seen():
 
 def test_a_backbone_has_a_block_of_panels_and_a_method_the_same_stroke_in_all():
     frame = pd.concat([history(2), history(3, backbone="mini-t5")])
-    figure = curves.learning_curves_figure(frame)
+    figure = figures.learning_curves_figure(frame)
     rows = [title(axis) for axis in figure.axes if "\n" in title(axis)]
     assert [row.split("\n")[0] for row in rows] == ["mini-image-text on mini-bart", "mini-image-text on mini-t5"]
     colors = {(line.get_label(), line.get_color()) for axis in figure.axes for line in axis.lines}
     assert len(colors) == 3
 
 
-@pytest.mark.parametrize("draw", [curves.learning_curves_figure, curves.question_types_figure])
+@pytest.mark.parametrize("draw", [figures.learning_curves_figure, figures.question_types_figure])
 def test_nothing_to_draw_and_unknown_methods_are_one_line_each(draw):
-    frame = history() if draw is curves.learning_curves_figure else breakdowns()
+    frame = history() if draw is figures.learning_curves_figure else breakdowns()
     for nothing in (frame[:0], frame.assign(control="text-only"), frame.assign(status="failed")):
         with pytest.raises(UserError, match="of a finished trial") as caught:
             draw(nothing)
@@ -353,7 +354,7 @@ def test_ablation_points_are_means_with_bars_of_one_standard_deviation(score):
     values = frame[frame.task == "vqa"].set_index("id")["value" if score == "vqa" else "average"]
     trials = settings.assign(score=settings.id.map(values), percent=settings.id.map(frame.groupby("id").percent.max()))
     usual = trials["method.bottleneck"].eq(8) & trials["method.scale"].eq(1) & trials["method.gate"].eq("large")
-    figure = curves.ablation_figure(frame, settings, score)
+    figure = figures.ablation_figure(frame, settings, score)
     panels = {title(axis).split(":")[0]: axis for axis in figure.axes if title(axis)}
     assert set(panels) == {"bottleneck", "gate", "scale", "train"}
     scale, gate = panels["scale"], panels["gate"]
@@ -381,7 +382,7 @@ def test_ablation_points_are_means_with_bars_of_one_standard_deviation(score):
 def test_no_bar_of_an_ablation_goes_beyond_what_a_score_can_be():
     frame, settings = resolved("mini-ablation")
     frame = frame.assign(value=frame.id.map(settings.set_index("id").seed).map({0: 100.0, 1: 100.0, 2: 40.0}))
-    figure = curves.ablation_figure(frame[frame.task == "vqa"], settings, "vqa")
+    figure = figures.ablation_figure(frame[frame.task == "vqa"], settings, "vqa")
     scores = [axis for axis in figure.axes if title(axis)]
     ends = [high for axis in scores if not axis.containers for band in bands(axis) for _, high in band]
     bars = [bar.lines[2][0].get_segments()[0][1, 0] for axis in scores for bar in axis.containers]
@@ -391,7 +392,7 @@ def test_no_bar_of_an_ablation_goes_beyond_what_a_score_can_be():
 def test_one_seed_has_no_bars_and_a_setup_beside_the_axes_is_named():
     frame, settings = resolved("ablation-module")
     one = settings.id[settings.seed == settings.seed.min()]
-    figure = curves.ablation_figure(frame[frame.id.isin(one)], settings)
+    figure = figures.ablation_figure(frame[frame.id.isin(one)], settings)
     assert not any(bands(axis) for axis in figure.axes)
     assert all(len(container.lines[2]) == 0 for axis in figure.axes for container in axis.containers)
     assert figure._supxlabel.get_text() == "n = 1 seed; dashed: vl-pet-large, vl-adapter, lora, compacter; " + (
@@ -403,9 +404,9 @@ def test_where_nothing_varies_alone_there_is_no_ablation():
     frame, settings = resolved("mini-ablation")
     for kept in (settings[:0], settings[settings.method == "vl-pet-large"]):
         with pytest.raises(UserError, match="no setting varies alone"):
-            curves.ablation_figure(frame[frame.id.isin(kept.id)], settings)
+            figures.ablation_figure(frame[frame.id.isin(kept.id)], settings)
     with pytest.raises(UserError, match='unknown score "vga"'):
-        curves.ablation_figure(frame, settings, "vga")
+        figures.ablation_figure(frame, settings, "vga")
 
 
 def test_trials_that_differ_in_no_setting_are_not_averaged():
@@ -457,7 +458,7 @@ def panels(figure):
 
 def test_parts_are_means_with_bars_in_the_order_of_their_size_or_length():
     frame = breakdowns()
-    figure = curves.question_types_figure(pd.concat([frame, frame.assign(control="text-only", value=0.0)]))
+    figure = figures.question_types_figure(pd.concat([frame, frame.assign(control="text-only", value=0.0)]))
     assert [title(axis).strip() for axis in panels(figure)] == [
         "vqa, by question type\nis there a (n = 50)", "how many (n = 30)", "what color (n = 20)",
         "coco-caption, by length\n6-10 (n = 20)", "11-15 (n = 30)", "21+ (n = 5)",
@@ -479,27 +480,29 @@ def test_parts_are_means_with_bars_in_the_order_of_their_size_or_length():
 
 def test_no_bar_of_a_part_goes_beyond_what_a_score_can_be():
     frame = breakdowns(1)
-    figure = curves.question_types_figure(frame.assign(value=frame.seed.map({0: 100.0, 1: 100.0, 2: 60.0})), task="vqa")
+    figure = figures.question_types_figure(
+        frame.assign(value=frame.seed.map({0: 100.0, 1: 100.0, 2: 60.0})), task="vqa"
+    )
     assert all(bar.lines[2][0].get_segments()[0][1, 0] == 100 for axis in panels(figure) for bar in axis.containers)
 
 
 def test_a_task_a_group_and_the_most_frequent_parts():
-    figure = curves.question_types_figure(breakdowns(), task="vqa", group="length")
+    figure = figures.question_types_figure(breakdowns(), task="vqa", group="length")
     assert [title(axis).split("\n")[0] for axis in figure.axes] == ["vqa, by length", ""]
-    first, _ = curves.question_types_figure(breakdowns(), task="vqa", most=2).axes
+    first, _ = figures.question_types_figure(breakdowns(), task="vqa", most=2).axes
     assert title(first).split("\n")[0] == "vqa, by question type (2 most frequent of 3)"
     with pytest.raises(UserError, match='unknown group "lenght"'):
-        curves.question_types_figure(breakdowns(), group="lenght")
+        figures.question_types_figure(breakdowns(), group="lenght")
     with pytest.raises(UserError, match='unknown task "gqa"'):
-        curves.question_types_figure(breakdowns(), task="gqa")
+        figures.question_types_figure(breakdowns(), task="gqa")
 
 
 def test_of_21_methods_each_has_a_row_or_the_others_one_of_ticks():
     frame = breakdowns(21)
-    figure = curves.question_types_figure(frame)
+    figure = figures.question_types_figure(frame)
     assert sorted(label.get_text() for label in figure.axes[0].get_yticklabels()) == sorted(frame.method.unique())
     assert all(len(axis.containers) == 21 for axis in panels(figure))
-    figure = curves.question_types_figure(frame, methods=["m3", "m20"])
+    figure = figures.question_types_figure(frame, methods=["m3", "m20"])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["m3", "m20", "19 others"]
     ticks = [line for line in figure.axes[0].lines if line.get_marker() == "|" and len(line.get_xdata()) == 19]
     own = frame[(frame.part == "is there a") & ~frame.method.isin(["m3", "m20"])].groupby("method").value.mean()
@@ -510,9 +513,9 @@ def test_of_21_methods_each_has_a_row_or_the_others_one_of_ticks():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: curves.learning_curves_figure(history()),
-        lambda: curves.ablation_figure(*resolved("mini-ablation")),
-        lambda: curves.question_types_figure(breakdowns()),
+        lambda: figures.learning_curves_figure(history()),
+        lambda: figures.ablation_figure(*resolved("mini-ablation")),
+        lambda: figures.question_types_figure(breakdowns()),
     ],
 )
 def test_each_is_written_twice_alike(tmp_path, draw):
@@ -525,7 +528,7 @@ def test_names_are_spread_in_order_and_apart(seed):
     rng = np.random.default_rng(seed)
     heights = np.sort(rng.uniform(size=rng.integers(1, 21)) ** rng.integers(1, 4))
     gap = 0.05
-    places = np.array(look.spread(heights, gap))
+    places = np.array(labels.spread(heights, gap))
     assert (np.diff(places) >= gap - 1e-9).all() and (places > -1e-9).all() and (places < 1 + 1e-9).all()
     alone = np.array(
         [all(abs(height - other) >= 20 * gap for other in heights if other != height) for height in heights]
@@ -535,7 +538,7 @@ def test_names_are_spread_in_order_and_apart(seed):
 
 def test_the_caption_of_a_small_figure_lies_beneath_it():
     rows = breakdowns(methods=1, seeds=(0,)).assign(status="suspect")
-    figure = curves.question_types_figure(rows[rows.part == rows.part.iloc[0]], task="vqa")
+    figure = figures.question_types_figure(rows[rows.part == rows.part.iloc[0]], task="vqa")
     with look.look():
         figure.canvas.draw()
     axes = [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]

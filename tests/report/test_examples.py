@@ -10,7 +10,7 @@ from PIL import Image
 from pet_bench.errors import UserError
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
-from pet_bench.report.examples import examples
+from pet_bench.report.page.examples import examples
 
 SUITE, VIDEO = "mini-image-text", "mini-video-text"
 

@@ -14,9 +14,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from pet_bench.report import figures, published
-from pet_bench.report.look import MANY, RC, write
+from pet_bench.report.costs import COSTS, costs
+from pet_bench.report.figures.look import MANY, RC, write
+from pet_bench.report.figures.pareto import pareto_front
 from pet_bench.report.marks import MARKERS, mark_of
-from pet_bench.report.styles import fill, find
+from pet_bench.report.tables.fill import fill, find
 from pet_bench.results import store
 
 TABLE = published.load("vlpet_table2_image_text").query("backbone == 'bart-base'")
@@ -135,7 +137,7 @@ def test_the_front_is_what_nothing_beats(seed):
     rng = np.random.default_rng(seed)
     cost, score = (pd.Series(rng.integers(0, 6, 12).astype(float)) for _ in range(2))
     score[3] = np.nan
-    found = figures.pareto_front(cost, score)
+    found = pareto_front(cost, score)
     for i in cost.index:
         beaten = any(
             cost[j] <= cost[i] and score[j] >= score[i] and (cost[j] < cost[i] or score[j] > score[i])
@@ -150,7 +152,7 @@ def test_costs_are_means_over_the_trials_with_scores(make_result):
         update={"status": "oom", "metrics": {}, "average": None, "cost": None}
     )
     control = make_result(method="lora", control="text-only")
-    table = figures.costs(pd.concat([frame, store.to_frame([lost, control])])).set_index("method")
+    table = costs(pd.concat([frame, store.to_frame([lost, control])])).set_index("method")
     own = frame[frame.method == "lora"].drop_duplicates("id")
     assert table.n["lora"] == 3
     assert table.average["lora"] == pytest.approx(own.average.mean())
@@ -172,10 +174,10 @@ def test_many_methods_stand_in_a_legend(make_result):
     assert looks == [(mark_of(name).marker, mark_of(name).color) for name in legend]
     box = axes[-1].get_legend().get_window_extent(figure.canvas.get_renderer())
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= figure.bbox.y0  # none of it cut off
-    costs = figures.costs(frame)
+    table = costs(frame)
     alike = {name for name in names if sum(mark_of(name) == mark_of(other) for other in names) > 1}
-    for axis, cost in zip(axes, figures.COSTS, strict=True):
-        front = costs[figures.pareto_front(costs[cost], costs.average)]
+    for axis, cost in zip(axes, COSTS, strict=True):
+        front = table[pareto_front(table[cost], table.average)]
         named = {text.get_text() for text in axis.texts if text.get_text() not in ("", RULE)}
         assert named == set(front.method) | alike
 
@@ -297,7 +299,7 @@ def test_three_pareto_panels(make_result, tmp_path):
     with Image.open(png) as image:
         assert image.width > 2000
     assert svg.read_text().startswith("<?xml")
-    assert [axis.get_xlabel() for axis in figure.axes] == [name for name, _ in figures.COSTS.values()]
+    assert [axis.get_xlabel() for axis in figure.axes] == [name for name, _ in COSTS.values()]
     assert [axis.get_xscale() for axis in figure.axes] == ["log", "linear", "linear"]
     for axis in figure.axes:
         shown = check_labels(axis, 11 + (axis is figure.axes[0]))

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pet_bench.report.gates import gates_figure, mean_gates, read_gates
-from pet_bench.report.look import write
+from pet_bench.report.figures.gates import gates_figure, mean_gates, read_gates
+from pet_bench.report.figures.look import write
 
 TOKENS = ["<s>", "NA", "null", "$x$", 'a,"b"', "␣", "</s>"]
 SITES = ("encoder.self_attn", "encoder.ffn")

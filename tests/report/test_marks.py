@@ -14,7 +14,7 @@ import pet_bench.report
 from pet_bench.grid.plan.spec import load
 from pet_bench.registry import METHODS
 from pet_bench.report import published
-from pet_bench.report.marks import COLORS, FREE, KNOWN, MARKERS, ON_DARK, Mark, mark_of, marks_apart
+from pet_bench.report.marks import COLORS, MARKERS, ON_DARK, Mark, free, known, mark_of, marks_apart
 from pet_bench.report.page import page
 from pet_bench.results import store
 from tests.report.test_page import content
@@ -81,8 +81,8 @@ def test_a_mark_follows_from_the_name_alone():
     assert mark_of("vl-adapter+large") == Mark("#D55E00", "^")
     assert mark_of("full") == Mark("#000000", "s")
     assert mark_of("lora(rank=8)") == mark_of("lora(rank=8)") != mark_of("lora")
-    assert (mark_of("lora(rank=8)").color, mark_of("lora(rank=8)").marker) in FREE
-    assert mark_of("a plug-in's, µ") not in [mark_of(name) for name in KNOWN]
+    assert (mark_of("lora(rank=8)").color, mark_of("lora(rank=8)").marker) in free()
+    assert mark_of("a plug-in's, µ") not in [mark_of(name) for name in known()]
 
 
 def test_neighbours_of_a_sweep_never_meet():
@@ -103,7 +103,7 @@ def test_lines_that_are_no_methods_are_apart_in_their_panel():
 
 def test_markers_are_matplotlibs_and_the_page_draws_each():
     assert set(MARKERS) <= set(Line2D.filled_markers)
-    script = (Path(pet_bench.report.__file__).parent / "page.js").read_text("utf-8")
+    script = (Path(pet_bench.report.__file__).parent / "page" / "page.js").read_text("utf-8")
     (shapes,) = re.findall(r"const SHAPES = \{\n(.*?)\n\};", script, re.DOTALL)
     assert {key.strip('"') for key in re.findall(r'^  ("?.{1,2}"?): \(r\)', shapes, re.MULTILINE)} == set(MARKERS)
 

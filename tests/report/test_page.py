@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 from pet_bench.cli.page import write_page
-from pet_bench.report.examples import Shown
-from pet_bench.report.figures import costs, pareto_front
+from pet_bench.report.costs import costs
+from pet_bench.report.figures.pareto import pareto_front
 from pet_bench.report.marks import mark_of
 from pet_bench.report.page import choose, page
-from pet_bench.report.table import comparison, notes
+from pet_bench.report.page.examples import Shown
+from pet_bench.report.summary import comparison
+from pet_bench.report.tables.beneath import notes
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.results.frames import load_breakdowns, load_curves, load_predictions, load_results

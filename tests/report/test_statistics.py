@@ -23,7 +23,8 @@ from pet_bench.report.statistics import (
     seed_test,
     significantly_best,
 )
-from pet_bench.report.table import comparison, to_markdown
+from pet_bench.report.summary import comparison
+from pet_bench.report.tables.views import to_markdown
 from pet_bench.results import store
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import permutations
 from statistics import mean, stdev
@@ -12,9 +13,13 @@ import pandas as pd
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.report import formats, published
-from pet_bench.report.styles import STYLES, fill, find, rank_correlation
+from pet_bench.grid.spec import Grid, Skipped
+from pet_bench.registry import STYLES, load_plugin
+from pet_bench.report import figures, published
+from pet_bench.report.tables import formats
+from pet_bench.report.tables.fill import fill, find, rank_correlation
 from pet_bench.results import store
+from tests.conftest import ROOT
 
 TASKS = ("vqa", "gqa", "nlvr2", "coco-caption")
 SCORES = {"full": [70.0, 71.0, 72.0], "lora": [60.0, 62.0, 67.0], "vl-pet-large": [80.0]}
@@ -67,7 +72,7 @@ def test_ours_published_and_their_difference(results):
 
 
 def test_every_row_is_there_in_the_papers_order_whatever_has_run(results):
-    for style in STYLES.values():
+    for style in STYLES:
         for frame in (store.to_frame(results()), store.to_frame([])):
             table = fill(frame, style)
             assert list(table.frame.method) == [method for _, method in style.published().index]
@@ -179,7 +184,7 @@ def test_an_unknown_style_is_a_users_fault():
         find("vlpet-table3")
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", STYLES.names())
 @pytest.mark.parametrize("suite, backbone", [("image-text", "bart-base"), ("mini-image-text", "mini-bart"), ("x", "y")])
 def test_csv_and_frame_round_trip(results, style, suite, backbone):
     table = filled(results(suite, backbone, {"full": [1 / 3, 2 / 3], "lora": [0.1, 1e-17]}), style)
@@ -250,7 +255,7 @@ def test_latex_compiles(results, tmp_path):
     found = [one for backbone in ("bart-base", "t5-base") for one in results(backbone=backbone, scores=every)]
     found[0] = found[0].model_copy(update=nasty)
     found += results(scores={"lora": [1.0]}, label="lora_64 & 5 %")
-    tables = [formats.to_latex(filled(trials, style)) for style in STYLES for trials in (found, [])]
+    tables = [formats.to_latex(filled(trials, style)) for style in STYLES.names() for trials in (found, [])]
     page = r"\documentclass{article}\usepackage[a4paper,margin=2.5cm]{geometry}\usepackage{booktabs}\begin{document}"
     (tmp_path / "page.tex").write_text(page + "\\clearpage\n".join(tables) + r"\end{document}", encoding="utf-8")
     command = [latex, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
@@ -299,3 +304,114 @@ def test_report_of_several_grids_is_one_table(call, results, tmp_path):
     assert (code, "--out is the results folder of one grid" in err) == (2, True)
     code, _, err = call("report", tmp_path / "four", tmp_path / "five")
     assert (code, len(err.splitlines())) == (2, 2)
+
+
+# what a grid leaves out -----------------------------------------------------------------------------------------------
+
+LEFT_OUT = [Skipped("bart-base", "bitfit", "image-text", "50 % of <it> is missing")]
+
+
+def test_what_is_left_out_is_no_missing_result(results):
+    table = filled(results(), skipped=LEFT_OUT)
+    assert row(table, "bitfit")["skipped"] == "50 % of <it> is missing"
+    note = "–: bitfit on bart-base, because 50 % of <it> is missing"
+    assert note in table.notes
+    markdown = formats.to_markdown(table)
+    assert "| BitFit | ours | – | – | – | – | – | – | – |\n|  | published | 1.21 | 52.94 ± 0.52 |" in markdown
+    assert "- –: bitfit on bart-base, because 50 % of &lt;it&gt; is missing" in markdown
+    latex = formats.to_latex(table)
+    assert r"BitFit & ours & -- & -- & -- & -- & -- & -- & -- \\" in latex
+    assert r"--: bitfit on bart-base, because 50 \% of \textless{}it\textgreater{} is missing.\par" in latex
+    html = formats.to_html(table)
+    assert "<td>BitFit</td><td>ours</td>" + 7 * "<td>–</td>" in html
+    assert "<li>–: bitfit on bart-base, because 50 % of &lt;it&gt; is missing</li>" in html
+    again = formats.read_csv(formats.to_csv(table))
+    pd.testing.assert_frame_equal(again, table.frame, check_exact=True)
+    assert list(again.method[again.skipped != ""]) == ["bitfit"]
+    assert "skipped" not in filled(results()).frame
+
+
+def test_the_mini_worlds_pairs_are_left_out_under_its_own_names(results):
+    scores = {"full": [60.0], "lora": [50.0]}
+    left_out = [Skipped("mini-bart", "bitfit", "mini-image-text", "no"), Skipped("mini-bart", "lora", "other", "no")]
+    table = filled(results("mini-image-text", "mini-bart", scores), skipped=left_out)
+    assert list(table.frame.method[table.frame.skipped != ""]) == ["bitfit"]
+    assert sum(note.startswith("–: ") for note in table.notes) == 1
+
+
+def test_report_says_what_a_grid_left_out(call, monkeypatch, tmp_path):
+    left_out = [Skipped("mini-bart-clips", "lst", "mini-video-text", "it needs an encoder")]
+    monkeypatch.setattr(Grid, "skipped", lambda grid: left_out)
+    monkeypatch.setattr(sys.modules["pet_bench.cli.report"], "_figures", lambda found: [])
+    code, text, _ = call("report", ROOT / "results" / "mini-video-text", "--to", tmp_path, "--html", "--examples", "0")
+    assert code == 0
+    assert "–: lst on mini-bart-clips, because it needs an encoder" in " ".join(text.split())
+    assert "| *lst* | – |" in (tmp_path / "table.md").read_text()
+    page = (tmp_path / "index.html").read_text()
+    assert '"name":"lst","kind":"skipped"' in page
+    assert "–: lst on mini-bart-clips, because it needs an encoder" in page
+
+
+# other people's styles ------------------------------------------------------------------------------------------------
+
+OTHERS = """
+name: other-table1
+title: "Somebody (2031), Table 1"
+suite: image-text
+table: numbers
+backbones: {bart-base: {name: BART}}
+columns:
+  - {name: VQA, tasks: [vqa], published: vqa}
+  - {name: gain, tasks: [vqa], published: vqa, relative: {method: lora, name: LoRA}}
+names: {my-method: My Method}
+marks: {my-method: [wine, "s"]}
+"""
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    monkeypatch.setattr(STYLES, "_entries", dict(STYLES.entries))
+    (tmp_path / "numbers.csv").write_text(
+        "backbone,method,trainable_percent,vqa\nbart-base,lora,5,60\nbart-base,my-method,1,66\n"
+    )
+    (tmp_path / "table.yaml").write_text(OTHERS)
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from pathlib import Path\nfrom pet_bench.report.tables.style import read_style\n"
+        "STYLE = read_style(Path(__file__).with_name('table.yaml'))\n"
+    )
+    return plugin
+
+
+def test_other_people_bring_their_styles(other, results):
+    assert load_plugin(str(other)) == ["style other-table1"]
+    table = filled(results(scores={"lora": [50.0], "my-method": [60.0]}), "other-table1")
+    mine = row(table, "my-method")
+    assert (mine["name"], mine["VQA published"], mine["VQA difference"]) == ("My Method", 66.0, -6.0)
+    assert (mine["gain"], mine["gain published"]) == (pytest.approx(20.0), pytest.approx(10.0))
+    axis = figures.relative_gain_figure(table).axes[0]
+    assert axis.get_ylabel() == "relative gain over LoRA (%)"
+    colors = {line.get_color() for line in axis.lines if line.get_marker() == "s"}
+    assert "#882255" in colors
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("table: numbers", "table: nombers", 'its table "nombers.csv" is not beside it'),
+        (
+            "published: vqa}, {",
+            "published: vqaa}, {",
+            'its table has no column "vqaa" (possible: trainable_percent, vqa)',
+        ),
+        ('"s"', '"S"', 'marks: my-method: there is no marker "S"'),
+        ("title:", "titel:", 'style "table.yaml": title is missing'),
+    ],
+)
+def test_a_style_that_is_none_is_refused(other, old, new, said):
+    path = other.with_name("table.yaml")
+    path.write_text(path.read_text().replace(old, new))
+    assert new in path.read_text()
+    with pytest.raises(UserError) as caught:
+        load_plugin(str(other))
+    assert said in str(caught.value)

@@ -8,18 +8,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pet_bench.report.table import (
-    comparison,
-    notes,
-    scored,
-    sections,
-    tasks_of,
-    to_csv,
-    to_markdown,
-    to_rich,
-    to_text,
-    without_suspect,
-)  # fmt: skip
+from pet_bench.grid.spec import Skipped
+from pet_bench.report.summary import comparison, scored, tasks_of, without_suspect
+from pet_bench.report.tables.beneath import notes, skipped_notes
+from pet_bench.report.tables.cells import Cell, Role, Row, Trials
+from pet_bench.report.tables.views import sections, to_csv, to_markdown, to_rich, to_text  # fmt: skip
 from pet_bench.results import store
 from pet_bench.results.schema import OTHER_SOFTWARE, Run
 from pet_bench.trial import checkpoint
@@ -88,10 +81,10 @@ def test_ranks_are_means_over_tasks_among_methods(make_result):
 
 def test_controls_and_majority_stand_below_the_methods(results):
     (section,) = sections(comparison(store.to_frame(results)))
-    assert [cells[0].text for cells in section.rows["method"]] == ["full", "lora", "bitfit"]
-    assert [cells[0].text for cells in section.rows["control"]] == ["full, text-only"]
+    assert [row.labels[0] for row in section.rows["method"]] == ["full", "lora", "bitfit"]
+    assert [row.labels[0] for row in section.rows["control"]] == ["full, text-only"]
     (majority,) = section.rows["majority"]
-    assert [cell.text for cell in majority] == ["majority answer", "–", "–", "25.00", "25.00", "25.00", "–", "–"]
+    assert majority.texts() == ["majority answer", "–", "–", "25.00", "25.00", "25.00", "–", "–"]
 
 
 def test_unfinished_trials_are_counted(results, make_spec, tmp_path):
@@ -164,8 +157,8 @@ def test_terminal_and_markdown_show_the_same_scores(results):
     table, beneath = comparison(frame), notes(frame)
     shown = to_text(table, beneath)
     for section in sections(table):
-        for cells in chain.from_iterable(section.rows.values()):
-            assert all(cell.text in shown and cell.text in to_markdown(table, beneath) for cell in cells)
+        for row in chain.from_iterable(section.rows.values()):
+            assert all(text in shown and text in to_markdown(table, beneath) for text in row.texts())
     assert all(note in shown for note in beneath)
 
 
@@ -273,3 +266,65 @@ def test_how_trials_ran_is_one_line(make_result, monkeypatch, tmp_path):
         "in parts of each batch: lora, seed 0 (accumulation 2); "
         "resumed with other software than they began with: lora, seed 1"
     ]
+
+
+# cells ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cell, text",
+    [
+        (Cell.of(1.005, 0.5, 3), "1.00 ± 0.50"),
+        (Cell.of(-2.5, None), "−2.50"),
+        (Cell.of(pd.NA, 0.5), "–"),
+        (Cell.of(float("nan")), "–"),
+        (Cell.of(1_234_567, role=Role.PARAMETERS), "1,234,567"),
+        (Cell.of(5.84, role=Role.DIFFERENCE), "+5.84"),
+        (Cell.of(-5.11, role=Role.DIFFERENCE), "−5.11"),
+        (Cell.of(0, role=Role.DIFFERENCE), "+0.00"),
+    ],
+)
+def test_a_cell_is_written_as_what_it_is(cell, text):
+    assert cell.plain() == text
+
+
+def test_a_row_tells_what_its_means_are_over():
+    assert [Trials(*counts).plain() for counts in ((3, 3), (2, 3), (2, 3, 1), (0, 1), (0, 0))] == [
+        "3", "2 of 3", "2 of 3†", "0 of 1", "missing"
+    ]  # fmt: skip
+    row = Row("published", ("", "published"), (Cell(1.0, best=True), Cell()), missing="")
+    assert (row.texts(), row.best()) == (["", "published", "1.00", "", ""], [False, False, True, False, False])
+
+
+# what a grid leaves out -----------------------------------------------------------------------------------------------
+
+NO_ENCODER = Skipped("bart-base", "lst", "image-text", "it needs an encoder")
+
+
+def test_what_is_left_out_has_a_row_of_dashes_and_a_reason(results):
+    frame = store.to_frame(results)
+    table = comparison(frame, [NO_ENCODER, NO_ENCODER])
+    assert list(table[table.kind == "skipped"].method) == ["lst"]
+    assert row(table, "lst").reason == "it needs an encoder"
+    beneath = skipped_notes([NO_ENCODER, NO_ENCODER])
+    assert beneath == ["–: lst on bart-base, because it needs an encoder"]
+    text = to_markdown(table, beneath)
+    assert "| *lst* | – | – | – | – | – | – | – |" in text
+    assert "- –: lst on bart-base, because it needs an encoder" in text
+    shown = to_text(table, beneath)
+    assert beneath[0] in shown and shown.index("bitfit") < shown.index("lst") < shown.index("full, text-only")
+    assert ",skipped," in to_csv(table) and "it needs an encoder" in to_csv(table)
+    assert "reason" not in to_csv(comparison(frame))
+
+
+def test_what_has_results_after_all_is_not_left_out(results):
+    table = comparison(store.to_frame(results), [Skipped("bart-base", "lora", "image-text", "it was once")])
+    assert "skipped" not in set(table.kind)
+
+
+def test_a_place_without_any_result_has_its_row_too(results):
+    table = comparison(store.to_frame(results), [Skipped("mini-gru", "lst", "image-text", "it needs an encoder")])
+    first, second = sections(table)
+    assert second.title == "image-text on mini-gru"
+    assert [row.texts() for row in second.rows["skipped"]] == [["lst", "–", "–", "–", "–"]]
+    assert not first.rows["skipped"]

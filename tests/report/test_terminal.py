@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 
 from pet_bench.cli.tables import fitted, print_tables
-from pet_bench.report import look
+from pet_bench.report.figures import look
 from pet_bench.results import store
 from tests.conftest import ROOT
 

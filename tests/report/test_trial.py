@@ -7,7 +7,7 @@ import pytest
 
 from pet_bench.errors import UserError
 from pet_bench.files import write_text
-from pet_bench.report.trial import size
+from pet_bench.report.tables.trial import size
 from pet_bench.results import provenance, store
 from pet_bench.results.schema import Point, Run, Selected
 from tests.conftest import ROOT

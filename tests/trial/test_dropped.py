@@ -13,7 +13,7 @@ from pet_bench.errors import UserError
 from pet_bench.grid.execute.run import run_grid
 from pet_bench.grid.plan.spec import parse
 from pet_bench.metrics.scores import mean
-from pet_bench.report import table
+from pet_bench.report import tables
 from pet_bench.results import dropped, predictions, store
 from pet_bench.results.check import check
 from pet_bench.spec import Runtime
@@ -71,7 +71,7 @@ def test_what_lacks_a_picture_is_refused_or_dropped_and_never_mixed(grid, data, 
     assert check(runtime.out) == []
     said = f"nlvr2 {numbers['train']} training, {numbers['test']} test"
     frame = store.to_frame([result])
-    assert f"caution: without examples whose images are missing ({said}): all trials" in table.notes(frame)
+    assert f"caution: without examples whose images are missing ({said}): all trials" in tables.notes(frame)
     (scored,) = score_trial(path, data)
     assert scored.scores.values == scored.old
     code, out, _ = call("data", "check", data, "--suite", SUITE)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from pet_bench.errors import UserError
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
 from pet_bench.pet import save_trained, trained_parameters
-from pet_bench.report.gates import read_gates
+from pet_bench.report.figures.gates import read_gates
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
 from pet_bench.results.provenance import now, provenance

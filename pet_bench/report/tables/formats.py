@@ -1,4 +1,4 @@
-"""A filled style (`report.styles.Filled`) for the terminal and as Markdown, LaTeX, CSV and HTML."""
+"""A filled style (`report.tables.fill.Filled`) for the terminal and as Markdown, LaTeX, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -6,69 +6,49 @@ import io
 from collections.abc import Callable, Iterator
 from html import escape as html_escape
 from itertools import chain
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from pet_bench.report.published import BACKBONES
-from pet_bench.report.styles import TEXT, WHOLE, Filled
-from pet_bench.report.table import Cell, _line, _plain
-
-MISSING = "–"
+from pet_bench.report.tables.cells import Cell, Role, Row, Trials
+from pet_bench.report.tables.fill import TEXT, WHOLE, Filled
+from pet_bench.report.tables.markup import latex_cell, latex_line, latex_text, markdown_line, markdown_text
 
 
 def header(filled: Filled) -> list[str]:
     return ["method", "", "trainable %", *(column.name for column in filled.style.columns), "n"]
 
 
-def blocks(filled: Filled) -> Iterator[tuple[str, list[list[list[Cell]]]]]:
-    """By backbone the rows as text: each a line of ours, a published one and, where there are any, of differences."""
+def blocks(filled: Filled) -> Iterator[tuple[str, list[list[Row]]]]:
+    """By backbone the rows: each a line of ours, a published one and, where there are any, of differences."""
     for backbone, rows in filled.frame.groupby("backbone", sort=False):
-        name = BACKBONES[backbone] + (f" (ours: {rows.ours.iloc[0]})" if filled.mini else "")
+        name = filled.style.backbones[str(backbone)].name + (f" (ours: {rows.ours.iloc[0]})" if filled.mini else "")
         yield name, [_lines(index, row, filled) for index, row in zip(rows.index, rows.to_dict("records"), strict=True)]
 
 
-def _lines(index: int, row: dict, filled: Filled) -> list[list[Cell]]:
+def _lines(index: int, row: dict[Any, Any], filled: Filled) -> list[Row]:
     names = [column.name for column in filled.style.columns]
-    ours = [Cell(_score(row[name], row[f"{name} std"], MISSING), (index, name) in filled.bold) for name in names]
-    published = [_score(row[f"{name} published"], row[f"{name} published std"], "") for name in names]
-    source = filled.style.source if any(published) else "published"
     percent, theirs = row["percent"], row["percent published"]
+    ours = [Cell.of(percent, role=Role.PERCENT)]
+    published = [Cell.of(theirs, role=Role.PERCENT)]
+    for name in names:
+        ours.append(Cell.of(row[name], row[f"{name} std"], row["n"], best=(index, name) in filled.bold))
+        published.append(Cell.of(row[f"{name} published"], row[f"{name} published std"], row["n published"]))
+    source = filled.style.source if any(pd.notna(row[f"{name} published"]) for name in names) else "published"
+    trials = None if row.get("skipped") else Trials(row["n"], row["trials"], row["suspect"])
+    seeds = None if pd.isna(row["n published"]) else Trials(row["n published"], row["n published"])
     lines = [
-        [*_cells(row["name"], "ours", _score(percent, None, MISSING)), *ours, Cell(_count(row))],
-        _cells("", source, _score(theirs, None, ""), *published, _whole(row["n published"])),
+        Row("ours", (row["name"], "ours"), tuple(ours), trials),
+        Row("published", ("", source), tuple(published), seeds, ""),
     ]
     differences = [] if filled.mini else [row[f"{name} difference"] for name in names]
     if any(map(pd.notna, differences)):
-        lines.append(_cells("", "difference", *map(_difference, [percent - theirs, *differences]), ""))
+        cells = (Cell.of(value, role=Role.DIFFERENCE) for value in [percent - theirs, *differences])
+        lines.append(Row("difference", ("", "difference"), tuple(cells), missing=""))
     return lines
-
-
-def _cells(*texts: str) -> list[Cell]:
-    return [Cell(text) for text in texts]
-
-
-def _score(mean: float, std: float | None, none: str) -> str:
-    if pd.isna(mean):
-        return none
-    return f"{mean:.2f}".replace("-", "−") + ("" if pd.isna(std) else f" ± {std:.2f}")
-
-
-def _difference(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:+.2f}".replace("-", "−")
-
-
-def _whole(value: int) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
-def _count(row: dict) -> str:
-    if not row["trials"]:
-        return "missing"
-    count = f"{row['n']}" if row["n"] == row["trials"] else f"{row['n']} of {row['trials']}"
-    return f"{count}†" if row["suspect"] else count
 
 
 def to_rich(filled: Filled) -> Table:
@@ -78,10 +58,10 @@ def to_rich(filled: Filled) -> Table:
         view.add_column(name, justify="left" if index < 2 else "right", no_wrap=index < 2)
     for backbone, rows in blocks(filled):
         view.add_row(f"[bold]{backbone}[/bold]")
-        for lines in rows:
-            for line in lines:
-                texts = [f"[bold]{escape(cell.text)}[/bold]" if cell.bold else escape(cell.text) for cell in line]
-                view.add_row(*texts, style=None if line[1].text == "ours" else "dim")
+        for row in chain(*rows):
+            texts = zip(map(escape, row.texts()), row.best(), strict=True)
+            cells = [f"[bold]{text}[/bold]" if best else text for text, best in texts]
+            view.add_row(*cells, style=None if row.kind == "ours" else "dim")
         view.add_section()
     view.caption, view.caption_justify = escape("\n".join(filled.notes)), "left"
     return view
@@ -89,53 +69,37 @@ def to_rich(filled: Filled) -> Table:
 
 def to_markdown(filled: Filled) -> str:
     """A Markdown table per backbone, under a heading with the title."""
-    names, parts = header(filled), [f"### {_plain(filled.title)}", ""]
+    names, parts = header(filled), [f"### {markdown_text(filled.title)}", ""]
     for backbone, rows in blocks(filled):
-        parts += [f"**{_plain(backbone)}**", "", _line(names)]
-        parts.append(_line([":--"] * 2 + ["--:"] * (len(names) - 2)))
-        for line in chain(*rows):
-            parts.append(_line([f"**{cell.text}**" if cell.bold else _plain(cell.text) for cell in line]))
+        parts += [f"**{markdown_text(backbone)}**", "", markdown_line(names)]
+        parts.append(markdown_line([":--"] * 2 + ["--:"] * (len(names) - 2)))
+        for row in chain(*rows):
+            texts = zip(row.texts(), row.best(), strict=True)
+            parts.append(markdown_line(f"**{text}**" if best else markdown_text(text) for text, best in texts))
         parts.append("")
-    return "\n".join(parts + [f"- {_plain(note)}" for note in filled.notes]) + "\n"
-
-
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-        "|": r"\textbar{}", '"': "''", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "−": r"$-$", "ρ": r"$\rho$",
-        "†": r"$\dagger$", "–": "--", "…": r"\ldots{}", "→": r"$\rightarrow$", "≤": r"$\le$", "≥": r"$\ge$",
-    }
-)  # fmt: skip
+    return "\n".join(parts + [f"- {markdown_text(note)}" for note in filled.notes]) + "\n"
 
 
 def to_latex(filled: Filled) -> str:
     r"""A `table*` with booktabs to `\input`; compiles with any LaTeX."""
-    names, by_backbone = [name.translate(LATEX) for name in header(filled)], list(blocks(filled))
+    names, by_backbone = [latex_text(name) for name in header(filled)], list(blocks(filled))
     long = sum(len(row) for _, rows in by_backbone for row in rows) > 45  # of a page
     lines = [
         r"% \usepackage{booktabs}", r"\begin{table*}[p]", r"\centering",
-        rf"\caption{{{filled.title.translate(LATEX)}.}}", rf"\label{{tab:{filled.style.name}}}",
+        rf"\caption{{{latex_text(filled.title)}.}}", rf"\label{{tab:{filled.style.name}}}",
         r"\scriptsize" if long else r"\footnotesize", r"\setlength{\tabcolsep}{2.5pt}",
-        rf"\begin{{tabular}}{{ll{'r' * (len(names) - 2)}}}", r"\toprule", _row(names),
+        rf"\begin{{tabular}}{{ll{'r' * (len(names) - 2)}}}", r"\toprule", latex_line(names),
     ]  # fmt: skip
     for backbone, rows in by_backbone:
-        lines += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{l}}{{\textbf{{{backbone.translate(LATEX)}}}}} \\"]
-        for index, row in enumerate(rows):
+        lines += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{l}}{{\textbf{{{latex_text(backbone)}}}}} \\"]
+        for index, group in enumerate(rows):
             lines += [r"\addlinespace[2pt]"] * bool(index)
-            lines += [_row([rf"\textbf{{{_tex(cell)}}}" if cell.bold else _tex(cell) for cell in line]) for line in row]
+            for row in group:
+                cells = (latex_cell(cell, row.missing) for cell in row.cells)
+                lines.append(latex_line([*map(latex_text, row.labels), *cells, latex_text(row.count())]))
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", r"\begin{minipage}{\textwidth}", r"\scriptsize"]
-    lines += [rf"{note.removesuffix('.').translate(LATEX)}.\par" for note in filled.notes]
+    lines += [rf"{latex_text(note.removesuffix('.'))}.\par" for note in filled.notes]
     return "\n".join([*lines, r"\end{minipage}", r"\end{table*}", ""])
-
-
-def _tex(cell: Cell) -> str:
-    mean, plus_minus, std = cell.text.translate(LATEX).partition(r" $\pm$ ")
-    return rf"{mean}\,{{\tiny$\pm$\,{std}}}" if plus_minus else mean
-
-
-def _row(cells: list[str]) -> str:
-    return " & ".join(cells) + r" \\"
 
 
 OURS, BOLD = ' class="ours"', ' class="best"'
@@ -169,9 +133,10 @@ def to_fragment(filled: Filled) -> str:
     parts.append(f"<thead><tr>{names}</tr></thead>")
     for backbone, rows in blocks(filled):
         parts += ["<tbody>", f'<tr><th colspan="{len(header(filled))}">{html_escape(backbone)}</th></tr>']
-        for line in chain(*rows):
-            cells = "".join(f"<td{BOLD * cell.bold}>{html_escape(cell.text)}</td>" for cell in line)
-            parts.append(f"<tr{OURS * (line[1].text == 'ours')}>{cells}</tr>")
+        for row in chain(*rows):
+            texts = zip(row.texts(), row.best(), strict=True)
+            cells = "".join(f"<td{BOLD * best}>{html_escape(text)}</td>" for text, best in texts)
+            parts.append(f"<tr{OURS * (row.kind == 'ours')}>{cells}</tr>")
         parts.append("</tbody>")
     parts += ["</table>", "<ul>", *(f"<li>{html_escape(note)}</li>" for note in filled.notes), "</ul>", "</div>"]
     return "\n".join(parts)
@@ -187,7 +152,7 @@ def read_csv(text: str) -> pd.DataFrame:
     names = pd.read_csv(io.StringIO(text), nrows=0).columns
     kinds = {name: str if name in TEXT else "Int64" if name in WHOLE else "float64" for name in names}
     frame = pd.read_csv(io.StringIO(text), dtype=kinds, float_precision="round_trip")
-    return frame.fillna(dict.fromkeys(TEXT, ""))
+    return frame.fillna({name: "" for name in TEXT if name in frame})
 
 
 FORMATS: dict[str, tuple[str, Callable[[Filled], str]]] = {

@@ -13,9 +13,9 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError, unknown
-from pet_bench.report.axes import Axis, axes_of, short, text
 from pet_bench.report.bounds import bounds
-from pet_bench.report.look import (
+from pet_bench.report.figures.axes import Axis, axes_of, short, text
+from pet_bench.report.figures.look import (
     BARS,
     MUTED,
     SUSPECT,
@@ -30,7 +30,7 @@ from pet_bench.report.look import (
     stack,
 )
 from pet_bench.report.marks import marks_apart
-from pet_bench.report.table import scored
+from pet_bench.report.summary import scored
 
 
 def setups(frame: pd.DataFrame, score: str = "average") -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Learning curves; `ablation_figure` and `question_types_figure`, which read their own frames, are here to be found."""
+"""Learning curves: training loss and validation scores against epochs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError
-from pet_bench.report.ablation import ablation_figure
 from pet_bench.report.bounds import bounds
-from pet_bench.report.look import (
+from pet_bench.report.figures.labels import labels_beside, room_beside
+from pet_bench.report.figures.look import (
     BARS,
     FEW,
     INK,
@@ -22,19 +22,15 @@ from pet_bench.report.look import (
     beneath,
     chosen,
     footnote,
-    labels_beside,
     log_axis,
     look,
     point,
     reach,
-    room_beside,
     seeds_note,
 )
 from pet_bench.report.marks import OTHERS, Mark, mark_of
-from pet_bench.report.parts import question_types_figure
-from pet_bench.report.table import named
+from pet_bench.report.summary import named
 
-__all__ = ["ablation_figure", "averaged", "learning_curves_figure", "question_types_figure"]
 LOSS, AVERAGE = "training loss", "average"
 ROW = 0.45  # inches of a method that has a row of its own
 

@@ -212,7 +212,7 @@ function columns(where) {
 }
 
 function count(row) {
-  if (row.kind === "majority") return "–";
+  if (row.kind === "majority" || row.kind === "skipped") return "–";
   return (row.n === row.trials ? `${row.n}` : `${row.n} of ${row.trials}`) + (row.suspect ? "†" : "");
 }
 
@@ -260,7 +260,7 @@ function renderBoard() {
     );
   });
   let found = 0;
-  const bodies = ["method", "control", "majority"].map((kind) => {
+  const bodies = ["method", "skipped", "control", "majority"].map((kind) => {
     if ((kind === "control" && state.controls !== "1") || (kind === "majority" && state.majority !== "1")) return null;
     const rows = sorted(
       where.rows.filter((row) => row.kind === kind),

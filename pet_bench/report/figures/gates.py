@@ -18,7 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from PIL import Image
 
-from pet_bench.report.look import INK, MUTED, Figure, look
+from pet_bench.report.figures.look import INK, MUTED, Figure, look
 
 SITE = ["site", "insert", "kind"]
 PARTS = ["prompt", "text", "image", "answer"]

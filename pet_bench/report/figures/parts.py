@@ -11,21 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError, unknown
 from pet_bench.report.bounds import bounds
-from pet_bench.report.look import (
-    BARS,
-    GREY,
-    SUSPECT,
-    Figure,
-    chosen,
-    footnote,
-    look,
-    point,
-    reach,
-    room_beside,
-    seeds_note,
-)
+from pet_bench.report.figures.labels import room_beside
+from pet_bench.report.figures.look import BARS, GREY, SUSPECT, Figure, chosen, footnote, look, point, reach, seeds_note
 from pet_bench.report.marks import mark_of
-from pet_bench.report.table import named
+from pet_bench.report.summary import named
 
 KEYS = ["suite", "backbone", "task", "group"]
 WIDE, LINE, LANE = 1.75, 5, 0.19  # inches of a panel, how many stand side by side, inches of a method

@@ -1,0 +1,65 @@
+"""The scores of single examples, from the predictions that trials saved, and whether trials can be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pet_bench.errors import Faults, UserError
+from pet_bench.metrics.scores import averages
+from pet_bench.results import predictions as saved
+
+Folders = Path | str | Sequence[Path | str]
+
+
+class Untested(UserError):
+    """Examples cannot be compared, though nothing is wrong: what is known of seeds still holds."""
+
+
+def predictions(id: str, task: str, metric: str, folders: Folders) -> pd.DataFrame:
+    """A trial's predictions for a task, from the first folder that has them: index id, columns prediction and score.
+
+    Raises Untested where there are none, UserError where they are not whole or not scored by the metric.
+    """
+    places = [folders] if isinstance(folders, str | Path) else folders
+    if not (file := saved.find(id, task, map(Path, places))):
+        raise Untested(f"{task}: predictions of trial {id} are missing")
+    rows = pd.DataFrame.from_dict(saved.read(file, metric), orient="index", columns=["prediction", "score"])
+    return rows.rename_axis("id").astype({"score": float})
+
+
+def example_scores(rows: pd.DataFrame, folders: Folders) -> pd.DataFrame:
+    """Per-example scores of the trials in `rows` (one task's primary scores): a row per example, a column per trial.
+
+    Raises Untested where predictions are missing, are not of the same examples, or do not have the score as their
+    mean: BLEU is the score of a corpus, which those of its sentences do not give. Raises UserError where they are not
+    whole.
+    """
+    columns = {}
+    for row in rows.to_dict("records"):
+        scores = predictions(row["id"], row["task"], row["metric"], folders).score
+        if not averages(row["metric"]) or not np.isclose(scores.mean(), row["value"], rtol=1e-6, atol=1e-6):
+            raise Untested(f"{row['task']}: {row['metric']} is not the mean of its examples' scores")
+        columns[row["id"]] = scores
+    table = pd.DataFrame(columns)
+    if table.isna().to_numpy().any():
+        raise Untested(f"{rows.task.iloc[0]}: the trials' predictions are not for the same examples")
+    return table
+
+
+def check_comparable(rows: pd.DataFrame) -> None:
+    """Raises UserError where some trials' primary scores are of different data, splits or scorers."""
+    faults = Faults()
+    if rows.data.nunique(dropna=False) > 1:
+        versions = ", ".join(sorted(rows.data.fillna("unknown").unique()))
+        faults.add(f"not comparable: made with different versions of the data ({versions})")
+    for task, group in rows.groupby("task", sort=False):
+        kinds = {
+            f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}" for row in group.itertuples()
+        }
+        if len(kinds) > 1:
+            faults.add(f"not comparable: {task} is {' in some, '.join(sorted(kinds))} in others")
+    faults.check()

@@ -1,0 +1,99 @@
+"""The notes beneath a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pet_bench.report.summary import scored
+from pet_bench.results.schema import OTHER_SOFTWARE
+
+if TYPE_CHECKING:
+    from pet_bench.grid.spec import Skipped
+
+
+def skipped_notes(skipped: Iterable[Skipped]) -> list[str]:
+    """Why pairs of method and backbone are left out, a line each."""
+    return list(dict.fromkeys(f"–: {one.method} on {one.backbone}, because {one.reason}" for one in skipped))
+
+
+def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
+    """What a reader must know beneath the table: the metrics, which trials are suspect or left out, and whether all
+    rows are comparable. commit: of the running code, where known."""
+    rows, lines = scored(frame), []
+    for task, group in rows[rows.primary.eq(True)].groupby("task", sort=False):
+        kinds = {
+            f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}, {row.n:.0f} examples"
+            for row in group.itertuples()
+        }
+        lines.append(f"{task}: {'; '.join(sorted(kinds))}")
+    trials = rows.drop_duplicates("id")
+    if (trials.groupby(["suite", "backbone", "setup"]).size() > 1).any():
+        lines.append("mean ± sample standard deviation over n seeds")
+    unused = frame[~frame.id.isin(trials.id)].drop_duplicates("id")
+    if len(unused):
+        counts = unused.status.value_counts().items()
+        lines.append("not in any mean: " + ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts))
+    names = _names(frame)
+    for mark, group in (("† suspect", trials), ("suspect, not in any mean", unused)):
+        for trial in group[group.status == "suspect"].itertuples():
+            lines.append(f"{mark}: {names[trial.id]}: {trial.error}")
+    lines += _ran(trials, names)
+    lines += _lacking(trials, names)
+    for suite, group in trials.groupby("suite", sort=False):
+        if (count := group.data.nunique(dropna=False)) > 1:
+            lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
+    lines += _made(trials, commit)
+    if trials.dirty.eq(True).any():
+        lines.append("caution: some results were made with uncommitted changes to the code")
+    labels = frame[["suite", "backbone", "method", "control", "setup"]].drop_duplicates()
+    if labels.duplicated(["suite", "backbone", "method", "control"]).any():
+        lines.append("caution: rows with the same name differ in their recipe or protocol")
+    return lines
+
+
+def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """A line on those that did not run with whole batches and the same software from beginning to end."""
+    split, other = trials[trials.accumulation > 1], trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
+    found = {
+        "in parts of each batch": [
+            f"{names[row.id]} (accumulation {row.accumulation:.0f})" for row in split.itertuples()
+        ],
+        "resumed with other software than they began with": [names[id] for id in other.id],
+    }
+    line = "; ".join(f"{how}: {', '.join(which)}" for how, which in found.items() if which)
+    return [line] if line else []
+
+
+def _lacking(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """A line for each set of examples that trials left out for want of a feature."""
+    return [
+        f"caution: without examples whose images are missing ({which}): "
+        + ("all trials" if len(group) == len(trials) else ", ".join(names[id] for id in group.id))
+        for which, group in trials[trials.dropped.ne("")].groupby("dropped", sort=False)
+    ]
+
+
+def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
+    """A line on the commits they were made with, where these are several or not that of the running code."""
+    made = trials.commit.fillna("").value_counts(sort=False)
+    if len(made) > 1:
+        which = (
+            f"{found[:7] or 'unknown'} ({n} trial{'s' * (n != 1)}{', this code' * (found == commit)})"
+            for found, n in made.items()
+        )
+        return [f"caution: made with {len(made)} different commits of pet-bench: {', '.join(which)}"]
+    other = [found for found in made.index if commit and found not in ("", commit)]
+    return [f"made with another commit of pet-bench ({found[:7]}) than this code ({commit[:7]})" for found in other]
+
+
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """Trial id → `lora, text-only, seed 0`, where need be with backbone and suite."""
+    several = len(frame[["suite", "backbone"]].drop_duplicates()) > 1
+    return {
+        row.id: f"{row.method}{'' if row.control == 'none' else f', {row.control}'}, seed {row.seed}"
+        + (f", {row.suite} on {row.backbone}" if several else "")
+        for row in frame.drop_duplicates("id").itertuples()
+    }
