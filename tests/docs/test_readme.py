@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import typer
 
+import pet_bench
 from pet_bench.cli import app
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, blocks, commands, folder, headings, links, options, text_of
@@ -41,6 +44,14 @@ def test_the_python_runs(page):
         [sys.executable, "-W", "error", "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
+def test_what_is_not_run_names_what_there_is(page):
+    names = {name for block in blocks(page, "py") for name in re.findall(r"\bpet_bench\.(\w+)\(", block)}
+    modules = {name for block in blocks(page, "py") for name in re.findall(r"^from (pet_bench\.[\w.]+)", block, re.M)}
+    assert not [name for name in names if not hasattr(pet_bench, name)]
+    assert not [name for name in modules if find_spec(name) is None]
 
 
 def test_python_is_where_it_is_looked_for():
