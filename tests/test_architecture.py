@@ -16,7 +16,7 @@ from pet_bench.registry import REGISTRIES
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PLUGINS = ("methods", "tasks")  # lie at the top of the checkout, are imported below pet_bench
+PLUGINS = {"methods": "methods", "tasks": "tasks", "published": "results/published"}  # below pet_bench when imported
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 
 
@@ -43,14 +43,16 @@ class Import(NamedTuple):
     run: bool
 
 
-def module_of(path):
-    """`pet_bench.methods.lora` of methods/lora.py."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    parts = ("pet_bench", *parts) if parts[0] in PLUGINS else parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def modules(name, folder):
+    """Every module of a package with its file: `pet_bench.methods.lora` of methods/lora.py."""
+    for path in (ROOT / folder).rglob("*.py"):
+        parts = path.relative_to(ROOT / folder).with_suffix("").parts
+        yield ".".join((name, *parts)).removesuffix(".__init__"), path
 
 
-PATHS = {module_of(path): path for top in ("pet_bench", *PLUGINS) for path in (ROOT / top).rglob("*.py")}
+PATHS = dict(modules("pet_bench", "pet_bench"))
+for plugin, folder in PLUGINS.items():
+    PATHS |= modules(f"pet_bench.{plugin}", folder)
 PACKAGES = sorted({module.split(".")[1] for module in PATHS if "." in module})
 
 
