@@ -32,9 +32,30 @@ METHODS_INTRO = """\
 
 # Methods
 
-Every registered method with its default options; `pet-bench show METHOD --backbone NAME` says the same of any backbone
-and options. Numbers are trainable parameters, and their share of all, for the suite `image-text`. Every method trains
-the visual embedding; the backbone is frozen but for what is named.
+| | |
+| :-- | :-- |
+| references | `full`, `projector-only` |
+| parts of the backbone | `bitfit` |
+| input edits | `prompt-tuning`, `prefix-tuning` |
+| adapters | `adapter` (Houlsby, Pfeiffer), `parallel-adapter`, `vl-adapter` (single, multiple, half-shared), \
+`compacter`, `hyperformer` |
+| weights | `lora`, `dora`, `ia3`; `pet_bench.pet.merge` folds them into the backbone, and back |
+| side networks | `lst` |
+| VL-PET | `vl-pet-{small,middle-x,middle-y,large}`, and its gates and decoder on baselines: `vl-adapter+{…}`, \
+`compacter+{…}` |
+| other people's | `peft:<type>`: the tuners of an installed `peft` ([which of them](peft.md)) |
+| your own | `design`, any design of the grammar spelled out in the grid file; a [plug-in](plugins.md) |
+
+Where there is a reference implementation, ours equals it in encoder states, logits, losses, gradients, generated ids
+and updates (`tests/parity`), or else peft's (`tests/methods/test_against_peft.py`); counts are the published ones, to
+the integer (`pet-bench params`). Where published code differs from its paper or its intent, the default is what
+produced the published numbers, the other is an option, the result file says which it was, and
+[differences.md](differences.md) has the evidence.
+
+Below is every registered method with its default options; `pet-bench list methods` has them with source, year and
+parameters, and `pet-bench show METHOD --backbone NAME` says the same of any backbone and options. Numbers are trainable
+parameters, and their share of all, for the suite `image-text`. Every method trains the visual embedding; the backbone
+is frozen but for what is named.
 """
 DIFFERENCES_INTRO = """\
 <!-- written by docs/build.py: do not edit -->
@@ -45,9 +66,10 @@ Where a paper, its published code and common sense are not one thing, pet-bench 
 numbers were made with, and gives the place a name. For the differences that a method's option decides, `behaviour` in
 a result file records which of the two it was, wherever that matters.
 
-METHODS.md and TASKS.md (by section), `parity/` and `published/` are the reference material that the tests read: what
-the published implementations compute, runs of the authors' own code on tiny models, printed numbers. YAML blocks are
-keys of a grid file.
+[METHODS.md](reference/methods.md) and [TASKS.md](reference/tasks.md) (by section) say what the published
+implementations compute; `parity/` are runs of the authors' own code on tiny models
+([tests/reference](../tests/reference/README.md)), `published/` is printed numbers
+([results/published](../results/published/README.md)). YAML blocks are keys of a grid file.
 """
 
 
@@ -62,8 +84,8 @@ def described(method: str, backbone: str) -> Description | UserError:
 
 def on_each(method: str) -> dict[str, Description]:
     """The backbones that the method fits, with its description there."""
-    found = {backbone: described(method, backbone) for backbone in BACKBONES}
-    return {backbone: about for backbone, about in found.items() if isinstance(about, Description)}
+    abouts = {backbone: described(method, backbone) for backbone in BACKBONES}
+    return {backbone: about for backbone, about in abouts.items() if isinstance(about, Description)}
 
 
 # methods.md ----------------------------------------------------------------------------------------------------------
@@ -71,14 +93,14 @@ def on_each(method: str) -> dict[str, Description]:
 
 def published(folder: Path = PUBLISHED) -> dict[tuple[str, str], str]:
     """(backbone, method) → printed percentage of trained parameters, from the CSV files of the literature's rows."""
-    found = {}
+    percents = {}
     for path in sorted(folder.rglob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 percent = row.get("published_percent") or row.get("trainable_percent")
                 if percent and row.get("backbone") and row.get("suite", SUITE) == SUITE:
-                    found.setdefault((row["backbone"], row["method"]), percent)
-    return found
+                    percents.setdefault((row["backbone"], row["method"]), percent)
+    return percents
 
 
 def methods_page(percents: dict[tuple[str, str], str]) -> str:
@@ -87,7 +109,7 @@ def methods_page(percents: dict[tuple[str, str], str]) -> str:
         head += [backbone, "%", *(["printed %"] if percents else [])]
     table = [head, [":--", *["--:"] * (len(head) - 1)]]
     for name in OURS:
-        row = [f"[{name}](#{_anchor(name)})", str(METHODS.get(name).year)]
+        row = [f"[{name}](#{anchor(name)})", str(METHODS.get(name).year)]
         for backbone in BACKBONES:
             about = on_each(name).get(backbone)
             row += [f"{about.counts['trainable']:,}", f"{about.counts['percent']:.2f}"] if about else ["–", "–"]
@@ -115,7 +137,7 @@ def _method(name: str) -> str:
     lines += _options(about, others)
     matter = {key: how for there in places.values() for key, how in there.behaviour.items()}
     if matter:
-        links = (f"[{key}](differences.md#{_anchor(key)}): {how}" for key, how in matter.items())
+        links = (f"[{key}](differences.md#{anchor(key)}): {how}" for key, how in matter.items())
         lines.append(f"* {', '.join(links)}")
     return "\n".join(lines) + "\n"
 
@@ -133,8 +155,8 @@ def _ticked(names: Iterable[str]) -> str:
 
 def _elsewhere(about: Description, others: Others, show: Callable[[Description], str]) -> str:
     """What is not the same on the other backbones, in parentheses."""
-    found = [f"{backbone}: {show(there)}" for backbone, there in others if show(there) != show(about)]
-    return f" ({'; '.join(found)})" if found else ""
+    differing = [f"{backbone}: {show(there)}" for backbone, there in others if show(there) != show(about)]
+    return f" ({'; '.join(differing)})" if differing else ""
 
 
 def _options(about: Description, others: Others) -> list[str]:
@@ -153,7 +175,7 @@ def _plain(value: Any) -> str:
     return f"`{text}`"
 
 
-def _anchor(title: str) -> str:
+def anchor(title: str) -> str:
     """As GitHub makes it of a heading."""
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
@@ -175,11 +197,11 @@ def differences_page() -> str:
 
 def own_differences() -> dict[str, tuple[Difference, list[str]]]:
     """Name → the difference and the methods that have it."""
-    found = {}
+    by_name = {}
     for method in map(METHODS.get, OURS):
         for difference in method.differences:
-            found.setdefault(difference.name, (difference, []))[1].append(method.name)
-    return found
+            by_name.setdefault(difference.name, (difference, []))[1].append(method.name)
+    return by_name
 
 
 def switch(difference: Difference, users: list[str]) -> dict[str, Any]:
@@ -213,12 +235,12 @@ def _difference(difference: Difference, users: list[str]) -> str:
 
 def _defaults(difference: Difference, users: list[str]) -> str:
     """What the methods that it matters for do by default."""
-    found: dict[str, dict[str, None]] = {}
+    methods: dict[str, dict[str, None]] = {}
     for name in users:
         for about in on_each(name).values():
             if difference.name in about.behaviour:
-                found.setdefault(about.behaviour[difference.name], {})[name] = None
-    said = [f"{how}, in {_ticked(names)}" for how, names in found.items()]
+                methods.setdefault(about.behaviour[difference.name], {})[name] = None
+    said = [f"{how}, in {_ticked(names)}" for how, names in methods.items()]
     return "; ".join(said) or "of no matter"
 
 

@@ -1,4 +1,4 @@
-"""The wheel holds what the checkout holds, plug-ins are importable only under pet_bench, imports only point down."""
+"""The wheel holds what the checkout holds, and plug-ins are importable only under pet_bench."""
 
 from __future__ import annotations
 
@@ -16,26 +16,6 @@ import pytest
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FLOORS = [
-    {"registry", "spec", "files", "errors"},
-    {"backbone"},
-    {"pet"},
-    {"metrics"},
-    {"data", "mini"},
-    {"results"},
-    {"trial"},
-    {"grid"},
-    {"report"},
-    {"cli"},
-]
-LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
-ALLOWED = {
-    "methods": {"pet", "registry", "spec", "files", "errors"},
-    "tasks": {"data", "mini", "metrics", "registry", "spec", "files", "errors"},
-}
-SOURCES = sorted(
-    path.relative_to(ROOT) for folder in ("pet_bench", "methods", "tasks") for path in (ROOT / folder).rglob("*.py")
-)
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
@@ -89,16 +69,16 @@ def run(installed, code):
     )
 
 
-def test_the_wheel_holds_every_source_file_and_every_shipped_grid(wheel):
+def test_the_wheel_holds_every_file_of_the_packages(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
-    expected = {str(path) if path.parts[0] == "pet_bench" else f"pet_bench/{path}" for path in SOURCES}
-    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "pet_bench/grid/grids").glob("*.yaml")}
-    expected |= {
-        str(path.relative_to(ROOT)) for path in (ROOT / "pet_bench/mini/backbones").rglob("*") if path.is_file()
+    places = {"pet_bench": "pet_bench", "methods": "pet_bench/methods", "tasks": "pet_bench/tasks",
+              "results/published": "pet_bench/published"}  # fmt: skip
+    expected = {
+        f"{place}/{path.relative_to(folder)}"
+        for folder, place in places.items()
+        for path in tracked()
+        if path.is_relative_to(folder) and path.suffix != ".md"
     }
-    published = [path for path in (ROOT / "results/published").iterdir() if path.suffix in (".py", ".csv", ".yaml")]
-    expected |= {f"pet_bench/published/{path.name}" for path in published}
-    expected |= {f"pet_bench/report/page/page.{suffix}" for suffix in ("html", "css", "js")}
     assert {name for name in held if name.startswith("pet_bench/")} == expected
     assert not [name for name in held if name.split("/")[0] in ("methods", "tasks", "tests", "results")]
 
@@ -138,36 +118,12 @@ def test_the_published_numbers_are_read_from_a_wheel(installed):
 
 
 def imports(path):
-    """Absolute names of the modules that a source file imports, wherever it does so."""
+    """Names of the modules that a source file imports, wherever it does so."""
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            if node.module == "pet_bench":
-                yield from (f"pet_bench.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_an_import_only_points_down(path):
-    for name in imports(path):
-        top, *rest = name.split(".")
-        assert top not in ("methods", "tasks"), f"{path} imports {name}"
-        if top != "pet_bench" or not rest or rest[0] == "__version__":
-            continue
-        if path.parts[0] in ALLOWED:
-            assert rest[0] in ALLOWED[path.parts[0]] | {path.parts[0]}, f"{path} imports {name}"
-        elif path.name != "__init__.py" or len(path.parts) > 2:
-            own = path.parts[1].removesuffix(".py")
-            assert rest[0] not in ALLOWED, f"{path} imports {name}"
-            assert LEVEL[rest[0]] <= LEVEL[own], f"{path} imports {name}"
-
-
-def test_every_package_is_on_a_floor():
-    packages = {path.parts[1].removesuffix(".py") for path in SOURCES if path.parts[0] == "pet_bench"}
-    assert packages - {"__init__"} == LEVEL.keys()
+            yield str(node.module)
 
 
 def test_no_test_imports_the_bare_names():

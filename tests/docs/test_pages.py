@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 
 import pytest
 
@@ -13,20 +12,16 @@ from pet_bench.pet import build_method
 from pet_bench.trial.check import check_designs
 from pet_bench.trial.resolve import known
 from tests.conftest import ROOT
+from tests.docs.pages import PAGES, blocks, text_of
 from tests.reference.discover import fixtures
 
-PAGES = ROOT / "docs"
 GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
         "recipe": {"lr": 1e-3}}  # fmt: skip
+GRIDS = [parse_yaml(block, page) for page in PAGES for block in blocks(page, "yaml")]
 
 
 def page(name):
-    return (PAGES / name).read_text(encoding="utf-8")
-
-
-def blocks(text):
-    texts = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    return [parse_yaml(textwrap.dedent(found), "example") for found in texts]
+    return text_of(f"docs/{name}")
 
 
 def test_the_pages_are_up_to_date(generator):
@@ -39,13 +34,14 @@ def test_every_method_and_every_difference_is_there(generator):
     headings = set(re.findall(r"^##+ (.+)$", methods + differences, re.MULTILINE))
     assert set(generator.OURS) <= headings
     assert generator.own_differences().keys() <= headings
-    anchors = {generator._anchor(heading) for heading in headings}
+    anchors = {generator.anchor(heading) for heading in headings}
     assert set(re.findall(r"\]\((?:differences\.md)?#([^)]+)\)", methods)) <= anchors
 
 
-@pytest.mark.parametrize("block", blocks(page("differences.md")) + blocks(page("../CONTRIBUTING.md")), ids=str)
+@pytest.mark.parametrize("block", GRIDS, ids=str)
 def test_the_yaml_is_a_grid_that_can_run(block):
-    check_designs(parse(GRID | block).trials())
+    """As it stands where it has a name; else it is keys of a grid."""
+    check_designs(parse(block if "name" in block else GRID | block).trials())
 
 
 def test_the_yaml_of_an_option_makes_the_intended_behaviour(generator):

@@ -1,4 +1,4 @@
-"""The Python of the READMEs runs as it stands there, from the top of the checkout."""
+"""What the pages tell a reader to type works, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,26 +6,94 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
+import typer
 
+import pet_bench
+from pet_bench.cli import app
 from tests.conftest import ROOT
+from tests.docs.pages import PAGES, blocks, commands, folder, headings, links, options, text_of
+
+TOP = typer.main.get_command(app)
+OF_OTHERS = {"--help", "--only"}  # every command's; benchmarks/fuzz.py's
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def test_a_newcomer_reads_two_hundred_lines_at_most():
+    assert len(text_of("README.md").splitlines()) <= 200
+
+
+def test_the_readme_begins_with_two_commands_that_the_makefile_has():
+    first, *_ = blocks("README.md", "")
+    targets = [line.split()[1] for line in first.splitlines()]
+    assert targets == ["demo", "test"]
+    assert all(f"\n{target}: " in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def test_the_index_has_every_page():
+    listed = {(ROOT / "docs" / path).resolve() for path, _ in links("docs/README.md")}
+    assert {path.resolve() for path in ROOT.glob("docs/*.md")} - {ROOT / "docs/README.md"} <= listed
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_runs(page):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert blocks
-    code = "\n".join(blocks)
+    """As it stands there, from the top of the checkout."""
+    code = "\n".join(blocks(page, "python"))
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/README.md", "notebooks/README.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
-    missing = [target for target in targets if target and not (ROOT / page).parent.joinpath(target).exists()]
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
+def test_what_is_not_run_names_what_there_is(page):
+    names = {name for block in blocks(page, "py") for name in re.findall(r"(?<!from )\bpet_bench\.(\w+)", block)}
+    modules = {name for block in blocks(page, "py") for name in re.findall(r"^from (pet_bench\.[\w.]+)", block, re.M)}
+    assert not [name for name in names if not hasattr(pet_bench, name)]
+    assert not [name for name in modules if find_spec(name) is None]
+
+
+def test_python_is_where_it_is_looked_for():
+    assert {page for page in PAGES if blocks(page, "python")} >= {"docs/start.md", "results/README.md"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page, generator):
+    missing = []
+    for path, anchor in links(page):
+        target = folder(page).joinpath(path).resolve() if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in map(generator.anchor, headings_of(target))):
+            missing.append(f"{path}#{anchor}")
     assert not missing
+
+
+def headings_of(path):
+    return headings(str(path.relative_to(ROOT)))
+
+
+def below(command):
+    """The commands of a group by name, as a call would get them."""
+    return {name: command.get_command(None, name) for name in getattr(command, "commands", {})}
+
+
+def options_of(command):
+    """Its options, and those of the commands below it."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(options_of, below(command).values()))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))])
+def test_there_is_every_command_with_its_options(page):
+    for words in commands(page):
+        command, rest = TOP, list(words)
+        while below(command) and rest and not rest[0].startswith("-"):
+            assert rest[0] in below(command), words
+            command = below(command)[rest.pop(0)]
+        given = {word.split("=")[0] for word in rest if word.startswith("-")}
+        assert given <= options_of(command) | OF_OTHERS, words
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if options(page)])
+def test_there_is_every_option_that_a_sentence_names(page):
+    assert options(page) <= options_of(TOP) | OF_OTHERS
