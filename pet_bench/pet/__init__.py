@@ -14,10 +14,12 @@ from pet_bench.pet.attach import attach, count, load_trained, merge, save_traine
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
 from pet_bench.pet.design import Builder, Delta, Design, Door, Gate, Insert, Part, Place, ask_part, equation, part
 from pet_bench.pet.doors import LowRankProjector, NoVision
+from pet_bench.pet.frozen import FROZEN, frozen_tensors, load_frozen, save_frozen
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
 from pet_bench.pet.method import Difference, Method, attach_method, build_method, default_spec, design_of
 
 __all__ = [
+    "FROZEN",
     "Bottleneck",
     "Builder",
     "Delta",
@@ -51,9 +53,12 @@ __all__ = [
     "default_spec",
     "design_of",
     "equation",
+    "frozen_tensors",
+    "load_frozen",
     "load_trained",
     "merge",
     "part",
+    "save_frozen",
     "save_trained",
     "tied_modules",
     "trained_parameters",
