@@ -37,6 +37,7 @@ TRIALS = [
     )
 ]  # fmt: skip
 SUITE = "mini-image-text/vqa+nlvr2"
+FEW = {"vqa": {"test": "karpathy_test[:25%]"}}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,10 @@ def recorded(result, out):
 def test_a_fresh_process_predicts_what_was_saved(make, world, tmp_path):
     expected = {}
     for backbone, method in TRIALS:
-        result, _ = make(backbone, method, out=tmp_path)
+        result, _ = make(backbone, method, out=tmp_path, protocol=FEW)
         expected[result.id] = recorded(result, tmp_path)
     for control in ("noise", "text-only"):
-        result, _ = make("mini-bart", control=control, out=tmp_path)
+        result, _ = make("mini-bart", control=control, out=tmp_path, protocol=FEW)
         expected[result.id] = recorded(result, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "tests.trial.fresh", tmp_path, world], cwd=ROOT, capture_output=True, text=True
