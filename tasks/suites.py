@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.suite import Suite
 from pet_bench.spec import Visual
@@ -25,6 +27,16 @@ def mini_video_text() -> Path:
     from pet_bench.mini import clip_language, clips, world, write_clips
 
     return _drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
+
+
+def picture_patches(picture: Path) -> np.ndarray:
+    """The features of a picture of one's own, as those of the mini world's are made."""
+    from PIL import Image
+
+    from pet_bench.data.patches import patches
+
+    with Image.open(picture) as image:
+        return patches(image)
 
 
 def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
@@ -55,6 +67,7 @@ MINI_IMAGE_TEXT = Suite(
     tasks=IMAGE_TEXT.tasks,
     visual=Visual(width=192, tokens=36, pooled=36, images=2),
     embedded=mini_image_text,
+    extractor=picture_patches,
 )
 MINI_VIDEO_TEXT = Suite(
     name="mini-video-text",
@@ -68,4 +81,5 @@ NLVR_V1 = Suite(
     tasks=("nlvr-v1",),
     visual=Visual(width=192, tokens=36, pooled=36, images=3),
     recipe={"epochs": 10, "batch_size": 50},
+    extractor=picture_patches,
 )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from pet_bench.errors import UserError, unknown
 from pet_bench.registry import SUITES, TASKS, attribute_faults
 from pet_bench.spec import Recipe, Visual
@@ -17,7 +19,8 @@ class Suite:
     """tasks: names, in the order that joint training lists them. visual: shape of the features.
 
     recipe: what the suite changes of the backbone's recipe. embedded: makes data that comes with the package, if need
-    be, and returns its root; None where the user has to have the data.
+    be, and returns its root; None where the user has to have the data. extractor: makes the features of a picture,
+    (tokens, width), of its file, for questions of people's own; None where they have to give features.
     """
 
     plugin_kind: ClassVar[str] = "suite"
@@ -26,6 +29,7 @@ class Suite:
     visual: Visual
     recipe: dict[str, Any] = field(default_factory=dict)
     embedded: Callable[[], Path] | None = None
+    extractor: Callable[[Path], np.ndarray] | None = None
 
 
 ATTRIBUTES = {
@@ -33,6 +37,7 @@ ATTRIBUTES = {
     "visual": Visual,
     "recipe": dict[str, Any],
     "embedded": Callable[[], Path] | None,
+    "extractor": Callable[[Path], np.ndarray] | None,
 }
 
 

@@ -17,6 +17,7 @@ from pet_bench.pet.build import Builder, Place
 from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
 from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.doors import LowRankProjector, NoVision
+from pet_bench.pet.frozen import FROZEN, frozen_tensors, load_frozen, save_frozen
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
 from pet_bench.pet.merge import merge
 from pet_bench.pet.method import (
@@ -32,6 +33,7 @@ from pet_bench.pet.parts import ADelta, ADoor, AGate, Delta, Door, Gate, Part, a
 from pet_bench.pet.trained import count, load_trained, save_trained, trained_parameters
 
 __all__ = [
+    "FROZEN",
     "ADelta",
     "ADoor",
     "AGate",
@@ -71,8 +73,11 @@ __all__ = [
     "design_of",
     "edit_attention",
     "equation",
+    "frozen_tensors",
+    "load_frozen",
     "load_trained",
     "merge",
+    "save_frozen",
     "save_trained",
     "tied_modules",
     "trained_parameters",

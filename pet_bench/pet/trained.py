@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
@@ -73,22 +73,12 @@ def save_trained(model: nn.Module, path: Path, metadata: dict[str, str] | None =
 def load_trained(model: nn.Module, path: Path) -> None:
     """Load what `save_trained` wrote into a model with the same design attached.
 
-    What is random and does not train, as the words that a backbone lacked, is not in the file: the model must have been
-    made after `trial.build.seed_everything(seed)`, as its trial was.
+    What is random and does not train, as the words that a backbone lacked, is in another file (`pet.frozen`).
 
     Raises UserError where the file is unreadable, its names, shapes or types are not exactly those that the model
     trains, or a value is not finite.
     """
-    try:
-        with Path(path).open("rb") as file:
-            if found := impostor(file.read(1024)):
-                raise UserError(f"{path} {found}")
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+    tensors = read_tensors(path)
     trained = trained_parameters(model)
     faults = [f"{path}: {name} is missing" for name in trained.keys() - tensors.keys()]
     faults += [f"{path}: {name} is not trained by this method" for name in tensors.keys() - trained.keys()]
@@ -107,3 +97,17 @@ def load_trained(model: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[name])
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file's tensors by name; raises UserError where it is unreadable."""
+    try:
+        with Path(path).open("rb") as file:
+            if odd := impostor(file.read(1024)):
+                raise UserError(f"{path} {odd}")
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is no readable safetensors file: {error}") from error

@@ -11,13 +11,13 @@ import yaml
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.known import find_backbone
+from pet_bench.data.suite import suite_by_name
 from pet_bench.identity import restored
 from pet_bench.pet import Design, Method, build_method
-from pet_bench.registry import TASKS
 from pet_bench.results.dropped import summary
 from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
 from pet_bench.results.schema import TrialResult
-from pet_bench.spec import TrialSpec, plain, validate
+from pet_bench.spec import TrialSpec, plain
 
 CARD = "README.md"  # as the hub wants it, beside the trained tensors
 
@@ -36,7 +36,7 @@ def card(result: TrialResult) -> str:
         "Parameters": _parameters(result),
         "Scores": _scores(result),
         "Recipe": [", ".join(f"{key} = {plain(value)}" for key, value in asdict(spec.recipe).items()) + "."],
-        "How to load it": _loading(spec, method),
+        "How to load it": _loading(spec, method, result),
         "Provenance": _provenance(result),
         "Limits": _limits(spec, result),
     }
@@ -124,7 +124,7 @@ def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
 
 def _parameters(result: TrialResult) -> Iterator[str]:
     counts = result.parameters
-    assert counts is not None  # there are trained tensors
+    assert counts is not None  # of a trial that has trained something
     yield (
         f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). As in the "
         "published tables, the total is that of the backbone with its 200 extra words, the visual embedding and "
@@ -151,49 +151,28 @@ def _scores(result: TrialResult) -> Iterator[str]:
     yield f"Average over tasks: {result.average:.2f}. {tested}."
 
 
-def _loading(spec: TrialSpec, method: Method) -> Iterator[str]:
-    """Code that makes the model as it was when the trial ended.
-
-    Words that a backbone lacks are drawn at random and, unless they are trained, not saved: hence the seed, set where
-    the trial set it.
-    """
-    visual = ", ".join(f"{key}={value}" for key, value in asdict(spec.visual).items())
-    masking = [task for task in spec.tasks if validate(TASKS.get(task), spec.protocol.get(task, {}), task).masks_empty]
-    yield "In this folder, with pet-bench installed:"
+def _loading(spec: TrialSpec, method: Method, result: TrialResult) -> Iterator[str]:
+    """Code that asks the model as it was when the trial ended, to be run in the folder of the card."""
+    yield f"In this folder, beside which the result `{result.id}.json` lies, with pet-bench installed:"
     yield ""
-    yield from (
-        "```python",
-        "from pet_bench.backbone import find_backbone, load",
-        "from pet_bench.backbone.loading import read_stock",
-        "from pet_bench.pet import attach, build_method, load_trained",
-    )
-    if own := not type(method).__module__.startswith("pet_bench."):
+    yield "```python"
+    yield "import pet_bench"
+    if not type(method).__module__.startswith("pet_bench."):
         yield "from pet_bench.registry import load_plugin"
-    yield from (
-        "from pet_bench.spec import MethodSpec, Visual",
-        "from pet_bench.trial.build import seed_everything",
-        "",
-    )
-    if own:
+        yield ""
         yield f'load_plugin("my_plugin.py")  # your file with the method {_line(spec.method.name)}'
-    yield from (
-        "options = {",
-        *(f"    {key!r}: {value!r}," for key, value in restored(spec.method).options.items()),
-        "}",
-        f"backbone = find_backbone({spec.backbone!r})",
-        "stock = read_stock(backbone)",
-        f"seed_everything({spec.seed})  # words that the backbone lacks are drawn at random",
-        f"model, tokenizer = load(backbone, Visual({visual}), stock)",
-        f"method = build_method(MethodSpec({spec.method.name!r}, options), backbone.anatomy)",
-        f"attach(model, method.design(backbone.anatomy), {spec.tasks!r})",
-        *([f"model.masks_empty = frozenset({masking!r})"] if masking else []),
-        'load_trained(model, "adapter.safetensors")',
-        "model.eval()",
-        "```",
-        "",
-        f"`model.generate(input_ids, features, task={spec.tasks[0]!r}, num_beams=…, max_length=…)` then answers token "
-        f"ids (examples, words), padded on the right, about features (examples, images, {spec.visual.tokens}, "
-        f"{spec.visual.width}) of the kind that it was trained on.",
+    yield (
+        f'pet_bench.load_trial("../{result.id}.json")'
+        f'.predict([{{"text": "what color is the ball?", "image": image}}], task={spec.tasks[0]!r})'
+    )
+    visual = spec.visual
+    picture = " or the path of a picture" if suite_by_name(spec.suite).extractor else ""
+    yield "```"
+    yield ""
+    yield (
+        f"`image` is an array ({visual.tokens}, {visual.width}) of features as it was trained on{picture}; "
+        "of several images, `images` is a list of them. Instead of one's own examples it takes those of "
+        '`load_trial(…, data="folder").test_examples(task)`.'
     )
     if method.name.startswith("peft:"):
         yield ""

@@ -1,8 +1,8 @@
 """Result files: written atomically, read strictly, never deleted.
 
 A folder of results holds `<id>.json` per trial, `<id>/` with what belongs to it (`predictions.<task>.jsonl.gz`,
-`adapter.safetensors`) and `grid.yaml`, a copy of the grid. Every `*.json` directly in the folder is a result. While a
-trial runs, or where it was cut off, `<id>/` also holds a checkpoint.
+`adapter.safetensors`, `frozen.safetensors`) and `grid.yaml`, a copy of the grid. Every `*.json` directly in the folder
+is a result. While a trial runs, or where it was cut off, `<id>/` also holds a checkpoint.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -15,28 +14,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
-from pet_bench.backbone.loading import load, read_stock
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
-from pet_bench.files import parse_json
 from pet_bench.identity import restored
-from pet_bench.pet import attach, build_method, design_of, load_trained
+from pet_bench.pet import build_method, design_of
 from pet_bench.pet.inserted import Inserted
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.build import seed_everything
-from pet_bench.trial.checkpoint import generators, set_generators
 from pet_bench.trial.data import build_tasks, data_root, read_data
 from pet_bench.trial.evaluate import evaluating, predict
-from pet_bench.trial.run import ADAPTER
+from pet_bench.trial.loaded import adapter_of, rebuild
 
 MEMORY = tuple(f"decoder.cross_attn.{name}" for name in ("key", "value", "memory"))  # the decoder's, of encoder states
 
@@ -149,11 +143,7 @@ def gate_values(
     inserts = design_of(build_method(restored(spec.method), anatomy), anatomy).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
-    if not (adapter := path.with_suffix("") / ADAPTER).is_file():
-        raise UserError(
-            f"{adapter} is missing: adapters are not kept in git; run the trial again "
-            f"(pet-bench rerun {path.parent} --trial {spec.id})"
-        )
+    adapter = adapter_of(path)
     if task is not None and task not in spec.tasks:
         raise unknown(f"task of trial {spec.id}", task, spec.tasks)
     if strange := [site for site in sites or () if site not in gated]:
@@ -164,7 +154,6 @@ def gate_values(
     chosen = built[task or spec.tasks[0]]
     one = find_example(chosen, root, example)
     model, tokenizer = rebuild(spec, adapter)
-    model.masks_empty = frozenset(task.name for task in built.values() if task.masks_empty)
     with _features(spec, runtime, root, chosen, one) as features:
         reader = model.family.reader(tokenizer)
         batches = TaskBatches(chosen, [one], reader, features, control=spec.control)
@@ -188,34 +177,6 @@ def find_example(task: Task, root: Path, example: str | int) -> Example:
         hint = f'did you mean "{close[0]}"?' if close else f'the first is "{examples[0].id}"'
         raise UserError(f'unknown test example "{example}" of {task.name}, which has {len(ids)}: {hint}')
     return ids[example]
-
-
-def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Any]:
-    """A trial's model with its trained tensors, on the CPU, and its tokenizer.
-
-    What is random and does not train, as rows added to the vocabulary, is drawn from the trial's seed again.
-    """
-    gc.collect()  # models built before stand in cycles with their hooks
-    backbone, cpu = find_backbone(spec.backbone), torch.device("cpu")
-    stock, before = read_stock(backbone), generators(cpu)
-    try:
-        seed_everything(spec.seed)
-        model, tokenizer = load(backbone, spec.visual, stock)
-        attach(model, design_of(build_method(restored(spec.method), model.anatomy), model.anatomy), spec.tasks)
-    finally:
-        set_generators(before, cpu)
-    load_trained(model, adapter)
-    if (made := _trial_of(adapter)) not in (None, spec.id):
-        raise UserError(f"{adapter} is of trial {made}")
-    return model, tokenizer
-
-
-def _trial_of(adapter: Path) -> str | None:
-    """The trial whose tensors these are, where the file says so."""
-    with safe_open(adapter, "pt") as file:
-        about = (file.metadata() or {}).get("pet-bench")
-    found = parse_json(about, str(adapter)) if about else None
-    return found.get("trial") if isinstance(found, dict) else None
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.files import replacing, write_text
 from pet_bench.identity import restored
 from pet_bench.metrics.scores import breakdowns
-from pet_bench.pet import Method, ask_part, build_method, count, design_of, save_trained
-from pet_bench.pet.design import titled
+from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_of, save_frozen, save_trained
+from pet_bench.pet.parts import titled
 from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
@@ -42,10 +42,11 @@ def run_trial(
     """Train and evaluate one trial and write its result to `<out>/<id>.json`, last of all.
 
     Beside it, in `<out>/<id>/`, are the trained tensors (`adapter.safetensors`) with their model card (`README.md`),
-    the test predictions with their scores (`predictions.<task>.jsonl.gz`) and, where examples were left out for want of
-    a feature, which (`dropped.json`). Equal specs give equal numbers on one
-    machine, also where a trial was interrupted: it goes on from the checkpoint in its folder, which is removed in the
-    end. `on_progress` may raise `Stop` at any call, which passes; in training a checkpoint is written first. The result
+    what else the checkpoint does not give (`frozen.safetensors`, where there is anything), the test predictions with
+    their scores (`predictions.<task>.jsonl.gz`) and, where examples were left out for want of a feature, which
+    (`dropped.json`). Equal specs give equal numbers on one machine, also where a trial was interrupted: it goes on from
+    the checkpoint in its folder, which is removed in the end. `on_progress` may raise `Stop` at any call, which passes;
+    in training a checkpoint is written first. The result
     is suspect where the loss is not finite, which ends the trial, or predictions have collapsed.
     shared: what other trials have read already. Raises UserError for unusable data or backbones, before training.
     """
@@ -59,13 +60,15 @@ def run_trial(
     trial.checkpoints = Checkpoints(folder, of, seconds=runtime.checkpoint_seconds, steps=runtime.checkpoint_steps)
 
     adapter = folder / ADAPTER
+    outcome: dict[str, Any]
     try:
         train(trial)
-        found = test(trial, folder)
+        save_tensors(trial, folder, shared or Shared())
+        outcome = test(trial, folder)
     except Diverged as error:
-        for stale in (adapter, folder / CARD):  # an earlier attempt's
+        for stale in (adapter, folder / FROZEN, folder / CARD):  # an earlier attempt's
             stale.unlink(missing_ok=True)
-        found = {"status": "suspect", "error": str(error)}
+        outcome = {"status": "suspect", "error": str(error)}
     trial.run.peak_memory_bytes = peak_memory(device)
     trial.run.notes += [note for note in data.left_out.notes if note not in trial.run.notes]
     dropped.write(dropped.place(runtime.out, spec.id), data.left_out.dropped)
@@ -92,7 +95,7 @@ def run_trial(
         ),
         curve=trial.curve,
         dropped=dropped.counts(data.left_out.dropped),
-        **found,
+        **outcome,
     )
     if adapter.exists():
         write_text(folder / CARD, card(result))
@@ -109,15 +112,21 @@ def _used(trial: Trial, method: Method) -> dict[str, Any]:
     return {title(one): one for one in plugins} | {titled(part): type(part) for part in parts}
 
 
-def test(trial: Trial, folder: Path) -> dict[str, Any]:
-    """Save the trained tensors and the test predictions, and score these: what they add to the result."""
-    spec, data, model = trial.spec, trial.data, trial.model
+def save_tensors(trial: Trial, folder: Path, shared: Shared) -> None:
+    """Save what the checkpoint does not give: the trained tensors last, so that where they are all is."""
+    spec, model = trial.spec, trial.model
     (folder / CARD).unlink(missing_ok=True)  # it is of tensors that are about to be replaced
-    about = json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})
+    about = {"pet-bench": json.dumps({"trial": spec.id, "backbone": spec.backbone, "method": str(spec.method)})}
+    save_frozen(model, shared.stock(spec).lm, folder / FROZEN, about)
     with replacing(folder / ADAPTER) as temporary:
-        save_trained(model, temporary, {"pet-bench": about})
+        save_trained(model, temporary, about)
     for door in trial.doors:
         ask_part(door, "export", model, folder)
+
+
+def test(trial: Trial, folder: Path) -> dict[str, Any]:
+    """Save the test predictions and score them: what they add to the result."""
+    spec, data = trial.spec, trial.data
     metrics, groups, primary, suspicious = {}, {}, [], []
     for task in data.tasks:
         name, examples = task.name, data.examples[task.name]["test"]

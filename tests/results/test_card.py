@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -11,10 +12,14 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pet_bench.backbone import find_backbone
 from pet_bench.backbone.known import EXTRA_WORDS
+from pet_bench.data.patches import patches
+from pet_bench.data.suite import suite_by_name
+from pet_bench.methods.lora import LoRA
 from pet_bench.results import store
 from pet_bench.results.card import CARD, card
 from pet_bench.results.check import check
@@ -22,6 +27,7 @@ from pet_bench.results.exchange import to_model_index
 from pet_bench.results.merge import merge
 from pet_bench.results.schema import Plugin, Run
 from pet_bench.trial import run
+from pet_bench.trial.loaded import Loaded
 from pet_bench.trial.run import run_trial
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401
 
@@ -142,38 +148,55 @@ def stock(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["vl-adapter", "hyperformer", "peft:vera"])
-def test_its_code_makes_the_model_that_was_tested(method, stock, mini_trial, runtime, monkeypatch):  # noqa: F811
+def test_its_code_asks_the_model_that_was_tested(method, stock, mini_trial, runtime, monkeypatch):  # noqa: F811
     spec = mini_trial(method, stock, suite="mini-image-text/nlvr2", seed=3, recipe={"max_steps": 2})
     tested, test = {}, run.test
 
     def seen(trial, folder):
-        found = test(trial, folder)
         tested.update({name: tensor.clone() for name, tensor in trial.model.state_dict().items()})
-        return found
+        return test(trial, folder)
 
     monkeypatch.setattr(run, "test", seen)
     run_trial(spec, runtime)
     torch.manual_seed(99)
     monkeypatch.chdir(runtime.out / spec.id)
-    space = {}
-    exec(code_of(Path()), space)
-    loaded = space["model"].state_dict()
-    assert loaded.keys() == tested.keys()
-    assert not [name for name in tested if not torch.equal(loaded[name], tested[name])]
-    assert not space["model"].training
+    made = []
+    monkeypatch.setattr(Loaded, "predict", lambda loaded, examples, task: made.append((loaded, examples, task)))
+    code = code_of(Path())
+    assert len(code.splitlines()) == 2
+    exec(code, {"image": "a picture"})
+    ((loaded, examples, task),) = made
+    state = loaded.model.state_dict()
+    assert state.keys() == tested.keys()
+    assert not [name for name in tested if not torch.equal(state[name], tested[name])]
+    assert not loaded.model.training
+    assert (task, [one["image"] for one in examples]) == ("nlvr2", ["a picture"])
     if method == "peft:vera":
         assert (Path() / CARD).read_text().startswith("---\nlibrary_name: pet-bench\n")
         assert not (Path("peft") / CARD).exists()
 
 
-def test_masked_frames_are_masked_again(make_result):
-    result = make_result(backbone="mini-bart")
-    result.spec |= {
-        "suite": "mini-video-text",
-        "tasks": ["tvqa", "tvc"],
-        "protocol": {"tvc": {"padded_frames": "masked"}},
-    }
-    assert "model.masks_empty = frozenset(['tvc'])" in card(result)
+@pytest.mark.parametrize(("suite", "image"), [("mini-image-text/vqa", "picture"), ("mini-image-text/gqa", "features")])
+def test_its_code_answers(suite, image, mini_trial, runtime, monkeypatch):  # noqa: F811
+    spec = mini_trial("lora", suite=suite, recipe={"max_steps": 1})
+    run_trial(spec, runtime)
+    monkeypatch.chdir(runtime.out / spec.id)
+    picture = next((runtime.data / "COCO" / "images").glob("*.png"))
+    with Image.open(picture) as pixels:
+        given = {"picture": picture, "features": patches(pixels)}[image]
+    *before, call = ast.parse(code_of(Path())).body
+    space = {"image": given}
+    exec(compile(ast.Module(before, []), CARD, "exec"), space)
+    (answer,) = eval(compile(ast.Expression(call.value), CARD, "eval"), space)
+    assert isinstance(answer, str)
+    assert ("the path of a picture" in (Path() / CARD).read_text()) == bool(suite_by_name(suite).extractor)
+
+
+def test_the_code_of_a_plug_in_loads_it_first(make_result, monkeypatch):
+    monkeypatch.setattr(LoRA, "__module__", "my_plugin")
+    lines = re.findall(r"```python\n(.*?)```", card(make_result()), re.DOTALL)[0].splitlines()
+    assert lines[0] == "import pet_bench"
+    assert lines[3].startswith('load_plugin("my_plugin.py")') and lines[4].startswith("pet_bench.load_trial(")
 
 
 def test_it_comes_with_every_trained_tensor_and_before_the_result(mini_trial, runtime, monkeypatch):  # noqa: F811
