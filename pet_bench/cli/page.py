@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
     from pet_bench.report.page.examples import Shown
 
 

@@ -16,7 +16,7 @@ from pet_bench.errors import Faults, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
 
 STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
 

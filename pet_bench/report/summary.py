@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
 
 KINDS = ("method", "skipped", "control", "majority")
 SCORES = ["task", "metric", "primary", "value", "split", "n", "majority", "options", "average"]

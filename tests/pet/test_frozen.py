@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pet_bench.backbone.load import grow_vocabulary
+from pet_bench.backbone.loading import grow_vocabulary
 from pet_bench.errors import UserError
 from pet_bench.pet import frozen_tensors, load_frozen, load_trained, save_frozen, save_trained
 from tests.methods.test_peft_bridge import SIZES, USABLE

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pet_bench.errors import UserError
-from pet_bench.grid.spec import Grid, Skipped
+from pet_bench.grid.plan.spec import Grid, Skipped
 from pet_bench.registry import STYLES, load_plugin
 from pet_bench.report import figures, published
 from pet_bench.report.tables import formats

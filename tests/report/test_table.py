@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pet_bench.grid.spec import Skipped
+from pet_bench.grid.plan.spec import Skipped
 from pet_bench.report.summary import comparison, scored, tasks_of, without_suspect
 from pet_bench.report.tables.beneath import notes, skipped_notes
 from pet_bench.report.tables.cells import Cell, Role, Row, Trials

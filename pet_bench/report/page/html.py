@@ -31,7 +31,7 @@ from pet_bench.report.tables.beneath import notes as table_notes
 from pet_bench.report.tables.beneath import skipped_notes
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
 
 
 def page(

@@ -11,7 +11,7 @@ from pet_bench.report.summary import scored
 from pet_bench.results.schema import OTHER_SOFTWARE
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
 
 
 def skipped_notes(skipped: Iterable[Skipped]) -> list[str]:

@@ -21,7 +21,7 @@ from pet_bench.report.tables.beneath import notes, skipped_notes
 from pet_bench.report.tables.style import Column, Style
 
 if TYPE_CHECKING:
-    from pet_bench.grid.spec import Skipped
+    from pet_bench.grid.plan.spec import Skipped
 
 CONVENTION = (
     "trainable %: 100 · trainable / total, the visual embedding included in both; total: the backbone after its "
