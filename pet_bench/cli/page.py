@@ -65,7 +65,8 @@ def _shown(
     from pet_bench.results import store
 
     shown, faults, seen = {}, Faults(), []
-    for (suite, task, _), rows in predictions.groupby(["suite", "task", "setup"], sort=False):
+    for key, rows in predictions.groupby(["suite", "task", "setup"], sort=False):
+        suite, task, _ = map(str, key)
         if data is None and images is None and suite_by_name(suite).embedded is None:
             continue
         spec = store.load(Path(rows.folder.iloc[0]) / f"{rows.id.iloc[0]}.json").spec
@@ -73,7 +74,7 @@ def _shown(
         if wanted not in seen:
             seen.append(wanted)
             with faults:
-                found = examples(suite, task, data, images, spec["protocol"], wanted[-1])
-                shown[suite, task] = found | shown.get((suite, task), {})
+                read = examples(suite, task, data, images, spec["protocol"], wanted[-1])
+                shown[suite, task] = read | shown.get((suite, task), {})
     faults.check()
     return shown

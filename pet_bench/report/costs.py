@@ -18,7 +18,8 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: average, `average std` (sample), those of `COSTS` in their units, device (all, joined), n and suspect.
     """
-    trials = scored(frame)[lambda rows: rows.control == "none"].drop_duplicates("id")
+    rows = scored(frame)
+    trials = rows[rows.control == "none"].drop_duplicates("id")
     groups = trials.groupby(["suite", "backbone", "method", "setup"], sort=False)
     table = groups.agg(**{cost: (cost, "mean") for cost in COSTS}, average=("average", "mean"), n=("id", "size"))
     table["average std"] = groups.average.std(ddof=1)

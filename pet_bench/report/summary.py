@@ -22,6 +22,12 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.status.isin(["done", "suspect"]) & frame.task.notna()]
 
 
+def primary_scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of these the rows with tasks' primary metrics."""
+    rows = scored(frame)
+    return rows[rows.primary.eq(True)]
+
+
 def without_suspect(frame: pd.DataFrame) -> pd.DataFrame:
     """The same trials, the suspect ones without their scores."""
     suspect = frame.status == "suspect"
@@ -38,7 +44,7 @@ def comparison(frame: pd.DataFrame, skipped: Sequence[Skipped] = ()) -> pd.DataF
     the methods, 1 the best, ties averaged), n (trials in the means), trials (all) and suspect (those of the n).
     skipped: what the grids leave out (`Grid.skipped`): a row each without numbers, and then a column, reason, why.
     """
-    primary = scored(frame).loc[lambda rows: rows.primary.eq(True)]
+    primary = primary_scores(frame)
     tasks = list(dict.fromkeys(primary.task))
     keys = ["suite", "backbone", "control", "method", "setup"]
     groups = frame.groupby(keys, sort=False, dropna=False)
@@ -67,7 +73,7 @@ def comparison(frame: pd.DataFrame, skipped: Sequence[Skipped] = ()) -> pd.DataF
 def _over_seeds(group: pd.DataFrame, tasks: Iterable[str]) -> dict[str, Any]:
     """Means and sample standard deviations of the trials of one setup."""
     trials = group.drop_duplicates("id")
-    used, primary = scored(trials), scored(group).loc[lambda rows: rows.primary.eq(True)]
+    used, primary = scored(trials), primary_scores(group)
     row: dict[str, Any] = {
         "kind": "method" if group.control.iloc[0] == "none" else "control",
         "trainable": used.trainable.max(), "percent": used.percent.max(),

@@ -400,8 +400,8 @@ def test_other_people_bring_their_styles(other, results):
     [
         ("table: numbers", "table: nombers", 'its table "nombers.csv" is not beside it'),
         (
-            "published: vqa}, {",
-            "published: vqaa}, {",
+            "published: vqa}",
+            "published: vqaa}",
             'its table has no column "vqaa" (possible: trainable_percent, vqa)',
         ),
         ('"s"', '"S"', 'marks: my-method: there is no marker "S"'),

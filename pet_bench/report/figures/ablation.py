@@ -30,17 +30,17 @@ from pet_bench.report.figures.look import (
     stack,
 )
 from pet_bench.report.marks import marks_apart
-from pet_bench.report.summary import scored
+from pet_bench.report.summary import primary_scores
 
 
 def setups(frame: pd.DataFrame, score: str = "average") -> pd.DataFrame:
     """Tidy results to a row per setup (no controls), indexed by it: means over seeds.
 
     Columns: suite, backbone, method, score, std (sample), low and high (what the score can be), percent (trainable), n,
-    suspect. score: the average or a
-    task, whose primary metric is taken. Raises UserError for a task that is not there.
+    suspect. score: the average or a task, whose primary metric is taken. Raises UserError for a task that is not there.
     """
-    rows = scored(frame)[lambda rows: (rows.control == "none") & rows.primary.eq(True)]
+    rows = primary_scores(frame)
+    rows = rows[rows.control == "none"]
     if score == "average":
         trials = rows.drop_duplicates("id").assign(score=lambda trials: trials.average)
     elif score in set(rows.task):
@@ -136,7 +136,7 @@ def _wrapped(words: str, width: int = 36) -> str:
 
 def _numbers(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str) -> Axes:
     """A line over a setting's numbers, above the trainable share."""
-    above, below = place.subgridspec(2, 1, height_ratios=(3, 1)).subplots(sharex=True)
+    above, below = place.subgridspec(2, 1, height_ratios=(3, 1)).subplots(sharex=True, squeeze=False).flat
     series = [
         table.loc[list(line.setups)].assign(value=list(map(float, line.values))).sort_values("value")
         for line in axis.lines
@@ -162,7 +162,7 @@ def _numbers(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str) ->
     if len(values) <= 8:
         below.set_xticks(values, [text(value) for value in values])
         below.minorticks_off()
-    if axis.reference in table.index:
+    if axis.reference is not None and axis.reference in table.index:
         above.axhline(table.score[axis.reference], color=MUTED, linestyle="--", linewidth=1.1, zorder=1)
     low, high = above.get_ylim()
     above.set_ylim(low, low + (high - low) / (1 - min(_legend(axis)[1] / 2.4, 0.6)))
@@ -175,26 +175,26 @@ def _numbers(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str) ->
 
 def _categories(place: SubplotSpec, axis: Axis, table: pd.DataFrame, score: str) -> Axes:
     """A row for each value, the lines' points in it one beneath the other, beside the trainable share."""
-    left, right = place.subgridspec(1, 2, width_ratios=(4, 1)).subplots(sharey=True)
+    left, right = place.subgridspec(1, 2, width_ratios=(4, 1)).subplots(sharey=True, squeeze=False).flat
     labels = _ticks(axis)
     heights = [_row_height(axis, label) for label in labels.values()]
     middles = dict(zip(labels, np.cumsum(heights) - np.array(heights) / 2, strict=True))
     marks = marks_apart(line.label for line in axis.lines)
     for index, (line, mark) in enumerate(zip(axis.lines, marks, strict=True)):
         shift = 0.16 * (index - (len(axis.lines) - 1) / 2)
-        for value, row in zip(line.values, table.loc[list(line.setups)].itertuples(), strict=True):
+        for value, row in zip(line.values, table.loc[list(line.setups)].to_dict("records"), strict=True):
             y = middles[value] + shift
-            ends = reach(row.score, row.std, (row.low, row.high))
-            point(left, row.score, y, ends, mark, size=6, upright=False)
-            point(right, row.percent, y, None, mark, size=5)
-            if row.suspect:
-                left.annotate("†", (row.score, y), xytext=(0, 2), textcoords="offset points", ha="center")
+            ends = reach(row["score"], row["std"], (row["low"], row["high"]))
+            point(left, row["score"], y, ends, mark, size=6, upright=False)
+            point(right, row["percent"], y, None, mark, size=5)
+            if row["suspect"]:
+                left.annotate("†", (row["score"], y), xytext=(0, 2), textcoords="offset points", ha="center")
         left.plot([], [], mark.marker, color=mark.color, markersize=6, label=line.label)
     left.set_yticks(list(middles.values()), list(labels.values()), fontsize=8.5)
     left.set_ylim(sum(heights) + _legend(axis)[1], 0)
     left.tick_params(axis="y", length=0)
     right.tick_params(axis="y", length=0, labelleft=False)
-    if axis.reference in table.index:
+    if axis.reference is not None and axis.reference in table.index:
         left.axvline(table.score[axis.reference], color=MUTED, linestyle="--", linewidth=1.1, zorder=1)
     left.set_xlabel("average score" if score == "average" else score)
     right.set_xlabel("trainable %")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Real
@@ -28,6 +29,10 @@ class Line:
     values: tuple[Any, ...]
     setups: tuple[str, ...]
     also: tuple[str, ...]
+
+
+# of which method a line is, what changes with it, and the setup from which most others differ in one setting, if known
+Panelled = tuple[str, Line, tuple[str, ...], str | None]
 
 
 @dataclass(frozen=True)
@@ -65,40 +70,33 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
     that was chosen for one value of it) changes with it. Raises UserError for trials of equal settings that are yet
     not the same.
     """
-    found: dict[tuple[str, str, str], list[tuple[str, Line, tuple[str, ...], str | None]]] = {}
+    panels: dict[tuple[str, str, str], list[Panelled]] = {}
     names = settings.groupby(["suite", "backbone"])["method.name"].nunique() if len(settings) else {}
-    for (suite, backbone, name), trials in settings.groupby(["suite", "backbone", "method.name"], sort=False):
+    for key, trials in settings.groupby(["suite", "backbone", "method.name"], sort=False):
+        suite, backbone, name = map(str, key)
         own = _varying(trials.drop_duplicates("setup").set_index("setup"))
         if len(own) < 2:
             continue
         if own.duplicated().any():
             raise UserError(f"trials of {name} on {backbone} differ in something that is no setting: filter the frames")
-        lines = [(setting, *line) for setting in own for line in _lines(own, setting)]
+        lines = [(setting, *line) for setting in map(str, own) for line in _lines(own, setting)]
         near = Counter(setup for _, group, *_ in lines for setup in group.index for _ in group.index[1:])
         plain = trials.drop_duplicates("setup").set_index("setup").method == name  # all options as they come
-        reference, second = sorted(own.index, key=lambda setup: (near[setup], plain[setup]), reverse=True)[:2]
+        ranked = sorted(own.index, key=lambda setup: (near[setup], plain[setup]), reverse=True)
+        reference, second = ranked[:2]
         known = plain[reference] or near[reference] > near[second]
         for setting, group, fixed, companions in lines:
             apart = [f"{short(one)} {text(own[one][group.index[0]])}" for one in fixed
                      if own[one][group.index[0]] != own[one][reference]]  # fmt: skip
             label = ", ".join([name] * bool(names[suite, backbone] > 1 or not apart) + apart)
             usual = own.loc[reference if reference in group.index else group.index[0]]
-            also = tuple(
-                ", ".join(
-                    dict.fromkeys(
-                        f"{short(one).split('.')[-1] if one.startswith('protocol.') else short(one)} {text(value)}"
-                        for one, value in own.loc[setup, list(companions)].items()
-                        if value != usual[one]
-                    )
-                )
-                for setup in group.index
-            )
-            line = Line(label, tuple(group), tuple(group.index), also)
-            found.setdefault((suite, backbone, setting), []).append(
-                (name, line, companions, reference if known else None)
+            also = tuple(_also(own.loc[setup], usual, companions) for setup in group.index)
+            line = Line(label, tuple(group), tuple(map(str, group.index)), also)
+            panels.setdefault((suite, backbone, setting), []).append(
+                (name, line, companions, str(reference) if known else None)
             )
     axes = []
-    for (suite, backbone, setting), lines in found.items():
+    for (suite, backbone, setting), lines in panels.items():
         for panel in _together(lines):
             one = len({name for name, *_ in panel}) == 1
             companions = tuple(dict.fromkeys(companion for _, _, own, _ in panel for companion in own))
@@ -107,11 +105,19 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
     return axes
 
 
-def _together(lines: list[tuple[str, Line, tuple[str, ...], str | None]]) -> list[list]:
+def _also(setup: pd.Series, usual: pd.Series, companions: Iterable[str]) -> str:
+    """What else is not as usual in a setup."""
+    changed = [one for one in companions if setup[one] != usual[one]]
+    names = (short(one).split(".")[-1] if one.startswith("protocol.") else short(one) for one in changed)
+    said = (f"{name} {text(setup[one])}" for name, one in zip(names, changed, strict=True))
+    return ", ".join(dict.fromkeys(said))
+
+
+def _together(lines: list[Panelled]) -> list[list[Panelled]]:
     """Lines that belong in one panel: all where they are of numbers, else those that share a value."""
     if all(_number(value) for _, line, *_ in lines for value in line.values):
         return [lines]
-    panels: list[list] = []
+    panels: list[list[Panelled]] = []
     for line in lines:
         near = [panel for panel in panels if any(set(line[1].values) & set(other[1].values) for other in panel)]
         panels = [panel for panel in panels if panel not in near] + [[*chain(*near), line]]
@@ -120,21 +126,21 @@ def _together(lines: list[tuple[str, Line, tuple[str, ...], str | None]]) -> lis
 
 def _varying(setups: pd.DataFrame) -> pd.DataFrame:
     """The settings in which setups differ: a column each, missing values "none"."""
-    columns = [column for column in setups if column.startswith(("method.", "recipe.", "protocol."))]
+    columns = [column for column in map(str, setups) if column.startswith(("method.", "recipe.", "protocol."))]
     values = setups[columns].astype(object)
     values = values.where(values.notna(), NONE).map(lambda value: repr(value) if isinstance(value, list) else value)
     values = values.loc[:, [values[column].map(_key).nunique() > 1 for column in values]]
     merged: dict[str, list[str]] = {}
-    for column in values:
+    for column in map(str, values):
         numbers = all(value == NONE or _number(value) for value in values[column])
         nested = column.count(".") > 1 and not numbers
         merged.setdefault(".".join(column.split(".")[:2]) if nested else column, []).append(column)
-    found = {}
+    columns_of: dict[str, pd.Series] = {}
     for setting, parts in merged.items():
         if len(parts) == 1:
-            found[parts[0]] = values[parts[0]]
+            columns_of[parts[0]] = values[parts[0]]
         else:
-            found[setting] = values[parts].apply(
+            columns_of[setting] = values[parts].apply(
                 lambda row, setting=setting: (
                     ", ".join(
                         f"{column.removeprefix(setting + '.')} {text(value)}"
@@ -145,7 +151,7 @@ def _varying(setups: pd.DataFrame) -> pd.DataFrame:
                 ),
                 axis=1,
             )
-    return pd.DataFrame(found, index=values.index, dtype=object)
+    return pd.DataFrame(columns_of, index=values.index, dtype=object)
 
 
 def _key(value: Any) -> Any:
@@ -154,18 +160,19 @@ def _key(value: Any) -> Any:
 
 def _lines(own: pd.DataFrame, setting: str) -> list[tuple[pd.Series, tuple[str, ...], tuple[str, ...]]]:
     """Values by setup, the settings held fixed and those that change with it, of each line along a setting."""
-    follows = [other for other in own if other != setting and _determines(own, setting, other)]
+    names = list(map(str, own))
+    follows = [other for other in names if other != setting and _determines(own, setting, other)]
     leads = [other for other in follows if _determines(own, other, setting)]
-    if any(list(own).index(other) < list(own).index(setting) for other in leads):
+    if any(names.index(other) < names.index(setting) for other in leads):
         return []  # it is the other's companion
     if all(_number(value) for value in own[setting]):
         follows = leads  # a curve is of one setting alone, or of some that say the same
-    fixed = tuple(other for other in own if other != setting and other not in follows)
+    fixed = tuple(other for other in names if other != setting and other not in follows)
     groups = own.groupby(list(fixed), sort=False)[setting] if fixed else [((), own[setting])]
     lines = []
     for _, group in groups:
         if len(group) > 1:
-            companions = tuple(other for other in follows if own.loc[group.index, other].map(_key).nunique() > 1)
+            companions = tuple(other for other in follows if own[other][group.index].map(_key).nunique() > 1)
             lines.append((group, fixed, companions))
     return lines
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from pet_bench.errors import UserError
@@ -32,6 +33,7 @@ from pet_bench.report.marks import OTHERS, Mark, mark_of
 from pet_bench.report.summary import named
 
 LOSS, AVERAGE = "training loss", "average"
+Values = pd.Series | np.ndarray
 ROW = 0.45  # inches of a method that has a row of its own
 
 
@@ -75,7 +77,7 @@ def _panels(trial: pd.DataFrame, world: pd.DataFrame) -> dict[tuple[str, str], p
         if split == "train":
             panels[LOSS, "loss"] = mean
         else:
-            panels |= {(task, measures[task]): wide[task] for task in wide}
+            panels |= {(task, str(measures[task])): wide[task] for task in map(str, wide)}
             panels |= {(AVERAGE, "average score"): mean} if len(measures) > 1 else {}
     panels = {key: values.dropna() for key, values in panels.items()}
     return {key: values for key, values in panels.items() if len(values)}
@@ -118,7 +120,9 @@ def _shared(blocks: list[pd.DataFrame], methods: Sequence[str] | None, note: str
     heights = [-(-len(own) // columns) for own in names]
     room = room_beside(_names(blocks))
     figure = Figure(3.9 * columns + room, 3.3 * sum(heights) + 0.4)
-    figure.get_layout_engine().set(rect=(0, 0, 1 - room / figure.get_figwidth(), 1))
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1 - room / figure.get_figwidth(), 1))
     axes, first, last = figure.subplots(sum(heights), columns, squeeze=False), 0, []
     for block, own, height in zip(blocks, names, heights, strict=True):
         cells = axes[first : first + height].flat
@@ -177,14 +181,14 @@ def _rows(axis: Axes, rows: pd.DataFrame, ranked: list[str]) -> None:
     lines = [np.interp(epochs, line.epoch, line["mean"], np.nan, np.nan) for _, line in rows.groupby("method")]
     lowest, highest = np.nanmin(lines, axis=0), np.nanmax(lines, axis=0)
     for name, own in rows.groupby("method", sort=False):
-        place = ranked.index(name)
+        place = ranked.index(str(name))
 
         def high(values, place=place):
             return 0.82 * (scale(values) - bottom) / (top - bottom or 1) - place
 
         axis.fill_between(epochs, high(lowest), high(highest), color=RULE, linewidth=0, zorder=0.5)
         low_end, high_end = (high(np.clip(end, ends.min(), None)) for end in _ends(own))
-        _line(axis, name, own.epoch, high(own["mean"]), (low_end, high_end), mark_of(name))
+        _line(axis, str(name), own.epoch, high(own["mean"]), (low_end, high_end), mark_of(str(name)))
         last = own.iloc[-1]
         axis.annotate(
             f"{last['mean']:.{3 if last.panel == LOSS else 1}f}", (last.epoch, high(last["mean"])), xytext=(5, 0),
@@ -230,7 +234,7 @@ def _mark(method: str, methods: Sequence[str] | None) -> Mark:
 
 def _draw(axis: Axes, rows: pd.DataFrame, methods: Sequence[str] | None) -> None:
     """One panel that methods share."""
-    lines = dict(list(rows.groupby("method", sort=False)))
+    lines = {str(name): line for name, line in rows.groupby("method", sort=False)}
     under = beneath([line["mean"] for line in lines.values()], np.ptp(rows["mean"]) or 1)
     for (name, line), twins in zip(lines.items(), under, strict=True):
         _line(axis, name, line.epoch, line["mean"], _ends(line), _mark(name, methods), twins)
@@ -247,8 +251,7 @@ def _ends(line: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def _line(
-    axis: Axes, name: str, epochs: pd.Series, heights: pd.Series, ends: tuple[pd.Series, pd.Series], mark: Mark,
-    twins: int = 0,
+    axis: Axes, name: str, epochs: pd.Series, heights: Values, ends: tuple[Values, Values], mark: Mark, twins: int = 0
 ) -> None:  # fmt: skip
     """A line with its band, where there is one epoch a point with its bar."""
     bold = mark != OTHERS

@@ -59,7 +59,7 @@ def gates_figure(frame: pd.DataFrame, pictures: Sequence[Path] = (), dimensions:
     vectors = {} if dimensions is None else dict(list(dimensions.groupby(SITE, sort=False)))
     page = Page()
     for key, rows in frame.groupby(SITE, sort=False):
-        site, insert, kind = key
+        site, insert, kind = map(str, key)
         page.heading(f"{site}, {kind} gate" + (f", insert {insert}" if insert else ""))
         if key in vectors:
             page.dimensions(vectors[key])
@@ -67,8 +67,8 @@ def gates_figure(frame: pd.DataFrame, pictures: Sequence[Path] = (), dimensions:
         words, seen = rows[rows.part != "image"], rows[rows.part == "image"]
         if len(words):
             page.tokens(words)
-        for image, part in seen.groupby("image"):
-            picture = pictures[image] if image < len(pictures) else None
+        for image in sorted(seen.image.unique()):
+            part, picture = seen[seen.image == image], pictures[image] if image < len(pictures) else None
             what, add = ("image", page.grids) if part.row.max() else ("clip", page.frames)
             add(part, f"{what} {image}" if seen.image.nunique() > 1 else what, picture)
         page.y += GAP
@@ -160,37 +160,47 @@ class Page:
         down = 0.18 * (len(lines) - 1)  # all else is so much lower
         height = down + max(self.y, TOP + 2.5)
         with look():
-            figure = Figure(width, height)
-            figure.set_layout_engine("none")  # all has its place
-
-            def axes(x: float, y: float, wide: float, high: float) -> Axes:
-                return figure.add_axes((x / width, 1 - (down + y + high) / height, wide / width, high / height))
-
-            def write(y: float, text: str, size: float) -> None:
-                figure.text(0.12 / width, 1 - y / height, text, va="top", fontsize=size, **INK_ONLY)
-
-            write(0.12, "\n".join(lines), 11)
+            sheet = Sheet(width, height, down)
+            sheet.write(0.12 - down, "\n".join(lines), 11)
             for y, text in self.headings:
-                write(down + y, text, 9.5)
+                sheet.write(y, text, 9.5)
             for panel in self.panels:
-                axis = axes(panel.x, panel.y, panel.width, panel.height)
-                axis.grid(visible=False)
-                axis.spines[:].set_visible(False)
+                axis = sheet.axes(panel.x, panel.y, panel.width, panel.height)
                 axis.tick_params(length=2, labelsize=8)
+                axis.spines[:].set_visible(False)
                 if panel.values is not None:
                     axis.imshow(panel.values, cmap=COLORMAP, norm=scale, aspect="auto", interpolation="nearest")
                     _separate(axis, panel)
                 panel.paint(axis)
-            bar = axes(width - 0.75, TOP + 0.3, 0.14, min(2.0, height - TOP - 0.5))
-            figure.colorbar(ScalarMappable(scale, COLORMAP), cax=bar)
+            bar = sheet.axes(width - 0.75, TOP + 0.3, 0.14, min(2.0, height - TOP - 0.5))
+            sheet.figure.colorbar(ScalarMappable(scale, COLORMAP), cax=bar)
             bar.set_title("gate", fontsize=8.5, loc="left")
             bar.tick_params(labelsize=8)
-            bar.grid(visible=False)
-        return figure
+        return sheet.figure
+
+
+class Sheet:
+    """A figure on which all has its place in inches from the upper left corner, `down` lower than is said."""
+
+    def __init__(self, width: float, height: float, down: float):
+        self.figure, self.width, self.height, self.down = Figure(width, height), width, height, down
+        self.figure.set_layout_engine("none")
+
+    def axes(self, x: float, y: float, wide: float, high: float) -> Axes:
+        width, height = self.width, self.height
+        axis = self.figure.add_axes((x / width, 1 - (self.down + y + high) / height, wide / width, high / height))
+        axis.grid(visible=False)
+        return axis
+
+    def write(self, y: float, text: str, size: float) -> None:
+        self.figure.text(
+            0.12 / self.width, 1 - (self.down + y) / self.height, text, va="top", fontsize=size, **INK_ONLY
+        )
 
 
 def _separate(axis: Axes, panel: Panel) -> None:
     """White lines between squares that are large enough."""
+    assert panel.values is not None
     rows, columns = panel.values.shape
     if panel.width / columns >= FRAME:
         axis.set_xticks(np.arange(1, columns) - 0.5, minor=True)

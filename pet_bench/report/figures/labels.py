@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
@@ -33,7 +34,9 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
     An empty text only keeps its point uncovered. Texts already there and bars are not covered, and lines only where
     need be. The figure's layout must be final.
     """
-    renderer = axis.figure.canvas.get_renderer()
+    canvas = axis.figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)  # `look.Figure` has it
+    renderer = canvas.get_renderer()
     taken = [text.get_window_extent(renderer) for text in axis.texts]
     if legend := axis.get_legend():
         taken.append(legend.get_window_extent(renderer))
@@ -49,7 +52,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
     for (name, color, x, mean, _), place in zip(labels, places, strict=True):
         if not name:
             continue
-        best, leader = None, {"arrowstyle": "-", "color": color, "linewidth": 0.7}
+        best: tuple[float, Text, Bbox] | None = None
+        leader = {"arrowstyle": "-", "color": color, "linewidth": 0.7}
         for distance in (9, 16, 26, 40, 56, 75, 100, 130):
             for angle in np.deg2rad([0, 180, 90, -90, 35, -35, 145, -145, 65, -65, 115, -115]):
                 dx, dy = distance * np.cos(angle), distance * np.sin(angle)
@@ -73,9 +77,10 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
                     text.remove()
                 if not cost:
                     break
-            if not best[0]:
+            if best and not best[0]:
                 break
-        taken.append(best[2])
+        if best:
+            taken.append(best[2])
 
 
 def _passed(start: np.ndarray, end: np.ndarray, places: np.ndarray) -> int:

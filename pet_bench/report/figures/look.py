@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from contextlib import ContextDecorator
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 import matplotlib.figure
@@ -18,10 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from pet_bench.errors import Faults, unknown
 from pet_bench.report.marks import OTHERS, Mark
+
+if TYPE_CHECKING:
+    from contextlib import _GeneratorContextManager
 
 INK, MUTED, RULE, GREY = "#222222", "#6b6b6b", "#e6e6e6", OTHERS.color
 DPI = 160
@@ -53,7 +56,7 @@ RC = {
 }
 
 
-def look() -> ContextDecorator:
+def look() -> _GeneratorContextManager[None]:
     """All that draws a figure, from its making to its writing, stands under this, whatever matplotlib's settings are.
 
     A context, or `@look()` before a function.
@@ -64,7 +67,7 @@ def look() -> ContextDecorator:
 class Figure(matplotlib.figure.Figure):
     """A figure of nobody but its holder: no display, no pyplot, nothing to close; a notebook shows it as it is."""
 
-    def __init__(self, width: float, height: float, layout: str | None = "constrained") -> None:
+    def __init__(self, width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> None:
         super().__init__(figsize=(width, height), layout=layout)
         FigureCanvasAgg(self)
 
@@ -73,7 +76,8 @@ class Figure(matplotlib.figure.Figure):
         self.canvas.draw()
         self.set_layout_engine("none")
         for axis in self.axes:  # the solver's last bits vary, and with them the ids in an SVG
-            axis.set_position([round(side, 9) for side in axis.get_position().bounds])
+            left, bottom, width, height = (round(side, 9) for side in axis.get_position().bounds)
+            axis.set_position((left, bottom, width, height))
             axis.set_in_layout(True)  # setting a position takes it out, and what a notebook crops around it
 
     def _repr_png_(self) -> bytes:
@@ -108,13 +112,13 @@ def reach(mean: Any, std: Any, bounds: tuple[float, float] = ANY) -> tuple[Any, 
     return np.minimum(low, mean), np.maximum(high, mean)
 
 
-def beneath(places: Sequence[Sequence[float]], spans: Sequence[float]) -> list[int]:
+def beneath(places: Iterable[ArrayLike], spans: ArrayLike) -> list[int]:
     """Of each of some points or lines, how many later ones are where it is, to a hundredth of the spans.
 
     places: of each its numbers, those of a point or of a line; spans: what a panel shows of each number. Such twins
     are drawn larger the more lie on them, so that each is seen.
     """
-    scaled = [np.asarray(place, float) / spans for place in places]
+    scaled = [np.asarray(place, float) / np.asarray(spans, float) for place in places]
     return [
         sum(one.shape == other.shape and bool((abs(one - other) < 0.01).all()) for other in scaled[index + 1 :])
         for index, one in enumerate(scaled)
@@ -132,7 +136,7 @@ def point(
     score = y if upright else x
     bar = None if ends is None or np.isnan(ends).any() else [[score - ends[0]], [ends[1] - score]]
     axis.errorbar(
-        x, y, **{"yerr" if upright else "xerr": bar}, fmt=mark.marker, color=mark.color,
+        x, y, yerr=bar if upright else None, xerr=None if upright else bar, fmt=mark.marker, color=mark.color,
         markersize=mark.size * size + 6 * beneath, capsize=3 + 2 * beneath, elinewidth=1.2 + 2.4 * beneath,
         markerfacecolor="none" if hollow else mark.color, markeredgecolor=mark.color if hollow else "white",
         markeredgewidth=1.4 if hollow else 0.8, zorder=(4 if hollow else 3) - beneath / 10,
@@ -148,9 +152,10 @@ def stack(heights: Sequence[float], width: float, more: float = 0.3) -> tuple[Fi
     columns = [list(heights[:cut]), list(heights[cut:])][: 1 + (cut < len(heights))]
     tallest = max(map(sum, columns))
     figure, places = Figure(width * len(columns), tallest + more), []
-    for sizes, place in zip(columns, figure.add_gridspec(1, len(columns)), strict=True):
+    grid = figure.add_gridspec(1, len(columns))
+    for index, sizes in enumerate(columns):
         rest = [tallest - sum(sizes)] * (tallest - sum(sizes) > 0.1)
-        cells = place.subgridspec(len(sizes) + len(rest), 1, height_ratios=sizes + rest)
+        cells = grid[0, index].subgridspec(len(sizes) + len(rest), 1, height_ratios=sizes + rest)
         places += [cells[row, 0] for row in range(len(sizes))]
     return figure, places
 

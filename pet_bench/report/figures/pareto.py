@@ -103,12 +103,12 @@ def _pareto(axis: Axes, table: pd.DataFrame, cost: str, limits: tuple[float, flo
 def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:
     """Lines for the best of each control and for the majority answer, named in the first panel."""
     best = rest.sort_values("average", ascending=False).drop_duplicates(["kind", "control"])
-    for line in best.itertuples():
-        control = line.kind == "control"
+    for line in best.to_dict("records"):
+        control, average = line["kind"] == "control", line["average"]
         for axis in row:
-            axis.axhline(line.average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
-        text = f"best {line.control} control ({line.method})" if control else line.method
-        place = {"xy": (0.005, line.average), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axis.axhline(average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
+        text = f"best {line['control']} control ({line['method']})" if control else line["method"]
+        place = {"xy": (0.005, average), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         row[0].annotate(text, xytext=(0, 3), fontsize=8, color=MUTED, **place)
 
 

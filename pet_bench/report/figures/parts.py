@@ -118,7 +118,7 @@ def _ordered(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     sizes = rows.groupby("part", sort=False).examples.max().sort_values(ascending=False, kind="stable")[:most]
     order = list(sizes.index)
     if all(re.match(r"\d+", str(part)) for part in order):
-        order.sort(key=lambda part: int(re.match(r"\d+", str(part))[0]))
+        order.sort(key=lambda part: int(re.findall(r"\d+", str(part))[0]))
     rows = rows[rows.part.isin(order)]
     return rows.assign(place=rows.part.map(order.index)).sort_values("place", kind="stable")
 

@@ -23,8 +23,8 @@ import pandas as pd
 from pet_bench.report.costs import COSTS
 from pet_bench.report.marks import ON_DARK
 from pet_bench.report.page.examples import Shown
-from pet_bench.report.page.numbers import Key, _add_breakdowns, _add_curves, _place
-from pet_bench.report.page.predictions import _examples
+from pet_bench.report.page.numbers import Key, add_breakdowns, add_curves, leaderboard
+from pet_bench.report.page.predictions import said_by_example
 from pet_bench.report.statistics import rank_notes
 from pet_bench.report.summary import comparison, scored
 from pet_bench.report.tables.beneath import notes as table_notes
@@ -51,9 +51,9 @@ def page(
     """The page of the trials in `frame` (`pet_bench.load_results`), as HTML.
 
     curves, breakdowns, predictions: of at least these trials, as `pet_bench.load_curves` and so on give them; what is
-    left out is no part of the page. shown: by suite and task the test's examples by id (`report.examples.examples`);
-    without them only ids and answers are seen. notes: lines beneath the leaderboard, by default those on metrics,
-    trials and ranks. best: (suite, backbone, method, setup, score) of what is bold
+    left out is no part of the page. shown: by suite and task the test's examples by id
+    (`report.page.examples.examples`); without them only ids and answers are seen. notes: lines beneath the leaderboard,
+    by default those on metrics, trials and ranks. best: (suite, backbone, method, setup, score) of what is bold
     (`report.statistics.significantly_best`). skipped: what the grids leave out, rows without numbers. count: examples
     of each task, see `choose`.
     """
@@ -61,7 +61,7 @@ def page(
     if notes is None:
         notes = [*skipped_notes(skipped), *table_notes(frame), *rank_notes(table)]
     places = [
-        _place(suite, backbone, group, frame, set(best))
+        leaderboard(str(suite), str(backbone), group, frame, set(best))
         for (suite, backbone), group in table.groupby(["suite", "backbone"], sort=False)
     ]
     where = {
@@ -72,9 +72,9 @@ def page(
     }
     used = set(scored(frame).id)
     if curves is not None:
-        _add_curves(places, where, curves[curves.id.isin(used)])
+        add_curves(places, where, curves[curves.id.isin(used)])
     if breakdowns is not None:
-        _add_breakdowns(places, where, breakdowns[breakdowns.id.isin(used)])
+        add_breakdowns(places, where, breakdowns[breakdowns.id.isin(used)])
     data = {
         "notes": list(notes),
         "dark": ON_DARK,
@@ -85,12 +85,15 @@ def page(
     }
     if predictions is not None:
         predictions = predictions[predictions.id.isin(used)].astype({"score": float})
-        data |= _examples(where, predictions, shown or {}, count, seed)
+        data |= said_by_example(where, predictions, shown or {}, count, seed)
     return _html(title, data)
 
 
 def _html(title: str, data: dict[str, Any]) -> str:
-    parts = {suffix: (files(__package__) / f"page.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js")}
+    parts = {
+        suffix: (files("pet_bench.report.page") / f"page.{suffix}").read_text("utf-8")
+        for suffix in ("html", "css", "js")
+    }
     own = b64encode(sha256(parts["js"].encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{own}'; img-src data:; "

@@ -14,10 +14,11 @@ from pet_bench.report.marks import mark_of
 from pet_bench.report.summary import named, scored, tasks_of
 
 ROW = ["suite", "backbone", "control", "method", "setup"]  # of the leaderboard: all that trials share but their seed
+SHOWN = ("percent", "trainable", "rank", "n", "trials", "suspect")
 Key = tuple[str, ...]
 
 
-def _place(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, best: set[Key]) -> dict[str, Any]:
+def leaderboard(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, best: set[Key]) -> dict[str, Any]:
     """A suite on a backbone: its leaderboard and what methods cost."""
     here = frame[(frame.suite == suite) & (frame.backbone == backbone)]
     primary = here[here.primary.eq(True)]
@@ -34,21 +35,21 @@ def _place(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, 
             "name": name,
             "kind": row["kind"],
             "mark": [mark.color, mark.marker, mark.dash],
-            "scores": {task: [_number(row[task]), _number(row[f"{task} std"])] for task in [*tasks, "average"]},
+            "scores": {task: [json_number(row[task]), json_number(row[f"{task} std"])] for task in [*tasks, "average"]},
             "best": [
                 task
                 for task in [*tasks, "average"]
                 if row["kind"] == "method" and (suite, backbone, row["method"], row["setup"], task) in best
             ],
-            **{column: _number(row[column]) for column in ("percent", "trainable", "rank", "n", "trials", "suspect")},
-            "costs": {name: _number(cost.get(name)) for name in COSTS},
+            **{column: json_number(row[column]) for column in SHOWN},
+            "costs": {name: json_number(cost.get(name)) for name in COSTS},
         })  # fmt: skip
     return {
         "name": f"{suite} on {backbone}",
         "suite": suite,
         "metrics": {task: _joined(primary[primary.task == task].metric) for task in tasks},
-        "bounds": {task: [*map(_number, bounds([task]))] for task in tasks}
-        | {"average": [*map(_number, bounds(tasks))]},
+        "bounds": {task: [*map(json_number, bounds([task]))] for task in tasks}
+        | {"average": [*map(json_number, bounds(tasks))]},
         "devices": _joined(here.device),
         "trials": int(here.id.nunique()),
         "rows": rows,
@@ -57,7 +58,7 @@ def _place(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFrame, 
     }
 
 
-def _add_curves(places: list[dict], where: dict[Key, tuple[int, int]], curves: pd.DataFrame) -> None:
+def add_curves(places: list[dict], where: dict[Key, tuple[int, int]], curves: pd.DataFrame) -> None:
     """Means and standard deviations over seeds: task → measure → row → [[epoch, mean, std], …].
 
     Measures are the loss in training and the task's own metric in validation.
@@ -69,20 +70,20 @@ def _add_curves(places: list[dict], where: dict[Key, tuple[int, int]], curves: p
     for (*key, task, split, measure, _), *numbers in points.itertuples():
         index, row = where[tuple(key)]
         of = places[index]["curves"].setdefault(task, {}).setdefault(f"{names.get(split, split)} {measure}", {})
-        of.setdefault(row, []).append([_number(number, 4) for number in numbers])
+        of.setdefault(row, []).append([json_number(number, 4) for number in numbers])
 
 
-def _add_breakdowns(places: list[dict], where: dict[Key, tuple[int, int]], breakdowns: pd.DataFrame) -> None:
+def add_breakdowns(places: list[dict], where: dict[Key, tuple[int, int]], breakdowns: pd.DataFrame) -> None:
     """Task → group → part → number of examples, and row → [mean, std] over seeds."""
-    found = breakdowns.groupby([*ROW, "task", "group", "part"], sort=False)
-    found = found.agg(n=("n", "first"), mean=("value", "mean"), std=("value", "std"))
-    for (*key, task, group, part), n, *numbers in found.itertuples():
+    groups = breakdowns.groupby([*ROW, "task", "group", "part"], sort=False)
+    means = groups.agg(n=("n", "first"), mean=("value", "mean"), std=("value", "std"))
+    for (*key, task, group, part), n, *numbers in means.itertuples():
         index, row = where[tuple(key)]
         parts = places[index]["parts"].setdefault(task, {}).setdefault(group, {})
-        parts.setdefault(part, {"n": int(n), "rows": {}})["rows"][row] = [_number(number, 4) for number in numbers]
+        parts.setdefault(part, {"n": int(n), "rows": {}})["rows"][row] = [json_number(number, 4) for number in numbers]
 
 
-def _number(value: Any, digits: int | None = None) -> float | int | None:
+def json_number(value: Any, digits: int | None = None) -> float | int | None:
     """A plain number, None for one that is missing or not finite; whole ones without a point."""
     if value is None or pd.isna(value) or not np.isfinite(value):
         return None

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pet_bench.report.page.album import Album
 from pet_bench.report.page.examples import Shown
-from pet_bench.report.page.numbers import ROW, Key, _number
+from pet_bench.report.page.numbers import ROW, Key, json_number
 
 
 def choose(predictions: pd.DataFrame, count: int = 100, seed: int = 0) -> dict[str, bool]:
@@ -31,7 +31,7 @@ def choose(predictions: pd.DataFrame, count: int = 100, seed: int = 0) -> dict[s
     return {id: id in drawn for id in order if id in drawn | others}
 
 
-def _examples(
+def said_by_example(
     where: dict[Key, tuple[int, int]],
     predictions: pd.DataFrame,
     shown: Mapping[tuple[str, str], Mapping[str, Shown]],
@@ -43,32 +43,40 @@ def _examples(
     Of an example the distinct [text, score] are kept once, and for each trial the place of its own among them, -1 where
     it has none.
     """
-    album, found = Album(), {}
+    album, suites = Album(), {}
     for suite, rows in predictions.groupby("suite", sort=False):
-        trials = rows.drop_duplicates("id")
-        order = {id: number for number, id in enumerate(trials.id)}
-        places = [[*where[tuple(getattr(trial, key) for key in ROW)], int(trial.seed)] for trial in trials.itertuples()]
-        found[suite] = {"trials": places, "tasks": {}}
+        trials = rows.drop_duplicates("id").to_dict("records")
+        order = {trial["id"]: index for index, trial in enumerate(trials)}
+        tasks = {}
         for task, of in rows.groupby("task", sort=False):
-            chosen = choose(of, count, seed)
-            known, items = shown.get((suite, task), {}), []
-            said: dict[str, dict[tuple[str, float | None], int]] = {id: {} for id in chosen}
-            given = {id: [-1] * len(order) for id in chosen}
-            for id, trial, text, score in zip(of.example, of.id, of.prediction, of.score, strict=True):
-                if id in chosen:
-                    answer = text, _number(score, 2)
-                    given[id][order[trial]] = said[id].setdefault(answer, len(said[id]))
-            for id, drawn in chosen.items():
-                one = known.get(id, Shown(id, "", (), ()))
-                pictures = [album.add(picture) for picture in one.pictures]
-                items.append([id, one.text, list(one.answers), pictures, int(drawn), list(said[id]), given[id]])
-            found[suite]["tasks"][task] = {
+            known = shown.get((str(suite), str(task)), {})
+            tasks[task] = {
                 "of": int(of.example.nunique()),
                 "graded": _graded(of.score),
                 "described": bool(known),
-                "items": items,
+                "items": _items(of, order, known, album, choose(of, count, seed)),
             }
-    return {"examples": found, "pictures": album.pictures}
+        places = [[*where[tuple(trial[key] for key in ROW)], int(trial["seed"])] for trial in trials]
+        suites[suite] = {"trials": places, "tasks": tasks}
+    return {"examples": suites, "pictures": album.pictures}
+
+
+def _items(
+    rows: pd.DataFrame, order: dict[str, int], known: Mapping[str, Shown], album: Album, chosen: dict[str, bool]
+) -> list[list[Any]]:
+    """A task's chosen examples: id, text, answers, pictures, whether drawn, what was said, and which trial said it."""
+    said: dict[str, dict[tuple[str, float | None], int]] = {id: {} for id in chosen}
+    given = {id: [-1] * len(order) for id in chosen}
+    for id, trial, text, score in zip(rows.example, rows.id, rows.prediction, rows.score, strict=True):
+        if id in chosen:
+            answer = text, json_number(score, 2)
+            given[id][order[trial]] = said[id].setdefault(answer, len(said[id]))
+    items = []
+    for id, drawn in chosen.items():
+        one = known.get(id, Shown(id, "", (), ()))
+        pictures = [album.add(picture) for picture in one.pictures]
+        items.append([id, one.text, list(one.answers), pictures, int(drawn), list(said[id]), given[id]])
+    return items
 
 
 def _graded(scores: pd.Series) -> bool:

@@ -12,7 +12,7 @@ from pet_bench.errors import UserError
 from pet_bench.report.statistics.examples import Folders, Untested, check_comparable, example_scores
 from pet_bench.report.statistics.notes import marking_notes
 from pet_bench.report.statistics.tests import DRAWS, LEVEL, Test, both, holm, of_draws, resampled_means, seed_test
-from pet_bench.report.summary import scored
+from pet_bench.report.summary import primary_scores
 
 Method = tuple[str, str]  # its name and its setup
 Mark = tuple[str, ...]  # suite, backbone, method, setup, score
@@ -69,7 +69,8 @@ def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> 
     the luckiest is picked before it is compared, so that one of them is left out rather more often than in 5 %.
     Where predictions are missing, or there is one seed, only the other test speaks, and the caption says so.
     """
-    rows = scored(frame).loc[lambda rows: rows.primary.eq(True) & (rows.control == "none")]
+    rows = primary_scores(frame)
+    rows = rows[rows.control == "none"]
     sections = [(tuple(map(str, place)), section) for place, section in rows.groupby(["suite", "backbone"], sort=False)]
     tables, faults = [], []
     for place, section in sections:

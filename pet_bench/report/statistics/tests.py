@@ -102,7 +102,7 @@ def seed_test(a: Mapping[int, float] | pd.Series, b: Mapping[int, float] | pd.Se
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         result = ttest_rel(one, other[one.index]) if paired else ttest_ind(one, other, equal_var=False)
         low, high = result.confidence_interval(1 - LEVEL)
-    return Test(difference, float(low), float(high), float(result.pvalue), kind)
+    return Test(difference, float(low), float(high), float(result.pvalue), kind)  # pyright: ignore[reportAttributeAccessIssue]  # scipy's named tuple
 
 
 def both(examples: float, seeds: float) -> float:
@@ -121,4 +121,4 @@ def holm(p_values: Iterable[float]) -> np.ndarray:
         return p
     from statsmodels.stats.multitest import multipletests
 
-    return multipletests(p, method="holm")[1]
+    return np.asarray(multipletests(p, method="holm")[1])

@@ -12,7 +12,7 @@ from pet_bench.errors import UserError, unknown
 from pet_bench.report.statistics.effects import effect, mcnemar
 from pet_bench.report.statistics.examples import Folders, Untested, check_comparable, example_scores, predictions
 from pet_bench.report.statistics.tests import ZERO, both, holm, of_draws, resampled_means, seed_test
-from pet_bench.report.summary import scored
+from pet_bench.report.summary import primary_scores, scored
 
 COMPARED = [
     "task", "metric", "a", "a std", "a n", "b", "b std", "b n", "difference", "low", "high", "seeds low", "seeds high",
@@ -29,18 +29,19 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
     `p examples`, `p seeds`, seeds (kind of test), p (`both`), `p holm` (over the rows), d, `d low`, `d high`, better,
     equal, worse (`Effect`). Raises UserError where the two are not comparable or have no task in common.
     """
-    a, b = _primary(a), _primary(b)
+    a, b = primary_scores(a), primary_scores(b)
     tasks = [task for task in dict.fromkeys(a.task) if task in set(b.task)]
     if not tasks:
         raise UserError(
             f"no task in common: A has {', '.join(dict.fromkeys(a.task)) or 'no scores'}, "
             f"B has {', '.join(dict.fromkeys(b.task)) or 'no scores'}"
         )
-    check_comparable(pd.concat([a, b]).loc[lambda rows: rows.task.isin(tasks)])
+    together = pd.concat([a, b])
+    check_comparable(together[together.task.isin(tasks)])
     rows, lines, drawn = [], [], []
     for task in tasks:
         one, other = (side[side.task == task] for side in (a, b))
-        row = {"task": task, "metric": one.metric.iloc[0]}
+        row: Row = {"task": task, "metric": one.metric.iloc[0]}
         row |= _over_seeds(one.set_index("seed").value, other.set_index("seed").value)
         try:
             tested, draws = _over_examples(row["difference"], one, other, folders, [seed, *task.encode()])
@@ -57,10 +58,6 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
     table["p"] = [both(*ps) for ps in zip(table["p examples"], table["p seeds"], strict=True)]
     table["p holm"] = holm(table.p)
     return table, lines
-
-
-def _primary(rows: pd.DataFrame) -> pd.DataFrame:
-    return scored(rows).loc[lambda rows: rows.primary.eq(True)]
 
 
 def _over_seeds(a: pd.Series, b: pd.Series) -> Row:
@@ -104,7 +101,7 @@ def right_and_wrong(a: pd.DataFrame, b: pd.DataFrame, folders: Folders) -> pd.Da
     """`mcnemar` of each task whose scores are all 0 or 100, by seed: seeds answer the same examples, so that their
     counts must not be added up. Columns: task, seed, both, `only a`, `only b`, neither, p."""
     rows = []
-    known = _primary(pd.concat([a, b]))
+    known = primary_scores(pd.concat([a, b]))
     metrics = dict(zip(zip(known.id, known.task, strict=True), known.metric, strict=True))
     for task in dict.fromkeys(scored(a).task):
         for seed, *ids in pairs(a, b):
@@ -125,7 +122,7 @@ def disagreements(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, task: str,
 
     Columns: id, a and b (what they answered, the commonest first, `red ×2, blue`), `a score`, `b score`.
     """
-    (one, answers), (other, others) = (_answered(_primary(rows), folders, task) for rows in (a, b))
+    (one, answers), (other, others) = (_answered(primary_scores(rows), folders, task) for rows in (a, b))
     if set(one.index) != set(other.index):
         raise UserError(f"{task}: the trials' predictions are not for the same examples")
     difference = (one - other[one.index]).sort_values(kind="stable")

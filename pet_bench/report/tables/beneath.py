@@ -34,12 +34,12 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
         lines.append("mean ± sample standard deviation over n seeds")
     unused = frame[~frame.id.isin(trials.id)].drop_duplicates("id")
     if len(unused):
-        counts = unused.status.value_counts().items()
-        lines.append("not in any mean: " + ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts))
+        counts = {str(status): n for status, n in unused.status.value_counts().items()}
+        lines.append("not in any mean: " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items()))
     names = _names(frame)
     for mark, group in (("† suspect", trials), ("suspect, not in any mean", unused)):
-        for trial in group[group.status == "suspect"].itertuples():
-            lines.append(f"{mark}: {names[trial.id]}: {trial.error}")
+        for trial in group[group.status == "suspect"].to_dict("records"):
+            lines.append(f"{mark}: {names[trial['id']]}: {trial['error']}")
     lines += _ran(trials, names)
     lines += _lacking(trials, names)
     for suite, group in trials.groupby("suite", sort=False):
@@ -57,13 +57,13 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
 def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
     """A line on those that did not run with whole batches and the same software from beginning to end."""
     split, other = trials[trials.accumulation > 1], trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
-    found = {
+    which = {
         "in parts of each batch": [
-            f"{names[row.id]} (accumulation {row.accumulation:.0f})" for row in split.itertuples()
+            f"{names[row['id']]} (accumulation {row['accumulation']:.0f})" for row in split.to_dict("records")
         ],
         "resumed with other software than they began with": [names[id] for id in other.id],
     }
-    line = "; ".join(f"{how}: {', '.join(which)}" for how, which in found.items() if which)
+    line = "; ".join(f"{how}: {', '.join(trials)}" for how, trials in which.items() if trials)
     return [line] if line else []
 
 
@@ -78,22 +78,26 @@ def _lacking(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
 
 def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
     """A line on the commits they were made with, where these are several or not that of the running code."""
-    made = trials.commit.fillna("").value_counts(sort=False)
+    made = {str(one): n for one, n in trials.commit.fillna("").value_counts(sort=False).items()}
     if len(made) > 1:
         which = (
-            f"{found[:7] or 'unknown'} ({n} trial{'s' * (n != 1)}{', this code' * (found == commit)})"
-            for found, n in made.items()
+            f"{one[:7] or 'unknown'} ({n} trial{'s' * (n != 1)}{', this code' * (one == commit)})"
+            for one, n in made.items()
         )
         return [f"caution: made with {len(made)} different commits of pet-bench: {', '.join(which)}"]
-    other = [found for found in made.index if commit and found not in ("", commit)]
-    return [f"made with another commit of pet-bench ({found[:7]}) than this code ({commit[:7]})" for found in other]
+    if not commit:
+        return []
+    other = [one for one in made if one not in ("", commit)]
+    return [f"made with another commit of pet-bench ({one[:7]}) than this code ({commit[:7]})" for one in other]
 
 
 def _names(frame: pd.DataFrame) -> dict[str, str]:
     """Trial id → `lora, text-only, seed 0`, where need be with backbone and suite."""
     several = len(frame[["suite", "backbone"]].drop_duplicates()) > 1
     return {
-        row.id: f"{row.method}{'' if row.control == 'none' else f', {row.control}'}, seed {row.seed}"
-        + (f", {row.suite} on {row.backbone}" if several else "")
-        for row in frame.drop_duplicates("id").itertuples()
+        row["id"]: row["method"]
+        + ("" if row["control"] == "none" else f", {row['control']}")
+        + f", seed {row['seed']}"
+        + (f", {row['suite']} on {row['backbone']}" if several else "")
+        for row in frame.drop_duplicates("id").to_dict("records")
     }

@@ -16,7 +16,7 @@ import pandas as pd
 from pet_bench.registry import STYLES
 from pet_bench.report.published import average, name_of, relative_gain
 from pet_bench.report.statistics import Folders, Marks, significantly_best
-from pet_bench.report.summary import scored
+from pet_bench.report.summary import primary_scores, scored
 from pet_bench.report.tables.beneath import notes, skipped_notes
 from pet_bench.report.tables.style import Column, Style
 
@@ -122,7 +122,7 @@ def _rows(
     rows, scores, last = [], _scores(ours), style.columns[-1]
     for place, numbers in printed.iterrows():
         backbone, method = map(str, place)  # type: ignore[call-overload]  # of a frame with two levels
-        own = ours[ours.backbone == world.backbones[backbone]]
+        own, here = ours[ours.backbone == world.backbones[backbone]], printed[printed.index.isin([backbone], level=0)]
         trials = own[own.method == method]
         setups: list[tuple[Any, pd.DataFrame]] = list(trials.groupby("setup", sort=False))
         for setup, group in setups or [("", trials)]:
@@ -135,7 +135,7 @@ def _rows(
             has_score = pd.notna(numbers[last.published])
             row |= {"n published": style.seeds if has_score else None, "percent published": numbers.trainable_percent}
             for column in style.columns:
-                row |= _ours(column, scores, group, own) | _published(column, numbers, printed.loc[backbone])
+                row |= _ours(column, scores, group, own) | _published(column, numbers, here)
                 if not world.mini:
                     row[f"{column.name} difference"] = row[column.name] - row[f"{column.name} published"]
             rows.append(row)
@@ -163,8 +163,7 @@ def _counts(trials: pd.DataFrame) -> dict[str, Any]:
 
 def _scores(rows: pd.DataFrame) -> pd.DataFrame:
     """The primary scores: a row per trial, a column per task."""
-    primary = scored(rows).loc[lambda rows: rows.primary.eq(True)]
-    return primary.pivot(index="id", columns="task", values="value").astype(float)
+    return primary_scores(rows).pivot(index="id", columns="task", values="value").astype(float)
 
 
 def _ours(column: Column, scores: pd.DataFrame, trials: pd.DataFrame, backbone: pd.DataFrame) -> dict[str, Any]:
@@ -190,7 +189,7 @@ def _reference(method: str, backbone: pd.DataFrame) -> pd.DataFrame:
 def _published(column: Column, numbers: pd.Series, backbone: pd.DataFrame) -> dict[str, float]:
     score, std = numbers[column.published], numbers.get(f"{column.published}_std", np.nan)
     if column.relative:
-        score, std = relative_gain(score, backbone[column.published][column.relative.method]), np.nan
+        score, std = relative_gain(score, backbone[column.published].droplevel(0)[column.relative.method]), np.nan
     return {f"{column.name} published": score, f"{column.name} published std": std}
 
 

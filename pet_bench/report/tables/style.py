@@ -103,7 +103,9 @@ class Style:
 def read_style(path: Path) -> Style:
     """The style in a YAML file, its table beside it; raises UserError with every fault."""
     what = f'style "{path.name}"'
-    return replace(validate(Style, read_yaml(path, what), what), folder=str(path.parent))
+    style = validate(Style, read_yaml(path, what), what)
+    assert isinstance(style, Style)
+    return replace(style, folder=str(path.parent))
 
 
 def faults(plugin: Any) -> Iterator[str]:

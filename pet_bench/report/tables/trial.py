@@ -62,7 +62,7 @@ def trial_view(path: Path, commit: str | None = None) -> list[RenderableType]:
     return views
 
 
-def size(number: int) -> str:
+def size(number: float) -> str:
     """`512 B`, `103 KiB`, `711 MiB`, `2.3 GiB`."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1000:
