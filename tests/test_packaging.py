@@ -26,6 +26,7 @@ FLOORS = [
     {"trial"},
     {"grid"},
     {"report"},
+    {"grids"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
