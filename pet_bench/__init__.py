@@ -1,7 +1,7 @@
 """pet-bench: which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?
 
 In Python: `load_trial("0123").predict([…])` asks a finished trial's model (`pet_bench.trial.loaded`), `run_trial` runs
-one, `load_backbone` and `attach` give a model for a loop of one's own (`pet_bench.trial.api`), and the frames of
+one, `Grid.from_yaml("demo")` many (`pet_bench.grids`), `load_backbone` and `attach` give a model for a loop of one's own (`pet_bench.trial.api`), and the frames of
 `load_results("demo")` and its kin hold what trials measured (`pet_bench.results.frames`).
 """
 
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pet_bench.grids import Grid
     from pet_bench.results.frames import (
         load_breakdowns,
         load_curves,
@@ -25,6 +26,7 @@ if sys.argv[:1] == ["-m"] and "pet_bench.cli" in sys.orig_argv and not sys.flags
 
 __version__ = "0.1.0"
 __all__ = [
+    "Grid",
     "attach",
     "load_backbone",
     "load_breakdowns",
@@ -35,7 +37,10 @@ __all__ = [
     "load_trial",
     "run_trial",
 ]
-_HOMES = dict.fromkeys(("attach", "load_backbone", "run_trial"), "trial.api") | {"load_trial": "trial.loaded"}
+_HOMES = dict.fromkeys(("attach", "load_backbone", "run_trial"), "trial.api") | {
+    "load_trial": "trial.loaded",
+    "Grid": "grids",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
-from pet_bench.errors import Faults, UserError, unknown
+from pet_bench.errors import Faults, UserError
 from pet_bench.grid.plan.methods import methods_of
-from pet_bench.grid.plan.overrides import Options, Overrides, Settings, check_protocol, check_recipes
+from pet_bench.grid.plan.overrides import Overrides, Settings, check_protocol, check_recipes
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_of
-from pet_bench.grid.plan.spec import PART, Grid, parse
 from pet_bench.pet.method import build_method, default_spec, why_skipped
 from pet_bench.registry import ask
 from pet_bench.spec import Control, Line, MethodSpec, TrialSpec, plain
 from pet_bench.trial.data import build_tasks
 from pet_bench.trial.resolve import check_selection, known, resolve
+
+if TYPE_CHECKING:
+    from pet_bench.grid.plan.spec import Grid
 
 
 def expand(grid: Grid, lost: Faults | None = None) -> Plan:
@@ -30,22 +32,14 @@ def expand(grid: Grid, lost: Faults | None = None) -> Plan:
     faults, plans = Faults(), []
     with faults:
         plans.append(_Product(grid).plan(lost))
-    for index, entry in enumerate(grid.also):
+    for index in range(len(grid.also)):
         with faults:
-            plans.append(_Product(_part(grid, index, entry)).plan(lost))
+            plans.append(_Product(grid.part(index)).plan(lost))
     faults.check()
     plan = Plan.joined(plans)
     if not plan.planned:
         raise UserError.many([*(lost.found if lost else ()), *(f"{grid.name}: {one}" for one in plan.skipped)])
     return plan
-
-
-def _part(grid: Grid, index: int, entry: Options) -> Grid:
-    """A grid below `also`; raises UserError."""
-    where = f"{grid.name}: also[{index}]"
-    if odd := sorted(entry.keys() - PART):
-        raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
-    return parse({"name": grid.name, **entry}, where)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,13 @@ class Grid:
         """The pairs of method and backbone that are left out because the method cannot be had there."""
         return list(self.plan().skipped)
 
+    def part(self, index: int) -> Grid:
+        """The grid below `also` of that index; raises UserError."""
+        entry, where = self.also[index], f"{self.name}: also[{index}]"
+        if odd := sorted(entry.keys() - PART):
+            raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
+        return parse({"name": self.name, **entry}, where)
+
     def seeds_of(self, control: Control) -> list[int]:
         """The seeds of a control's trials."""
         if self.search:
