@@ -1,8 +1,9 @@
 """pet-bench: which parameter-efficient tuning method, at what cost, on which tasks, and is the difference real?
 
 In Python: `load_trial("0123").predict([…])` asks a finished trial's model (`pet_bench.trial.loaded`), `run_trial` runs
-one, `Grid.from_yaml("demo")` many (`pet_bench.grids`), `load_backbone` and `attach` give a model for a loop of one's own (`pet_bench.trial.api`), and the frames of
-`load_results("demo")` and its kin hold what trials measured (`pet_bench.results.frames`).
+one and `Grid.from_yaml("demo")` many (`pet_bench.grids`), `load_backbone` and `attach` give a model for a loop of one's
+own (`pet_bench.trial.api`), and the frames of `load_results("demo")` and its kin hold what trials measured
+(`pet_bench.results.frames`).
 """
 
 import sys
