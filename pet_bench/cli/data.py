@@ -125,7 +125,7 @@ def pack(
     """
     load_plugins(plugin)
     from pet_bench.results.dropped import counts, summary
-    from pet_bench.trial.data import read_and_pack
+    from pet_bench.data.reading import read_and_pack
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
@@ -199,7 +199,7 @@ def _suites(
     """The suites that a data command is about, each with its tasks as the protocol changes make them."""
     from pet_bench.data.check import suites_in
     from pet_bench.data.suite import suite_by_name
-    from pet_bench.trial.data import build_tasks
+    from pet_bench.data.reading import build_tasks
 
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")

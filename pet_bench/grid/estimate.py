@@ -140,7 +140,7 @@ class _Estimator:
         self.unreadable: dict[str, str] = {}  # data and backbones → why
 
     def __call__(self, spec: TrialSpec, earlier: list[TrialResult], measure: bool) -> Estimate:
-        from pet_bench.trial.data import build_tasks
+        from pet_bench.data.reading import build_tasks
         from pet_bench.trial.measure import workload
 
         sizes = self._sizes(spec)
@@ -173,7 +173,7 @@ class _Estimator:
         """Examples by task and split, from the annotations alone; or what is wrong with those."""
         key = _data_of(spec)
         if key not in self.sizes:
-            from pet_bench.trial.data import SPLITS, build_tasks, data_root
+            from pet_bench.data.reading import SPLITS, build_tasks, data_root
 
             self.say(f"counting examples: {spec.suite}")
             try:

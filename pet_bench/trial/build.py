@@ -22,7 +22,7 @@ from pet_bench.pet import Door, attach, build_method, design_of
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
-from pet_bench.trial.data import TrialData
+from pet_bench.data.reading import TrialData
 from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
 from pet_bench.trial.shared import Shared

@@ -33,7 +33,7 @@ from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
-from pet_bench.trial.data import build_tasks, data_root, read_data
+from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.trial.evaluate import evaluating, predict, start_ids
 from pet_bench.trial.run import ADAPTER
 

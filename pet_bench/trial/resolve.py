@@ -13,7 +13,7 @@ from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.pet.method import Rate, build_method, default_spec
 from pet_bench.registry import METHODS, ask
 from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
-from pet_bench.trial.data import build_tasks
+from pet_bench.data.reading import build_tasks
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import build_tasks, data_root
+from pet_bench.data.reading import build_tasks, data_root
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pet_bench.trial import run
 from pet_bench.trial import train as training
 from pet_bench.trial.build import Trial, seed_everything
 from pet_bench.trial.check import check_data
-from pet_bench.trial.data import build_tasks, read_data
+from pet_bench.data.reading import build_tasks, read_data
 from pet_bench.trial.evaluate import clean_up, predict
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.train import build_optimizer, train
