@@ -124,8 +124,8 @@ def pack(
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
     load_plugins(plugin)
-    from pet_bench.results.dropped import counts, summary
     from pet_bench.data.reading import read_and_pack
+    from pet_bench.results.dropped import counts, summary
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
@@ -198,8 +198,8 @@ def _suites(
 ) -> list[tuple[Suite, list[Task]]]:
     """The suites that a data command is about, each with its tasks as the protocol changes make them."""
     from pet_bench.data.check import suites_in
-    from pet_bench.data.suite import suite_by_name
     from pet_bench.data.reading import build_tasks
+    from pet_bench.data.suite import suite_by_name
 
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")

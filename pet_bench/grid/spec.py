@@ -38,13 +38,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, field_
 from pydantic.dataclasses import dataclass
 
 from pet_bench.backbone.known import find_backbone
+from pet_bench.data.reading import build_tasks
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError, shortened, unknown
 from pet_bench.files import dump_yaml, is_file, is_folder, nameable, read_yaml
 from pet_bench.grid.space import MOST, Search, Seeds, Values, options_of, recipe_of
 from pet_bench.registry import METHODS
 from pet_bench.spec import STRICT, Control, Distinct, MethodSpec, Recipe, TrialSpec, distinct, plain, validate
-from pet_bench.data.reading import build_tasks
 from pet_bench.trial.resolve import check_selection, resolve
 
 SHIPPED = Path(__file__).parent / "grids"

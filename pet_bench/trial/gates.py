@@ -23,6 +23,7 @@ from pet_bench.backbone.load import load, read_stock
 from pet_bench.backbone.model import VisionLanguageModel
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
+from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
@@ -33,7 +34,6 @@ from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
-from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.trial.evaluate import evaluating, predict, start_ids
 from pet_bench.trial.run import ADAPTER
 

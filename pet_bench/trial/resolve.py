@@ -7,13 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 from pet_bench.backbone.known import Backbone, Shape, find_backbone
+from pet_bench.data.reading import build_tasks
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.pet.method import Rate, build_method, default_spec
 from pet_bench.registry import METHODS, ask
 from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
-from pet_bench.data.reading import build_tasks
 
 
 @lru_cache
