@@ -52,7 +52,7 @@ def dump_yaml(data: Any, *, width: int = 80, allow_unicode: bool = False) -> str
     yaml, text = _yaml(_Cautious), io.StringIO()
     yaml.Representer = _Representer
     yaml.default_flow_style, yaml.width, yaml.allow_unicode = False, width, allow_unicode
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.dump(data, text)
     return text.getvalue()
 

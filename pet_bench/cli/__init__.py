@@ -394,7 +394,7 @@ def _score_views(found: list[Scored]) -> list[Any]:
     for column in ("now", "examples"):
         parts.add_column(column, justify="right")
     for one in found:
-        columns = ([one.old] if recorded else []) + [one.scores.values]
+        columns = ([one.old or {}] if recorded else []) + [one.scores.values]
         for name in dict.fromkeys(name for column in columns for name in column):
             numbers = (f"{column[name]:.4f}" if name in column else "–" for column in columns)
             scores.add_row(one.what, escape(name), *numbers, str(one.n))

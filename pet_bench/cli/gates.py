@@ -53,8 +53,8 @@ def gates(
     load_plugins(plugin)
     if example is not None and index is not None:
         raise UserError("--example and --index both say which example: give one")
-    file, folders = (out, None) if out and out.suffix == ".png" else (None, out and [out])
-    if folders and not out.is_dir():
+    file, folders = (out, None) if out and out.suffix == ".png" else (None, [out] if out else None)
+    if folders and not folders[0].is_dir():
         raise UserError(f'--out is a file that ends in .png or a folder of results, found "{out}"')
     if file and to:
         raise UserError("--out FILE.png and --to FOLDER both say where to write: give one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,8 +61,10 @@ def _shown(
     from pet_bench.report.examples import examples
     from pet_bench.results import store
 
-    shown, faults, seen = {}, Faults(), []
-    for (suite, task, _), rows in predictions.groupby(["suite", "task", "setup"], sort=False):
+    shown: dict[tuple[str, str], dict[str, Shown]] = {}
+    faults, seen = Faults(), []
+    for key, rows in predictions.groupby(["suite", "task", "setup"], sort=False):
+        suite, task, _ = cast("tuple[str, str, str]", key)
         if data is None and images is None and suite_by_name(suite).embedded is None:
             continue
         spec = store.load(Path(rows.folder.iloc[0]) / f"{rows.id.iloc[0]}.json").spec
@@ -70,7 +72,7 @@ def _shown(
         if wanted not in seen:
             seen.append(wanted)
             with faults:
-                found = examples(suite, task, data, images, spec["protocol"], wanted[-1])
-                shown[suite, task] = found | shown.get((suite, task), {})
+                read = examples(suite, task, data, images, spec["protocol"], wanted[-1])
+                shown[suite, task] = read | shown.get((suite, task), {})
     faults.check()
     return shown

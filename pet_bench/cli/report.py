@@ -156,8 +156,12 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     if page:
         from pet_bench.cli.page import write_page
 
-        about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
-        written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
+        written.append(
+            write_page(
+                found.frame, found.there, found.report, beneath, best=marks.best, data=page.data, images=page.images,
+                examples=page.examples, title=page.title,
+            )
+        )  # fmt: skip
     return written
 
 

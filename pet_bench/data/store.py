@@ -390,9 +390,9 @@ def _fill(
 
     Everything up to a whole number of blocks was forced to disk before, so it is there even after a power cut.
     """
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": HALF.str, "fortran_order": False, "shape": shape})
-    header, size = header.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
+    start = io.BytesIO()
+    np.lib.format.write_array_header_1_0(start, {"descr": HALF.str, "fortran_order": False, "shape": shape})
+    header, size = start.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
     faults: list[str] = []
     with path.open("a+b") as file:
         file.seek(0)
@@ -406,11 +406,12 @@ def _fill(
                 feature = read_feature(task, root, key, visual)
             except UserError as error:
                 faults += error.faults
-            if not faults:  # none behind a gap: rows are counted by the file's length
-                file.write(feature.tobytes())
-                if row % BLOCK == 0 or row == len(sources):
-                    file.flush()
-                    os.fsync(file.fileno())
+            else:
+                if not faults:  # none behind a gap: rows are counted by the file's length
+                    file.write(feature.tobytes())
+                    if row % BLOCK == 0 or row == len(sources):
+                        file.flush()
+                        os.fsync(file.fileno())
             if progress:
                 progress(row, len(sources))
     return faults

@@ -33,6 +33,7 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -90,10 +91,17 @@ def exercise(task: str, rng: Random, hint: str = "") -> Exercise | ClipExercise:
     return ClipExercise.sample(task, rng, hint) if task in CLIP_TASKS else Exercise.sample(task, rng)
 
 
+def _table(lm: PreTrainedModel) -> Tensor:
+    """Its word embeddings."""
+    table = lm.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    return table
+
+
 class Reader:
     """A backbone with its tokenizer, and the exercises as batches for it."""
 
-    def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
         self.lm, self.tokenizer = lm, tokenizer
         self.family = family_of(lm.config)
         self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
@@ -148,7 +156,7 @@ class Reader:
             raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
         reader = cls(lm, tokenizer)
         if name == "mini-t5":  # T5's words start at unit variance: where would drown what
-            table = lm.get_input_embeddings().weight.data
+            table = _table(lm).data
             table[-len(EXTRA_WORDS) :] *= 0.2
             table[[i for word in IMAGES for i in reader.word(word)]] *= 0.2
         return reader
@@ -176,9 +184,9 @@ class Reader:
         if cells is None:
             return self.lm.get_encoder()(input_ids=text, attention_mask=mask.long())[0], mask
         location, words = cells
-        table = self.lm.get_input_embeddings().weight
+        table = _table(self.lm)
         image, *said = F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
-        said = sum(said)
+        said = sum(said[1:], start=said[0])
         if self.lm.config.model_type == "bart":
             said = F.layer_norm(said, said.shape[-1:])
         else:
@@ -198,7 +206,7 @@ class Reader:
         ).loss
 
     def comprehension(
-        self, exercises: Sequence[Exercise], form: str, cells: int, rng: Random
+        self, exercises: Sequence[Exercise | ClipExercise], form: str, cells: int, rng: Random
     ) -> tuple[tuple[Tensor, tuple[Tensor, Tensor] | None], Tensor]:
         """(inputs of `encode`, targets) with the scenes `written` out, or `condensed` to `cells` cells each."""
         targets = self.text([e.target for e in exercises])
@@ -207,7 +215,9 @@ class Reader:
         told = self.cells([e.condensed(cells, rng) for e in exercises])
         return (self.text([e.text for e in exercises]), told), targets
 
-    def denoising(self, exercises: Sequence[Exercise], rng: Random) -> tuple[tuple[Tensor, None], Tensor]:
+    def denoising(
+        self, exercises: Sequence[Exercise | ClipExercise], rng: Random
+    ) -> tuple[tuple[Tensor, None], Tensor]:
         """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
         bart = self.lm.config.model_type == "bart"
         sources, targets = [], []
@@ -234,8 +244,8 @@ class Reader:
     def padded(self, lines: Sequence[list[int]]) -> Tensor:
         """With the tokenizer's special tokens around each line."""
         bos = [0] if self.lm.config.model_type == "bart" else []
-        lines = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
-        return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        ids = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
+        return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
 
     @torch.no_grad()
     def accuracy(self, task: str, *, form: str = "condensed", count: int = 200, seed: int = 1) -> float:
@@ -286,7 +296,7 @@ def pretrain(
     for kind, given, possible in (("mini backbone", name, STEPS), ("course", course, COURSES)):
         if given not in possible:
             raise ValueError(f"no {kind} {given!r}; possible: {', '.join(possible)}")
-    if not 1 <= steps <= MOST_STEPS:
+    if steps is None or not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"steps are 1 to {MOST_STEPS:,}, found {steps}")
     if not 0 <= seed <= LARGEST:
         raise ValueError(f"a seed is 0 to {LARGEST:,}, found {seed}")
@@ -348,9 +358,9 @@ def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> li
         bar = progress.add_task("reading", total=steps)
         for step in range(1, steps + 1):
             shares = next(shares for end, shares in COURSES[course] if step <= end * steps)
-            ((task, hint),) = rng.choices(tuple(shares), shares.values())
+            ((task, hint),) = rng.choices(tuple(shares), list(shares.values()))
             forms = FORM_SHARES["clips" if task in CLIP_TASKS else name]
-            (form,) = rng.choices(tuple(forms), forms.values())
+            (form,) = rng.choices(tuple(forms), list(forms.values()))
             exercises = [exercise(task, rng, hint) for _ in range(BATCH[name])]
             if hint == "bare":
                 inputs, targets = (
@@ -416,7 +426,7 @@ def load_reader(folder: Path) -> Reader:
 if __name__ == "__main__":
     import argparse
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=tuple(STEPS))
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
