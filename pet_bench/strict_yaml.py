@@ -171,9 +171,9 @@ class _Cautious(_Resolver):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
 
-for _, tag, looks, first in implicit_resolvers:
+for _versions, tag, looks, first in implicit_resolvers:
     _Cautious.add_implicit_resolver_base(tag, looks, first)
-for kind, (pattern, first, _) in PLAIN.items():
+for kind, (pattern, first, _build) in PLAIN.items():
     for resolver in (_Resolver, _Cautious):
         resolver.add_implicit_resolver_base(f"{TAG}{kind}", re.compile(f"(?:{pattern})$"), first)
 

@@ -69,7 +69,7 @@ class CocoCaption(CaptionTask):
     max_length: int = Field(default=40, ge=3, le=1024)
 
     @property
-    def decoding(self) -> Generate:  # pyright: ignore[reportIncompatibleVariableOverride]  an option here, a fact elsewhere
+    def decoding(self) -> Generate:  # type: ignore[override]  # an option here, a fact elsewhere
         return Generate(num_beams=5, max_length=self.max_length)
 
     def sources(self, root: Path, split: Split) -> list[Path]:

@@ -77,15 +77,15 @@ class ClipTask(Task):
     test: str = "val"  # the test splits' answers are not public
     truncation: Literal["right", "subtitles"] = "right"
     padded_frames: Literal["attended", "masked"] = "attended"
-    max_target: int = Field(default=20, ge=3, le=1024)  # type: ignore[misc]  an option here, a fact elsewhere
+    max_target: int = Field(default=20, ge=3, le=1024)  # type: ignore[misc]  # an option here, a fact elsewhere
     max_length: int = Field(default=20, ge=3, le=1024)
 
     @property
-    def decoding(self) -> Generate:  # pyright: ignore[reportIncompatibleVariableOverride]  an option here, a fact elsewhere
+    def decoding(self) -> Generate:  # type: ignore[override]  # an option here, a fact elsewhere
         return Generate(num_beams=5, max_length=self.max_length)
 
     @property
-    def masks_empty(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def masks_empty(self) -> bool:  # type: ignore[override]  # as above
         return self.padded_frames == "masked"
 
     def annotations(self, root: Path, name: str) -> Path:
@@ -192,7 +192,7 @@ class ChoiceTask(ClipTask):
 
 
 @dataclass(frozen=True, config=STRICT)
-class DescriptionTask(CaptionTask, ClipTask):  # pyright: ignore[reportIncompatibleVariableOverride]  see CaptionTask.also
+class DescriptionTask(CaptionTask, ClipTask):  # pyright: ignore[reportIncompatibleVariableOverride]  # `also`
     """Captions of a clip.
 
     unit: what is validated and tested. "description", as published, makes every reference an item of its own, with one

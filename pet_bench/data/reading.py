@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
-from pet_bench.data.task import Example, LeftOut, Split, Task, data_fingerprint
+from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, data_fingerprint
 from pet_bench.errors import Faults, UserError, foreign
 from pet_bench.registry import TASKS, ask
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
-
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-
 
 Examples = dict[str, dict[Split, list[Example]]]  # by task and split
 

@@ -179,7 +179,7 @@ def _captioned(predictions: dict[str, str], references: dict[str, list[str]]) ->
 
 def _clips(metric: str, path: Path, schema: type) -> list[Any]:
     """The clips of a file, one a line or in a list; raises UserError where one has neither name nor number."""
-    whole = list[schema]  # type: ignore[valid-type]  for pydantic, which makes of it what to read
+    whole = list[schema]  # type: ignore[valid-type]  # for pydantic, which makes of it what to read
     read = read_json_lines(metric, path, schema) if has_lines(path) else read_json(metric, path, whole)
     nameless = [i for i, row in enumerate(read) if not _clip(row)]
     if nameless:

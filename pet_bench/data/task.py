@@ -24,6 +24,7 @@ from pet_bench.registry import METRICS, ask, attribute_faults, title
 from pet_bench.spec import MissingFeatures, Text, option_faults
 
 Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
