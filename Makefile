@@ -19,6 +19,8 @@ test-features: .venv-features/.ready  ## the networks behind `data features`, wh
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyright
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv .venv-features build dist *.egg-info .pytest_cache .ruff_cache

@@ -69,7 +69,7 @@ class CocoCaption(CaptionTask):
     max_length: int = Field(default=40, ge=3, le=1024)
 
     @property
-    def decoding(self):
+    def decoding(self) -> Generate:  # type: ignore[override]  # an option here, a fact elsewhere
         return Generate(num_beams=5, max_length=self.max_length)
 
     def sources(self, root: Path, split: Split) -> list[Path]:
@@ -78,10 +78,11 @@ class CocoCaption(CaptionTask):
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
         path = self.sources(root, split)[0]
         where = f"{self.name}: {path}"
-        images = [named(row) for row in read_json(self.name, path, Captions)["images"]]
-        nameless = [f"{where}: images.row {i}.filename is missing" for i, image in enumerate(images) if not image]
+        rows = [named(row) for row in read_json(self.name, path, Captions)["images"]]
+        nameless = [f"{where}: images.row {i}.filename is missing" for i, image in enumerate(rows) if not image]
         if nameless:
             raise shown(nameless, where)
+        images = [image for image in rows if image]
         chosen = [image for image in images if image["split"] == name]
         there = {image["split"] for image in images}
         if not chosen and not {name, *there} <= SPLITS:  # of Karpathy's, a part of the data may have none
@@ -99,13 +100,13 @@ class CocoCaption(CaptionTask):
             raise shown((f"{where}: {fault}" for fault in said), where)
         for image in chosen:
             captions = [sentence["raw"].strip() for sentence in image["sentences"]]
-            key, images = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)
+            key, features = str(image["cocoid"]), (f"COCO/{Path(image['filename']).stem}",)
             if split == "train":
                 for i, caption in enumerate(captions):
-                    yield Example(f"{key}-{i}", self.prompt, images, ((caption, 1.0),))
+                    yield Example(f"{key}-{i}", self.prompt, features, ((caption, 1.0),))
             else:
                 groups = {"length": length_group(*captions)}
-                yield Example(key, self.prompt, images, ((captions[0], 1.0),), {"captions": captions}, groups=groups)
+                yield Example(key, self.prompt, features, ((captions[0], 1.0),), {"captions": captions}, groups=groups)
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
         """The medoid of the training captions, since few captions occur twice."""

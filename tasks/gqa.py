@@ -39,9 +39,12 @@ class OfficialRow(TypedDict):
 
 
 def from_official(key: str, row: OfficialRow) -> Row:
-    types = {"types": row["types"]} if "types" in row else {}
-    label = {row["answer"]: 1.0}
-    return {"question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": label, **types}
+    made: Row = {
+        "question_id": key, "img_id": row["imageId"], "sent": row["question"], "label": {row["answer"]: 1.0}
+    }  # fmt: skip
+    if "types" in row:
+        made["types"] = row["types"]
+    return made
 
 
 def kind_of(question: str) -> str:
@@ -52,7 +55,7 @@ def kind_of(question: str) -> str:
 
 
 def groups_of(row: Row) -> dict[str, str]:
-    types = {f"{key} type": value for key, value in row.get("types", {}).items()}
+    types = {f"{key} type": str(value) for key, value in row.get("types", {}).items()}
     return {**types, "length": length_group(row["sent"])}
 
 

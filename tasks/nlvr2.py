@@ -39,7 +39,7 @@ class OfficialRow(TypedDict):
 
 
 def from_official(row: OfficialRow) -> Row:
-    return {"identifier": row["identifier"], "label": int(row["label"] == "True"), "sent": row["sentence"]}
+    return {"identifier": row["identifier"], "label": 1 if row["label"] == "True" else 0, "sent": row["sentence"]}
 
 
 @dataclass(frozen=True, config=STRICT)

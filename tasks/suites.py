@@ -41,7 +41,7 @@ def picture_patches(picture: Path) -> np.ndarray:
 
 def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
     """The folder that `write` fills, named after the source of what draws."""
-    text = b"".join(Path(module.__file__).read_bytes() for module in sources)
+    text = b"".join(Path(str(module.__file__)).read_bytes() for module in sources)
     root = cache_dir() / name / sha256(text).hexdigest()[:12]
     if not root.is_dir():
         try:

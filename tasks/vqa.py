@@ -111,7 +111,7 @@ class VQA(Task):
             yield Example(
                 id=key,
                 text=self.prompt + sentence,
-                images=(f"COCO/{Path(image).stem}",),
+                images=(f"COCO/{Path(str(image)).stem}",),
                 targets=tuple(label.items()),
                 references={"label": label, **known} if known else {},
                 kind=row.get("question_type", ""),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pet_bench.cli.catalogue import Kind
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
 from pet_bench.cli.export import export
@@ -41,11 +42,6 @@ app.add_typer(data_app, name="data", cls=Commands)
 app.add_typer(results_app, name="results", cls=Commands)
 
 
-class Kind(StrEnum):
-    METHODS, TASKS, SUITES, BACKBONES, METRICS = "methods", "tasks", "suites", "backbones", "metrics"
-    STYLES, GRIDS = "styles", "grids"
-
-
 class Format(StrEnum):
     TABLE, CSV, JSON = "table", "csv", "json"
 
@@ -57,89 +53,12 @@ class ScoreFormat(StrEnum):
 @app.command("list", epilog=examples("pet-bench list", "pet-bench list methods --plugin my_method.py"))
 def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins = None) -> None:
     """List what there is and where it comes from; methods with source, year and parameters, grids with their trials."""
-    from rich.table import Table
-
-    from pet_bench.registry import REGISTRIES
+    from pet_bench.cli import catalogue
 
     lost = Faults()
     load_plugins(plugin, lost)
-    table = Table(box=None, pad_edge=False)
-    if kind in (Kind.SUITES, Kind.TASKS):
-        from pet_bench.cli import catalogue
-
-        table.show_header = False
-        table.add_column(no_wrap=True, style="bold")
-        table.add_column(no_wrap=True, style="dim")
-        table.add_column(overflow="fold")
-        registry = REGISTRIES[kind.removesuffix("s")]
-        origins = {name: registry.origin(name) for name in registry.names()}  # as entry points say, before they load
-        for name, about in catalogue.suites(lost) if kind == Kind.SUITES else catalogue.tasks(lost):
-            for place, (what, text) in enumerate({**about, "from": origins[name]}.items()):
-                table.add_row("" if place else name, what, text)
-    elif kind == Kind.METHODS:
-        for column in ("name", "year", "trainable", "%", "source"):
-            table.add_column(
-                column, no_wrap=column == "name", justify="right" if column in ("trainable", "%") else "left"
-            )
-        for row in _method_rows(lost):
-            table.add_row(*row)
-        for family in REGISTRIES["method"].families():
-            table.add_row(f"{family}<type>", "", "", "", REGISTRIES["method"].origin(family))
-        table.caption = "trainable parameters on bart-base for image-text, and their share of all"
-    elif kind == Kind.GRIDS:
-        table.add_column("name", no_wrap=True)
-        table.add_column("trials", justify="right")
-        table.add_column("what", overflow="fold")
-        for row in _grid_rows(lost):
-            table.add_row(*row)
-    else:
-        for name in ("kind", "name", "from"):
-            table.add_column(name, no_wrap=True)
-        for registry in REGISTRIES.values():
-            if kind is None or f"{registry.kind}s" == kind:
-                for name in registry.names():
-                    table.add_row(registry.kind, name, registry.origin(name))
-                for family in registry.families():
-                    table.add_row(registry.kind, f"{family}<type>", registry.origin(family))
-        for path in _grid_files() if kind is None else ():
-            table.add_row("grid", path.stem, f"pet_bench.grid:grids/{path.name}")
-    print_tables([table], least=["from", "year", "trainable"])
+    print_tables([catalogue.table(kind, lost)], least=["from", "year", "trainable"])
     lost.check()
-
-
-def _grid_files() -> list[Path]:
-    """The shipped grids, found without importing what runs them."""
-    return sorted((Path(__file__).parents[1] / "grid" / "grids").glob("*.yaml"))
-
-
-def _grid_rows(lost: Faults) -> list[tuple[str, ...]]:
-    """Name, number of trials and the first line of the header of every shipped grid; of what fails, `lost` says why."""
-    from pet_bench.grid.plan.spec import load
-
-    heads = {path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in _grid_files()}
-    rows = []
-    for name, head in heads.items():
-        with lost:
-            rows.append((name, str(len(load(name).trials())), head))
-    return rows
-
-
-def _method_rows(lost: Faults) -> list[tuple[str, ...]]:
-    """Name, year, trainable parameters, percentage and source of every method, on bart-base for image-text.
-
-    Of a method that fails there is no row: `lost` says why.
-    """
-    from pet_bench.registry import METHODS
-    from pet_bench.spec import MethodSpec
-    from pet_bench.trial.count import count_parameters
-
-    rows = []
-    for name in METHODS.names():
-        with lost:
-            method, counts = METHODS.get(name), count_parameters("bart-base", MethodSpec(name), "image-text")
-            numbers = f"{counts['trainable']:,}", f"{counts['percent']:.2f}"
-            rows.append((method.name, str(method.year), *numbers, method.source))
-    return rows
 
 
 @app.command(
@@ -179,8 +98,11 @@ def show(
         show_trial(name, out)
         return
     only_with("a TRIAL, and this is a method", False, out=out)
-    backbone, suite = backbone or "bart-base", suite or "image-text"
+    _show_method(name, backbone or "bart-base", suite or "image-text", changes(option, "OPTION=VALUE"))
+    lost.check()
 
+
+def _show_method(name: str, backbone: str, suite: str, options: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -188,24 +110,24 @@ def show(
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    found = describe(MethodSpec(name, changes(option, "OPTION=VALUE")), backbone, suite)
+    about = describe(MethodSpec(name, options), backbone, suite)
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {found.method.source}\n")
-    console.print(escape(found.doc), soft_wrap=True)
+    console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {about.method.source}\n")
+    console.print(escape(about.doc), soft_wrap=True)
     rows = {
-        "options": [f"{key} = {plain(value)}" for key, value in found.options.items()],
-        "inserts": [f"{formula}   at {', '.join(sites)}" for sites, formula in found.inserts],
-        "doors": found.doors,
-        "trains also": list(found.train),
+        "options": [f"{key} = {plain(value)}" for key, value in about.options.items()],
+        "inserts": [f"{formula}   at {', '.join(sites)}" for sites, formula in about.inserts],
+        "doors": about.doors,
+        "trains also": list(about.train),
         "differences": [
-            f"{difference.name}: {found.behaviour[difference.name]} ({difference.option} = {difference.published} as "
+            f"{difference.name}: {about.behaviour[difference.name]} ({difference.option} = {difference.published} as "
             f"published, {difference.intended} as intended). {difference.what}"
-            for difference in found.method.differences
-            if difference.name in found.behaviour
+            for difference in about.method.differences
+            if difference.name in about.behaviour
         ],
         "parameters": [
-            *(f"{group} {number:,}" for group, number in found.counts["groups"].items()),
-            "trainable {trainable:,} of {total:,} ({percent:.2f} %)".format(**found.counts),
+            *(f"{group} {number:,}" for group, number in about.counts["groups"].items()),
+            "trainable {trainable:,} of {total:,} ({percent:.2f} %)".format(**about.counts),
         ],
     }
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -214,7 +136,6 @@ def show(
             table.add_row("" if index else f"[bold]{title}[/bold]", escape(line))
     console.print()
     console.print(table)
-    lost.check()
 
 
 @app.command(
@@ -364,37 +285,37 @@ def score(
     if metric is not None:
         if data:
             raise UserError("--data is for scoring a trial's result, without --metric")
-        found = [score_file(metric, file, annotations, changes(set_, "OPTION=VALUE", raw=True))]
+        scored = [score_file(metric, file, annotations, changes(set_, "OPTION=VALUE", raw=True))]
     elif annotations or set_:
         raise UserError("--annotations and --set are for scoring with --metric NAME; a result knows its tasks")
     else:
-        found = score_trial(file, data)
+        scored = score_trial(file, data)
     if format == ScoreFormat.JSON:
-        print(json.dumps([one.to_dict() for one in found] if metric is None else found[0].to_dict(), indent=1))
+        print(json.dumps([one.to_dict() for one in scored] if metric is None else scored[0].to_dict(), indent=1))
         return
 
-    for place, view in enumerate(_score_views(found)):
+    for place, view in enumerate(_score_views(scored)):
         print("\n" * bool(place), end="")
         print_tables([view], keep=3)
-    for one in found:
+    for one in scored:
         for note in one.notes:
             print(f"{one.what}: {note}")
 
 
-def _score_views(found: list[Scored]) -> list[Any]:
+def _score_views(scored: list[Scored]) -> list[Any]:
     """Tables of the scores, beside those of a result where it has them, and of their breakdowns."""
     from rich.markup import escape
     from rich.table import Table
 
-    recorded = any(one.old is not None for one in found)
+    recorded = any(one.old is not None for one in scored)
     scores = Table("task" if recorded else "metric", "score", box=None, pad_edge=False)
     for column in (("recorded",) if recorded else ()) + ("now", "examples"):
         scores.add_column(column, justify="right")
     parts = Table("task" if recorded else "metric", "by", "value", box=None, pad_edge=False)
     for column in ("now", "examples"):
         parts.add_column(column, justify="right")
-    for one in found:
-        columns = ([one.old] if recorded else []) + [one.scores.values]
+    for one in scored:
+        columns = ([one.old or {}] if recorded else []) + [one.scores.values]
         for name in dict.fromkeys(name for column in columns for name in column):
             numbers = (f"{column[name]:.4f}" if name in column else "–" for column in columns)
             scores.add_row(one.what, escape(name), *numbers, str(one.n))

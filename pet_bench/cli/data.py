@@ -124,14 +124,15 @@ def pack(
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
     load_plugins(plugin)
+    from pet_bench.data.reading import read_and_pack
     from pet_bench.results.dropped import counts, summary
-    from pet_bench.trial.data import read_and_pack
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
             _, store, left_out = read_and_pack(
                 root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress
             )
+        assert store is not None  # as packing was asked for
         size = f"{len(store.index):,} features, {len(store.index) * store.array[:1].nbytes / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")
         if left_out.dropped:
@@ -178,18 +179,18 @@ def features(
     from pet_bench.spec import Runtime
     from pet_bench.trial.build import prepare_device
 
-    found = find(source, kind)
+    listing = find(source, kind)
     encoder = clip_encoder(kind, weights, seed=random_weights, device=prepare_device(Runtime(target, device=device)))
     with bar(f"encoding {kind}") as progress:
-        report = extract(found, target, encoder, batch=batch, fps=fps, progress=progress)
+        report = extract(listing, target, encoder, batch=batch, fps=fps, progress=progress)
     for fault in report.faults:
         print(f"✗ {fault}", file=sys.stderr)
     kept = f", {report.kept:,} kept" if report.kept else ""
     kept += f" ({report.unsigned:,} of them do not say what made them)" if report.unsigned else ""
     failed = f", {len(report.faults):,} failed" if report.faults else ""
     print(f"{target}: {report.written:,} written{kept}{failed}")
-    if found.others:
-        print(f"{source}: {found.others:,} files were left alone, the first is {found.first}")
+    if listing.others:
+        print(f"{source}: {listing.others:,} files were left alone, the first is {listing.first}")
     raise typer.Exit(1 if report.faults else 0)
 
 
@@ -198,8 +199,8 @@ def _suites(
 ) -> list[tuple[Suite, list[Task]]]:
     """The suites that a data command is about, each with its tasks as the protocol changes make them."""
     from pet_bench.data.check import suites_in
+    from pet_bench.data.reading import build_tasks
     from pet_bench.data.suite import suite_by_name
-    from pet_bench.trial.data import build_tasks
 
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")
@@ -296,8 +297,8 @@ def _convert_views(source: Path, root: Path, report: Converted, parts: list[Read
         absent = Table("task", box=None, pad_edge=False)
         absent.add_column("not found", no_wrap=True)
         absent.add_column("from where")
-        for (task, origin), names in wanted.items():
-            absent.add_row(task, escape("\n".join(names)), escape(origin))
+        for (task, origin), titles in wanted.items():
+            absent.add_row(task, escape("\n".join(titles)), escape(origin))
         views += ["", absent]
     if report.notes:
         views += ["", *(escape(f"! {note}") for note in report.notes)]

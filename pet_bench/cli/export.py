@@ -45,7 +45,8 @@ def export(
     from pet_bench.results import store
 
     load_plugins(plugin)
-    faults, found = Faults(), {}
+    faults = Faults()
+    trials: dict[str, tuple[TrialResult, Path]] = {}
     home = out if out and out.is_dir() and any(store.find(one, [out]) for one in source if "/" not in one) else None
     out = None if home else out
     for one in source:
@@ -53,28 +54,28 @@ def export(
             results, folder = _find(one, [home] if home else store.known_folders())
             if not results:
                 raise UserError(f'"{one}" has no results in "{folder}"')
-            found |= {id: (result, folder) for id, result in results.items() if id not in found}
+            trials |= {id: (result, folder) for id, result in results.items() if id not in trials}
     faults.check()
     if out and (place := out if format == ExportFormat.PEFT else out.parent).resolve() in {
-        folder.resolve() for _, folder in found.values()
+        folder.resolve() for _, folder in trials.values()
     }:
         raise UserError(f'--out "{out}" is beside results: every JSON file in "{place}" is taken for a result')
     if format == ExportFormat.PEFT:
-        _write_peft(found, out)
+        _write_peft(trials, out)
         return
 
     from pet_bench.files import dump_yaml, write_text
     from pet_bench.results.exchange import to_model_index
 
-    scored = [result for result, _ in found.values() if result.metrics]
+    scored = [result for result, _ in trials.values() if result.metrics]
     if not scored:
-        raise UserError(f"none of {len(found)} trials has scores")
+        raise UserError(f"none of {len(trials)} trials has scores")
     index = {"model-index": to_model_index(scored)}
     if out and out.suffix == ".json":
         text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
     else:
         text = dump_yaml(index, allow_unicode=True)
-    if left := len(found) - len(scored):
+    if left := len(trials) - len(scored):
         print(f"{left} without scores {'is' if left == 1 else 'are'} left out", file=sys.stderr)
     if out:
         with writing("--out writes to another file"):
@@ -105,14 +106,14 @@ def _find(source: str, folders: list[Path]) -> tuple[dict[str, TrialResult], Pat
     )
 
 
-def _write_peft(found: dict[str, tuple[TrialResult, Path]], out: Path | None) -> None:
+def _write_peft(trials: dict[str, tuple[TrialResult, Path]], out: Path | None) -> None:
     from collections import Counter
 
     from pet_bench.files import write_text
     from pet_bench.results.exchange import experiment, to_peft
 
-    written = Counter()
-    for result, folder in found.values():
+    written: Counter[Path] = Counter()
+    for result, folder in trials.values():
         target = out or folder / "report" / "peft"
         text = json.dumps(to_peft(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with writing("--out FOLDER writes to another folder"):

@@ -53,7 +53,7 @@ def gates(
     load_plugins(plugin)
     if example is not None and index is not None:
         raise UserError("--example and --index both say which example: give one")
-    file, folders = (out, None) if out and out.suffix == ".png" else (None, out and [out])
+    file, folders = (out, None) if out and out.suffix == ".png" else (None, [out] if out else None)
     if folders and not folders[0].is_dir():
         raise UserError(f'--out is a file that ends in .png or a folder of results, found "{out}"')
     if file and to:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 
@@ -15,7 +16,7 @@ def guarded() -> Iterator[None]:
     """Replace what cannot be encoded. Where nothing more can be written, exit: as quietly as other programs where the
     reader has gone (1), with one line where the disk is full (2)."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     if sys.stdout is None:  # closed by who started us: Python writes to nothing then
         yield

@@ -64,7 +64,8 @@ def _shown(
     from pet_bench.report.page.examples import examples
     from pet_bench.results import store
 
-    shown, faults, seen = {}, Faults(), []
+    shown: dict[tuple[str, str], dict[str, Shown]] = {}
+    faults, seen = Faults(), []
     for key, rows in predictions.groupby(["suite", "task", "setup"], sort=False):
         suite, task, _ = map(str, key)
         if data is None and images is None and suite_by_name(suite).embedded is None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pet_bench.cli.shared import App, examples
 from pet_bench.errors import Faults, UserError
-
-
-class Preferred(StrEnum):
-    FIRST, NEWEST = "first", "newest"
-
 
 app = App(help="Check folders of results.", no_args_is_help=True)
 
@@ -64,7 +58,8 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Results folders.")],
     out: Annotated[Path, typer.Option(help="Results folder to copy to; what it has stays.")],
     prefer: Annotated[
-        Preferred | None, typer.Option(help="Of results of a trial that scored differently; those in --out come first.")
+        Literal["first", "newest"] | None,
+        typer.Option(help="Of results of a trial that scored differently; those in --out come first."),
     ] = None,
 ) -> None:
     """Copy the results of several folders, from several machines say, into one. Repeat it if it is cut off.
@@ -80,7 +75,7 @@ def merge(
     for path in (*sources, out):
         if places[path.resolve()] > 1:
             raise UserError(f'"{path}" is more than one of the sources and --out: it holds its own results')
-    merged = merge_folders(sources, out, prefer and prefer.value)
+    merged = merge_folders(sources, out, prefer)
     for source, count in Counter(merged.copied.values()).items():
         print(f"{count} result{'s' * (count != 1)} copied from {source}")
     if merged.present:
@@ -95,6 +90,7 @@ def show_trial(name: str, out: Path | None) -> None:
     from difflib import get_close_matches
 
     from rich.console import Console
+    from rich.table import Table
 
     from pet_bench.cli.tables import print_tables
     from pet_bench.registry import METHODS
@@ -115,4 +111,5 @@ def show_trial(name: str, out: Path | None) -> None:
         if isinstance(view, str):
             console.print(view, soft_wrap=True)
         else:
+            assert isinstance(view, Table)  # the other kind of view
             print_tables([view], keep=3)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import print_exception
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from pet_bench.grid.plan.spec import Grid
     from pet_bench.spec import TrialSpec
 
-SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
+
+class Range(TypedDict):
+    min: int
+    max: int
+
+
+SEEDS: Range = {"min": 0, "max": 2**32 - 1}  # as `spec.Seed`, which is not imported for --help
 
 
 class Command(TyperCommand):
@@ -93,8 +99,8 @@ def _(
 class Commands(TyperGroup):
     """Every command takes --traceback, which `report_error` heeds."""
 
-    def get_command(self, *context):
-        command = super().get_command(*context)
+    def get_command(self, ctx, cmd_name):
+        command = super().get_command(ctx, cmd_name)
         if command is not None and not isinstance(command, TyperGroup):
             there = {param.name for param in command.params}
             command.params += [param for param in get_command(_author).params if param.name not in there]
@@ -145,18 +151,19 @@ def changes(texts: list[str] | None, form: str = "KEY=VALUE", *, raw: bool = Fal
 
     raw: values are text, not YAML.
     """
-    found, faults = {}, Faults()
+    changed: dict[str, Any] = {}
+    faults = Faults()
     for text in texts or []:
         with faults:
             key, equals, value = text.partition("=")
             if not equals or not key:
                 raise UserError(f'--set takes {form}, found "{shortened(text)}"')
-            if key in found:
+            if key in changed:
                 raise UserError(f"--set {shortened(key)} is given twice")
-            found[key] = None
-            found[key] = value if raw else parse_yaml(value, f"--set {shortened(key)}")
+            changed[key] = None
+            changed[key] = value if raw else parse_yaml(value, f"--set {shortened(key)}")
     faults.check()
-    return found
+    return changed
 
 
 @contextmanager

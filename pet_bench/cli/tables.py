@@ -20,7 +20,8 @@ def print_tables(views: Sequence[Table], least: Sequence[str] | None = None, kee
     """
     from rich.console import Console
 
-    console, out, whole = Console(highlight=False), {}, 0
+    console, whole = Console(highlight=False), 0
+    out: dict[str, None] = {}
     bounded = console.is_terminal or "COLUMNS" in os.environ
     for view in views:
         needed, left, narrow = fitted(view, least, keep, console.width if bounded else None)
@@ -52,7 +53,8 @@ def fitted(view: Table, least: Sequence[str] | None, keep: int, width: int | Non
 
 def _shared(needs: list[tuple[int, int]], kept: list[int], spare: int | None) -> dict[int, int]:
     """The width of each column: what it needs, and of what is to spare what it can use."""
-    widths, wishes = {}, sorted(kept, key=lambda i: needs[i][1] - needs[i][0])
+    widths: dict[int, int] = {}
+    wishes = sorted(kept, key=lambda i: needs[i][1] - needs[i][0])
     for done, i in enumerate(wishes):
         low, high = needs[i]
         more = high - low if spare is None else min(high - low, spare // (len(wishes) - done))
@@ -92,7 +94,8 @@ def _name(column: Column) -> str:
     from rich.text import Text
 
     header = column.header
-    return " ".join((Text.from_markup(header) if isinstance(header, str) else header).plain.split())
+    text = header if isinstance(header, Text) else Text.from_markup(str(header))
+    return " ".join(text.plain.split())
 
 
 def _ruler() -> Console:

@@ -20,7 +20,7 @@ class CaptionTask(Task):
 
     metric: ClassVar = "cider"
 
-    also: Annotated[tuple[Literal["bleu", "meteor", "rouge-l"], ...], Distinct] = ()
+    also: Annotated[tuple[Literal["bleu", "meteor", "rouge-l"], ...], Distinct] = ()  # pyright: ignore[reportIncompatibleVariableOverride]  an option here, a fact elsewhere
     tokenizer: Tokenizer = "ptb"
 
     @property

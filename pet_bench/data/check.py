@@ -30,6 +30,7 @@ from pet_bench.errors import UserError
 from pet_bench.registry import SUITES, TASKS
 from pet_bench.spec import Visual
 
+State = Literal["found", "missing", "broken"]  # of an annotation file
 SAMPLE = 256  # features whose values are read where not all are
 
 
@@ -43,7 +44,7 @@ class Part:
     task: str
     split: Split
     name: str
-    files: dict[Path, Literal["found", "missing", "broken"]]
+    files: dict[Path, State]
     examples: int = 0
     images: int = 0
     ready: int = 0
@@ -99,18 +100,18 @@ def check(
     lines: list[str] = []
     for task in tasks:
         lines += _tried(task.check_metrics)[1]
-        read = {}
+        read: dict[Split, list[Example]] = {}
         for split in get_args(Split):
             if getattr(task, split) is None:
                 continue
-            found, said = _tried(partial(task.read_split, root, split))
-            examples, unused = found or ([], [])
+            parts, said = _tried(partial(task.read_split, root, split))
+            examples, unused = parts or ([], [])
             lacking = [f"{task.name}: {item.why}" for item in unused if item.missing]
             said = [*said, *(shown(lacking, task.name).faults if lacking else ())]
             if split != "train" and examples:
                 said += _tried(partial(task.check_scorable, split, examples))[1]
             read[split] = examples
-            files = {path: _state(path, said) for path in task.sources(root, split)}
+            files: dict[Path, State] = {path: _state(path, said) for path in task.sources(root, split)}
             name = getattr(task, split)
             reasons = dict(Counter(item.why for item in unused if not item.missing))
             report.parts.append(
@@ -134,10 +135,10 @@ def check(
         part.dropped += sum(not missing.isdisjoint(example.images) for example in examples)
     lines += faults
     for task in tasks:
-        said = [line for key, found in bad.items() if sources[key] is task for line in found]
+        said = [line for key, lines_of in bad.items() if sources[key] is task for line in lines_of]
         lines += shown(said, f"{task.name}: features").faults if said else ()
-    files = files_of(root, sources)
-    folder = packed_in(files, visual, cache) if files else None
+    listing = files_of(root, sources)
+    folder = packed_in(listing, visual, cache) if listing else None
     if folder and folder.exists():
         report.packed, report.whole = folder, FeatureStore.open(folder) is not None
         lines += verify(folder) if packed else ()
@@ -173,7 +174,7 @@ def _tried(call: Callable[[], Any]) -> tuple[Any, Sequence[str]]:
         return None, error.faults
 
 
-def _state(path: Path, said: Sequence[str]) -> Literal["found", "missing", "broken"]:
+def _state(path: Path, said: Sequence[str]) -> State:
     if not path.exists():
         return "missing"
     return "broken" if any(str(path) in line for line in said) else "found"

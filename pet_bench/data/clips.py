@@ -77,15 +77,15 @@ class ClipTask(Task):
     test: str = "val"  # the test splits' answers are not public
     truncation: Literal["right", "subtitles"] = "right"
     padded_frames: Literal["attended", "masked"] = "attended"
-    max_target: int = Field(default=20, ge=3, le=1024)
+    max_target: int = Field(default=20, ge=3, le=1024)  # type: ignore[misc]  # an option here, a fact elsewhere
     max_length: int = Field(default=20, ge=3, le=1024)
 
     @property
-    def decoding(self):
+    def decoding(self) -> Generate:  # type: ignore[override]  # an option here, a fact elsewhere
         return Generate(num_beams=5, max_length=self.max_length)
 
     @property
-    def masks_empty(self):
+    def masks_empty(self) -> bool:  # type: ignore[override]  # as above
         return self.padded_frames == "masked"
 
     def annotations(self, root: Path, name: str) -> Path:
@@ -104,7 +104,8 @@ class ClipTask(Task):
 
         Raises UserError for clips without subtitles.
         """
-        faults, spoken, rows = Faults(), {}, []
+        faults, rows = Faults(), []
+        spoken: dict[str, str] = {}
         with faults:
             spoken = subtitles(self.name, self.subtitle_path(root))
         with faults:
@@ -132,7 +133,7 @@ class ClipTask(Task):
 
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """Frame features of one clip, (64, 512). Objects in the archive are not loaded: they could run code."""
-        with np.lib.npyio.NpzFile(self.feature_path(root, key), allow_pickle=False) as archive:
+        with self.feature_path(root, key).open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
             features = archive["features"]
         if features.ndim != 2 or not len(features):
             raise ValueError(f"features have shape {features.shape}, expected (frames, width)")
@@ -146,7 +147,8 @@ def subtitles(task: str, path: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=4)
 def _subtitles(task: str, path: Path, changed: int) -> dict[str, str]:
-    spoken, torn = {}, []
+    spoken: dict[str, str] = {}
+    torn: list[str] = []
     for row in read_json_lines(task, path, Subtitles):
         said = " ".join(line["text"].strip() for line in row["sub"])
         if spoken.setdefault(row["vid_name"], said) != said:
@@ -190,7 +192,7 @@ class ChoiceTask(ClipTask):
 
 
 @dataclass(frozen=True, config=STRICT)
-class DescriptionTask(CaptionTask, ClipTask):
+class DescriptionTask(CaptionTask, ClipTask):  # pyright: ignore[reportIncompatibleVariableOverride]  # `also`
     """Captions of a clip.
 
     unit: what is validated and tested. "description", as published, makes every reference an item of its own, with one

@@ -21,7 +21,7 @@ import re
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -168,8 +168,9 @@ def extract(
         workers = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         with workers, closing(_encoded(_shots(todo, kind, Fraction(fps)), encoder, batch, workers)) as stream:
             for name, group in groupby(stream, key=itemgetter(0)):
-                features = [feature for _, feature in group]
-                wrong = next((error for error in features if isinstance(error, Exception)), None)
+                encoded = [feature for _, feature in group]
+                features = [feature for feature in encoded if isinstance(feature, np.ndarray)]
+                wrong = next((error for error in encoded if isinstance(error, BaseException)), None)
                 if wrong is None and not all(np.isfinite(feature).all() for feature in features):
                     wrong = ValueError("they are NaN, infinite or beyond half precision")
                 if wrong is None:
@@ -280,7 +281,7 @@ def _digest(visual: torch.nn.Module) -> str:
     digest = sha256()
     for key, value in visual.state_dict().items():
         if not key.endswith(UNCOUNTED):
-            digest.update(np.ascontiguousarray(value))
+            digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 
@@ -308,16 +309,18 @@ def sampled(shots: Iterable[tuple[Fraction, Fraction, Any]]) -> Iterator[Any]:
     `fps` keeps, through which the published features were made; that one keeps nothing of a clip below 0.75 s, and the
     published extractor took clips below 1.6 s at 2 frames a second.
     """
-    first = slot = last = held = None
-    for begin, end, shot in shots:
+    stream = iter(shots)
+    try:
+        begin, end, held = next(stream)
+    except StopIteration:
+        raise ValueError("it holds no frames") from None
+    first = slot = _slot(begin)
+    last = _slot(end)
+    for begin, end, shot in stream:
         now, last = _slot(begin), _slot(end)
-        if first is None:
-            first = slot = now
         for _ in range(slot, now):
             yield held
         slot, held = max(slot, now), shot
-    if first is None:
-        raise ValueError("it holds no frames")
     for _ in range(slot, max(last, first + 1)):
         yield held
 
@@ -381,7 +384,7 @@ def _video(path: Path) -> Iterator[Picture]:
     end = Fraction(0)
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
-        if stream is None:
+        if not isinstance(stream, av.VideoStream):
             raise ValueError("it holds no video")
         stream.thread_type = "AUTO"
         start = Fraction(container.start_time or 0, av.time_base)
@@ -389,22 +392,23 @@ def _video(path: Path) -> Iterator[Picture]:
         def timed() -> Iterator[tuple[Fraction, Fraction, av.VideoFrame]]:
             nonlocal end
             for frame in container.decode(stream):
-                if frame.pts is None:
+                if frame.pts is None or frame.time_base is None:
                     raise ValueError("it holds frames without times")
-                begin = frame.pts * frame.time_base - start
-                end = begin + (frame.duration * frame.time_base if frame.duration else 1 / stream.average_rate)
+                unit = frame.time_base
+                begin = frame.pts * unit - start
+                end = begin + (frame.duration * unit if frame.duration else Fraction(1) / (stream.average_rate or 0))
                 yield begin, end, frame
 
         for frame in sampled(timed()):
             yield cropped(frame.to_image())
-        length = (stream.duration or 0) * stream.time_base
+        length = (stream.duration or 0) * (stream.time_base or 0)
         if length > end + INTERVAL:
             raise ValueError(f"it ends after {float(end):.1f} of {float(length):.1f} s")
 
 
 def _encoded(
     shots: Iterable[Shot], encoder: Encoder, batch: int, workers: ThreadPoolExecutor
-) -> Iterator[tuple[str, np.ndarray | Exception]]:
+) -> Generator[tuple[str, np.ndarray | BaseException]]:
     """The features of every picture, or why there are none, in order; reads at most a batch ahead."""
     waiting: deque[tuple[str, Future[Picture]]] = deque()
     try:
@@ -421,7 +425,7 @@ def _encoded(
 
 def _batch(
     chunk: Sequence[tuple[str, Future[Picture]]], encoder: Encoder
-) -> Iterator[tuple[str, np.ndarray | Exception]]:
+) -> Iterator[tuple[str, np.ndarray | BaseException]]:
     errors = [future.exception() for _, future in chunk]
     pictures = [future.result() for (_, future), error in zip(chunk, errors, strict=True) if error is None]
     try:
@@ -469,6 +473,7 @@ def _header(file: Path, name: str) -> tuple[tuple[int, ...], Origin]:
     if file.suffix == ".h5":
         with open_hdf5(file) as content:
             features = content[f"{name}/features"]
+            assert isinstance(features, h5py.Dataset)
             return _shape(features), {key: str(value) for key, value in features.attrs.items()}
     with np.load(file, allow_pickle=False) as content:
         return _shape(content["features"]), json.loads(str(content["origin"])) if "origin" in content else {}

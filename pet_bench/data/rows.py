@@ -36,14 +36,14 @@ Flag = Annotated[Literal[0, 1], BeforeValidator(_no_truth)]  # which by itself t
 SoftLabel = dict[str, Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]  # answer → score
 
 
-def named(image: dict[str, Any]) -> dict[str, Any] | None:
+def named(image: Mapping[str, Any]) -> dict[str, Any] | None:
     """A COCO image with both its id and its file's name, of which each tells the other; None where neither does."""
     name, number, folder = image.get("filename"), image.get("cocoid"), image.get("filepath")
     if name is None and number is not None and folder:
         name = f"COCO_{folder}_{number:012d}.jpg"
     if number is None and (digits := re.search(r"(\d+)\.\w+$", name or "")):
         number = int(digits[1])
-    return None if name is None or number is None else image | {"filename": name, "cocoid": number}
+    return None if name is None or number is None else {**image, "filename": name, "cocoid": number}
 
 
 def shown(faults: Iterable[str], what: str) -> UserError:

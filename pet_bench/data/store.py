@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from pet_bench.data.cache import cache_dir, unwritable
 from pet_bench.data.rows import shown
@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 Sources = dict[str, Task]  # feature key → a task that reads it
 Files = list[tuple[str, int, int]]  # feature key, size and time of its source file
 FORMAT = 3
+LOCKS = ".locks"
 BLOCK = 64  # rows between two moments at which everything packed is safely on disk
 HALF = np.dtype("<f2")
 ARRAY, INDEX, MANIFEST = "features.npy", "index.json", "manifest.json"
@@ -348,29 +349,38 @@ def _check_form(task: Task, root: Path, key: str, visual: Visual, shape: tuple[i
 def _draft(folder: Path) -> Iterator[Path]:
     """The folder to pack in. It stays where packing is stopped, so that the next call goes on there.
 
-    It is locked while in use; who finds it locked gets a folder for this call alone.
+    Who finds it in use, or is where locks are not possible, gets a folder for this call alone.
     """
-    draft, own = folder.parent / f".packing-{folder.name}", None
-    draft.mkdir(parents=True, exist_ok=True)
-    lock = None
-    try:
-        try:
-            lock = os.open(draft, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = os.path.samestat(os.fstat(lock), draft.stat())  # it was not made into the store meanwhile
-        except OSError:
-            free = False
-        if not free:
-            draft = own = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
-        yield draft
-    finally:
-        if lock is not None:
-            os.close(lock)
-        if own:
-            shutil.rmtree(own, ignore_errors=True)
+    with _locked(folder.parents[1] / LOCKS / folder.name) as free:
+        draft = folder.parent / f".packing-{folder.name}"
+        if free:
+            draft.mkdir(parents=True, exist_ok=True)
         else:
-            with suppress(OSError):
-                draft.rmdir()  # only where nothing was packed
+            draft = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
+        try:
+            yield draft
+        finally:
+            if free:
+                with suppress(OSError):
+                    draft.rmdir()  # only where nothing was packed
+            else:
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process is the only one here; a lock goes with its process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, NotImplementedError, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _fill(
@@ -380,9 +390,9 @@ def _fill(
 
     Everything up to a whole number of blocks was forced to disk before, so it is there even after a power cut.
     """
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": HALF.str, "fortran_order": False, "shape": shape})
-    header, size = header.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
+    start = io.BytesIO()
+    np.lib.format.write_array_header_1_0(start, {"descr": HALF.str, "fortran_order": False, "shape": shape})
+    header, size = start.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
     faults: list[str] = []
     with path.open("a+b") as file:
         file.seek(0)
@@ -396,11 +406,12 @@ def _fill(
                 feature = read_feature(task, root, key, visual)
             except UserError as error:
                 faults += error.faults
-            if not faults:  # none behind a gap: rows are counted by the file's length
-                file.write(feature.tobytes())
-                if row % BLOCK == 0 or row == len(sources):
-                    file.flush()
-                    os.fsync(file.fileno())
+            else:
+                if not faults:  # none behind a gap: rows are counted by the file's length
+                    file.write(feature.tobytes())
+                    if row % BLOCK == 0 or row == len(sources):
+                        file.flush()
+                        os.fsync(file.fileno())
             if progress:
                 progress(row, len(sources))
     return faults

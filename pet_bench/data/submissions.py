@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
@@ -144,7 +144,7 @@ def captions(metric: str, file: Path, annotations: Path | None = None) -> Submis
         return _captioned(predictions, {key: row["references"] for key, row in rows.items()})
     if not has_lines(annotations) and starts_with(annotations, b"{"):
         truth = read_json(metric, annotations, CocoCaptions)
-        references = {image["id"]: [] for image in truth.get("images", ())}
+        references: dict[str, list[str]] = {image["id"]: [] for image in truth.get("images", ())}
         for row in truth["annotations"]:
             references.setdefault(row["image_id"], []).append(row["caption"])
         if starts_with(file, b"{"):
@@ -179,7 +179,8 @@ def _captioned(predictions: dict[str, str], references: dict[str, list[str]]) ->
 
 def _clips(metric: str, path: Path, schema: type) -> list[Any]:
     """The clips of a file, one a line or in a list; raises UserError where one has neither name nor number."""
-    read = read_json_lines(metric, path, schema) if has_lines(path) else read_json(metric, path, list[schema])
+    whole = list[schema]  # type: ignore[valid-type]  # for pydantic, which makes of it what to read
+    read = read_json_lines(metric, path, schema) if has_lines(path) else read_json(metric, path, whole)
     nameless = [i for i, row in enumerate(read) if not _clip(row)]
     if nameless:
         where = f"{metric}: {path}"
@@ -187,7 +188,7 @@ def _clips(metric: str, path: Path, schema: type) -> list[Any]:
     return read
 
 
-def _clip(row: Clip, numbered: bool = True) -> str:
+def _clip(row: Mapping[str, Any], numbered: bool = True) -> str:
     names = (("clip_id",) if numbered else ()) + ("vid_name", "video_id", "videoID", "clip_id")
     return next((row[name] for name in names if name in row), "")
 
@@ -260,8 +261,8 @@ def choices(metric: str, file: Path, annotations: Path) -> Submission:
             within = "solution" in content
             shows = read_json(metric, annotations, Solution if within else Solutions)
             shows = shows["solution"] if within else shows
-            rows = ((key, (show, answer)) for show, answers in shows.items() for key, answer in answers.items())
-            truth = unique(metric, annotations, rows)
+            answered = ((key, (show, answer)) for show, answers in shows.items() for key, answer in answers.items())
+            truth = unique(metric, annotations, answered)
         else:
             answers = read_json(metric, annotations, dict[str, Key])
             truth = {key: (None, answer) for key, answer in answers.items()}
@@ -341,6 +342,6 @@ def unique(metric: str, path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str
 
 def groups(*texts: str | None, **known: str | None) -> dict[str, str]:
     """What is known of an example, for the breakdowns, and the length of its text."""
-    texts = [text for text in texts if text is not None]
-    length = {"length": length_group(*texts)} if texts else {}
+    known_texts = [text for text in texts if text is not None]
+    length = {"length": length_group(*known_texts)} if known_texts else {}
     return {name.replace("_", " "): value for name, value in known.items() if value} | length

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Optional
 
 import h5py
 import numpy as np
@@ -24,6 +24,7 @@ from pet_bench.registry import METRICS, ask, attribute_faults, title
 from pet_bench.spec import MissingFeatures, Text, option_faults
 
 Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
@@ -46,8 +47,8 @@ class SplitPart(NamedTuple):
         """The parts of a split option, several joined by "+"; raises UserError where it is malformed."""
         parts = []
         for text in names.split("+"):
-            found = SLICE.fullmatch(text)
-            part = cls(found["name"], int(found["start"] or 0), int(found["end"] or 100)) if found else None
+            match = SLICE.fullmatch(text)
+            part = cls(match["name"], int(match["start"] or 0), int(match["end"] or 100)) if match else None
             if not part or not 0 <= part.start < part.end <= 100:
                 raise UserError(f'split "{text}": expected NAME or NAME[FROM%:TO%] with 0 ≤ FROM < TO ≤ 100')
             parts.append(part)
@@ -182,16 +183,16 @@ class Task(ABC):
         Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
         has a value of the wrong type, where an id occurs twice, where the split is empty or nothing of it is left.
         """
-        found, unused = self.read_split(root, split)
+        examples, unused = self.read_split(root, split)
         if missing == "refuse":
             if without := [f"{self.name}: {item.why}" for item in unused if item.missing]:
                 raise shown(without, self.name)
-            return found, unused
-        gone = {key for key in {key for e in found for key in e.images} if absent(self.feature_path(root, key))}
-        kept = [example for example in found if gone.isdisjoint(example.images)]
+            return examples, unused
+        gone = {key for key in {key for e in examples for key in e.images} if absent(self.feature_path(root, key))}
+        kept = [example for example in examples if gone.isdisjoint(example.images)]
         if not kept:
             raise UserError(f'{self.name}: split "{getattr(self, split)}": each of its examples lacks a feature')
-        lacking = [example.id for example in found if not gone.isdisjoint(example.images)]
+        lacking = [example.id for example in examples if not gone.isdisjoint(example.images)]
         return kept, unused + [LeftOut(id, "a feature is missing", missing=True) for id in lacking]
 
     def read_split(self, root: Path | str, split: Split) -> tuple[list[Example], list[LeftOut]]:
@@ -258,7 +259,9 @@ class Task(ABC):
 
     def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
         """Where a feature is in its HDF5 file."""
-        return file[f"{key.split('/', 1)[1]}/features"]
+        dataset = file[f"{key.split('/', 1)[1]}/features"]
+        assert isinstance(dataset, h5py.Dataset)
+        return dataset
 
     # scoring --------------------------------------------------------------------------------------------------------
 
@@ -297,7 +300,7 @@ class Task(ABC):
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
         """The most frequent answer (soft answers count by their score); the first in the alphabet wins a tie."""
-        counts = Counter()
+        counts: defaultdict[str, float] = defaultdict(float)
         for example in examples:
             for answer, score in example.targets:
                 counts[answer] += score
@@ -320,8 +323,8 @@ class Task(ABC):
 
 ATTRIBUTES = {
     "loss": Loss,
-    "max_text": PositiveInt | None,
-    "max_target": PositiveInt | None,
+    "max_text": Optional[PositiveInt],  # noqa: UP045  Annotated has no | for a checker
+    "max_target": Optional[PositiveInt],  # noqa: UP045
     "batch_ratio": Annotated[float, Field(gt=0, allow_inf_nan=False)],
     "decoding": Generate | Choose,
     "metric": Text,
@@ -376,7 +379,7 @@ def _same(one: Example, other: Example) -> bool:
 def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits: Iterable[Split]) -> str:
     """Twelve hex digits that change with any annotation file that is read and any feature that is packed."""
     root = Path(root)
-    wanted = [(task, split) for task in tasks for split in splits if getattr(task, split)]
+    wanted: list[tuple[Task, Split]] = [(task, split) for task in tasks for split in splits if getattr(task, split)]
     files = sorted({path for task, split in wanted for path in annotation_files(task, root, split)})
     listing = "\n".join(f"{file_hash(path)} {path.relative_to(root).as_posix()}" for path in files)
     return sha256(f"{listing}\n{store}".encode()).hexdigest()[:12]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from pet_bench.metrics.captions import CaptionMetric
-from pet_bench.metrics.cider import ORDERS, ngrams
+from pet_bench.metrics.cider import ORDERS, Ngrams, ngrams
 from pet_bench.metrics.scores import Scorable, Scores
 
 TINY, SMALL = 1e-15, 1e-9  # the official scorer's, so that nothing is divided by 0
 
 
-class Counts(NamedTuple):
+@dataclass(frozen=True)
+class Counts:
     """Of one caption or of many: matched and possible n-grams for each n, length, length of the nearest reference."""
 
     matched: tuple[int, ...]
@@ -43,10 +44,10 @@ class Counts(NamedTuple):
 def counts(prediction: str, references: Sequence[str]) -> Counts:
     """Of a tokenised prediction. A match counts as often as in the reference that has it most often."""
     own, length = ngrams(prediction), len(prediction.split())
-    most = Counter()
+    most: Ngrams = Counter()
     for reference in references:
         most |= ngrams(reference)
-    matched = Counter()
+    matched: Counter[int] = Counter()
     for gram, count in (own & most).items():
         matched[len(gram)] += count
     lengths = [len(reference.split()) for reference in references]
@@ -64,7 +65,7 @@ class BLEU(CaptionMetric):
     name = "bleu"
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
-        found = {key: counts(text, captions) for key, text, captions in self.tokenised(predictions, examples)}
-        total = sum(list(found.values())[1:], start=next(iter(found.values()))).bleu()
+        counted = {key: counts(text, captions) for key, text, captions in self.tokenised(predictions, examples)}
+        total = sum(list(counted.values())[1:], start=next(iter(counted.values()))).bleu()
         values = {f"BLEU-{n}": 100.0 * total[n - 1] for n in (4, 1, 2, 3)}
-        return Scores(values, {key: 100.0 * item.bleu()[3] for key, item in found.items()})
+        return Scores(values, {key: 100.0 * item.bleu()[3] for key, item in counted.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ class _Weighted:
     """A caption as tf-idf weights, one dictionary and one norm per n."""
 
     def __init__(self, counts: Ngrams, frequency: Ngrams, items: int):
-        self.weights = {n: {} for n in ORDERS}
+        self.weights: dict[int, dict[tuple[str, ...], float]] = {n: {} for n in ORDERS}
         for gram, count in counts.items():
             self.weights[len(gram)][gram] = count * (math.log(items) - math.log(max(1, frequency[gram])))
         self.norm = {n: math.sqrt(sum(w * w for w in self.weights[n].values())) for n in ORDERS}
@@ -73,7 +73,7 @@ def medoid(captions: Sequence[str], sample: int = 20_000) -> str:
         vector = {gram: count * math.log((1 + len(counted)) / frequency[gram]) for gram, count in counts.items()}
         norm = math.sqrt(sum(w * w for w in vector.values())) or 1.0
         vectors.append({gram: weight / norm for gram, weight in vector.items()})
-    centre = Counter()
+    centre: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for vector in vectors:
         for gram, weight in vector.items():
             centre[gram] += weight

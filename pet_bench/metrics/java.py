@@ -22,18 +22,18 @@ def check(what: str) -> None:
 
 def tokenize(texts: Sequence[str]) -> list[str]:
     """Captions as the official scorer tokenises them, in one run of its tokeniser."""
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer  # pyright: ignore[reportMissingImports]  optional
 
     lines = [" ".join(text.splitlines()) for text in texts]  # the program gives a line for a line
-    found = PTBTokenizer().tokenize({0: [{"caption": line} for line in lines]})[0]
-    if len(found) != len(lines):
-        raise UserError(f"the Java tokeniser gave {len(found)} lines for {len(lines)} captions")
-    return found
+    tokenized = PTBTokenizer().tokenize({0: [{"caption": line} for line in lines]})[0]
+    if len(tokenized) != len(lines):
+        raise UserError(f"the Java tokeniser gave {len(tokenized)} lines for {len(lines)} captions")
+    return tokenized
 
 
 def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
     """METEOR 1.5 of tokenised text, 0 to 1: of all items together, and of each."""
-    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.meteor.meteor import Meteor  # pyright: ignore[reportMissingImports]  optional
 
     total, each = Meteor().compute_score(
         dict(enumerate(map(list, references))), {i: [p] for i, p in enumerate(predictions)}

@@ -143,7 +143,7 @@ def tokenize(text: str) -> str:
             position = plain.end()
             continue
         match = _longest(text, position)
-        token = match[match.lastindex]
+        token = match[match.lastindex or 0]
         position += len(token)
         tokens.append(_finish(token))
     return " ".join(token for token in tokens if token not in DROPPED)

@@ -31,9 +31,14 @@ class Scorable(Protocol):
     groups: what it counts towards in breakdowns, `{"question type": "how many", "length": "6-10"}`.
     """
 
-    id: str
-    references: dict[str, Any]
-    groups: dict[str, str]
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def references(self) -> dict[str, Any]: ...
+
+    @property
+    def groups(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,16 @@ def length_group(*texts: str) -> str:
 
 def breakdowns(scores: Scores, examples: Sequence[Scorable]) -> dict[str, dict[str, tuple[float, int]]]:
     """group → value → (mean score of the examples with that value, their number), values in natural order."""
-    found = defaultdict(lambda: defaultdict(list))
+    by_group: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
         for group, value in example.groups.items():
-            found[group][value].append(scores.per_example[example.id])
+            by_group[group][value].append(scores.per_example[example.id])
     return {
         group: {value: (mean(parts[value]), len(parts[value])) for value in sorted(parts, key=_natural)}
-        for group, parts in found.items()
+        for group, parts in by_group.items()
     }
 
 
 def _natural(value: str) -> tuple[int, str]:
-    return int(re.match(r"\d*", value)[0] or 0), value
+    number = re.match(r"\d+", value)
+    return int(number[0]) if number else 0, value

@@ -66,12 +66,14 @@ def _what_color(scene: Scene, rng: Random) -> Question | None:
     if things := _unique(scene, "shape"):
         t = rng.choice(things)
         return Question(f"what color is the {t.shape}?", t.color, "what color is the")
+    return None
 
 
 def _what_shape(scene: Scene, rng: Random) -> Question | None:
     if things := _unique(scene, "color"):
         t = rng.choice(things)
         return Question(f"what shape is the {t.color} object?", t.shape, "what shape is the")
+    return None
 
 
 def _how_many(scene: Scene, rng: Random) -> Question:
@@ -101,6 +103,7 @@ def _is_the(scene: Scene, rng: Random) -> Question | None:
         yes = rng.random() < 0.5
         color = t.color if yes else _other(rng, t.color, tuple(COLORS))
         return Question(f"is the {t.shape} {color}?", "yes" if yes else "no", "is the")
+    return None
 
 
 # -- GQA -----------------------------------------------------------------------------------------------------
@@ -123,6 +126,7 @@ def _relation_query(scene: Scene, rng: Random) -> Question | None:
         attribute = rng.choice(("color", "shape"))
         asked = f"what {attribute}"
         return Question(f"{asked} is the object {relation} the {_name(b)}?", getattr(a, attribute), asked)
+    return None
 
 
 def _pair(scene: Scene, rng: Random) -> tuple[Thing, Thing, str, str] | None:
@@ -142,6 +146,7 @@ def _relation_verify(scene: Scene, rng: Random) -> Question | None:
         yes = rng.random() < 0.5
         relation = true if yes else false
         return Question(f"is the {_name(a)} {relation} the {_name(b)}?", "yes" if yes else "no", "is the")
+    return None
 
 
 def _relation_choose(scene: Scene, rng: Random) -> Question | None:
@@ -149,18 +154,21 @@ def _relation_choose(scene: Scene, rng: Random) -> Question | None:
         a, b, true, _ = found
         words = "above or below" if true in ("above", "below") else "left or right of"
         return Question(f"is the {_name(a)} {words} the {_name(b)}?", true.removesuffix(" of"), "is the")
+    return None
 
 
 def _what_size(scene: Scene, rng: Random) -> Question | None:
     if things := _unique(scene, "color", "shape"):
         t = rng.choice(things)
         return Question(f"is the {_name(t)} small or large?", t.size, "is the")
+    return None
 
 
 def _chain_query(scene: Scene, rng: Random) -> Question | None:
     if things := _unique(scene, "size", "shape"):
         t = rng.choice(things)
         return Question(f"what color is the {t.size} {t.shape}?", t.color, "what color")
+    return None
 
 
 def _chain_verify(scene: Scene, rng: Random) -> Question | None:
@@ -169,6 +177,7 @@ def _chain_verify(scene: Scene, rng: Random) -> Question | None:
         yes = rng.random() < 0.5
         shape = t.shape if yes else _other(rng, t.shape, SHAPES)
         return Question(f"is the {t.size} {t.color} object a {shape}?", "yes" if yes else "no", "is the")
+    return None
 
 
 Asker = Callable[[Scene, Random], Question | None]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -50,6 +50,10 @@ from pet_bench.mini.world import GRID
 from pet_bench.registry import FAMILIES
 from pet_bench.spec import LARGEST
 
+Backbone = BartForConditionalGeneration | T5ForConditionalGeneration
+Inputs = tuple[Tensor, tuple[Tensor, Tensor] | None]  # of `Reader.encode`
+Shares = dict[tuple[str, str], float]  # of (task, hint)
+
 WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
 STEPS = {"mini-bart": {"scenes": 6000, "clips": 8000}, "mini-t5": {"scenes": 7000, "clips": 8000}}
 RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
@@ -60,19 +64,19 @@ HEADER = ["step", "form", "task", "loss"]
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
 FRAMES = 64
 # Shares of the exercises, (task, hint), until a fraction of the course is over.
-_SCENES = {("vqa", ""): 3, ("gqa", ""): 4, ("nlvr", ""): 2, ("caption", ""): 1}
-_TOLD = {("tvc", ""): 1, ("yc2c", ""): 1}
+_SCENES: Shares = {("vqa", ""): 3, ("gqa", ""): 4, ("nlvr", ""): 2, ("caption", ""): 1}
+_TOLD: Shares = {("tvc", ""): 1, ("yc2c", ""): 1}
 
 
-def _shares(scenes: float, told: float, **hints: float) -> dict[tuple[str, str], float]:
+def _shares(scenes: float, told: float, **hints: float) -> Shares:
     """Shares of the scenes' tasks, of descriptions, and of each hint ("full": none) in both choice tasks."""
-    shares = {key: scenes * share / 10 for key, share in _SCENES.items()} | dict.fromkeys(_TOLD, told / 2)
+    shares: Shares = {key: scenes * share / 10 for key, share in _SCENES.items()} | dict.fromkeys(_TOLD, told / 2)
     return shares | {
         (task, hint.replace("full", "")): share / 2 for hint, share in hints.items() for task in ("tvqa", "how2qa")
     }
 
 
-COURSES = {
+COURSES: dict[str, list[tuple[float, Shares]]] = {
     "scenes": [(1.0, _SCENES)],
     "clips": [
         (0.1, _shares(3, 1.0, bare=4, named=4, open=3, full=1)),
@@ -91,12 +95,21 @@ def exercise(task: str, rng: Random, hint: str = "") -> Exercise | ClipExercise:
     return ClipExercise.sample(task, rng, hint) if task in CLIP_TASKS else Exercise.sample(task, rng)
 
 
+def _table(lm: PreTrainedModel) -> Tensor:
+    """Its word embeddings."""
+    table = lm.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    return table
+
+
 class Reader:
     """A backbone with its tokenizer, and the exercises as batches for it."""
 
-    def __init__(self, lm: nn.Module, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, lm: Backbone, tokenizer: PreTrainedTokenizerFast):
         self.lm, self.tokenizer = lm, tokenizer
         self.family: type[EncoderDecoderFamily] = FAMILIES.get(lm.config.model_type)
+        assert isinstance(tokenizer.pad_token_id, int)
+        self.pad = tokenizer.pad_token_id
         self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
 
     @classmethod
@@ -104,7 +117,7 @@ class Reader:
         """Random weights, and a tokenizer of the world's text."""
         if name == "mini-bart":
             tokenizer = bart_tokenizer(seed)
-            lm = BartForConditionalGeneration(
+            lm: Backbone = BartForConditionalGeneration(
                 BartConfig(
                     vocab_size=len(tokenizer),
                     d_model=WIDTH,
@@ -142,14 +155,14 @@ class Reader:
                     dropout_rate=0.0,
                     pad_token_id=0,
                     eos_token_id=1,
-                    decoder_start_token_id=0,
+                    decoder_start_token_id=0,  # type: ignore[call-arg]  # of every configuration
                 )
             )
         else:
             raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
         reader = cls(lm, tokenizer)
         if name == "mini-t5":  # T5's words start at unit variance: where would drown what
-            table = lm.get_input_embeddings().weight.data
+            table = _table(lm).data
             table[-len(EXTRA_WORDS) :] *= 0.2
             table[[i for word in IMAGES for i in reader.word(word)]] *= 0.2
         return reader
@@ -164,22 +177,22 @@ class Reader:
 
     def cells(self, told: Sequence[Sequence[tuple[str, str]]]) -> tuple[Tensor, Tensor]:
         """Condensed scenes → location ids (B, P) and the ids of each cell's words (B, P, 4), padded."""
-        pad = self.tokenizer.pad_token_id
         location = [[self.tokenizer.convert_tokens_to_ids(place) for place, _ in scene] for scene in told]
         words = [
-            [([i for w in said.split() for i in self.word(w)] + [pad] * 4)[:4] for _, said in scene] for scene in told
+            [([i for w in said.split() for i in self.word(w)] + [self.pad] * 4)[:4] for _, said in scene]
+            for scene in told
         ]
         return torch.tensor(location), torch.tensor(words)
 
     def encode(self, text: Tensor, cells: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Encoder states and mask of ids (B, L), followed by condensed cells if there are any."""
-        mask = text != self.tokenizer.pad_token_id
+        mask = text.ne(self.pad)
         if cells is None:
             return self.lm.get_encoder()(input_ids=text, attention_mask=mask.long())[0], mask
         location, words = cells
-        table = self.lm.get_input_embeddings().weight
-        image, *said = F.embedding(words, table).mul(words.ne(self.tokenizer.pad_token_id)[..., None]).unbind(2)
-        said = sum(said)
+        table = _table(self.lm)
+        image, *parts = F.embedding(words, table).mul(words.ne(self.pad)[..., None]).unbind(2)
+        said = sum(parts[1:], start=parts[0])
         if self.family.norm is nn.LayerNorm:
             said = F.layer_norm(said, said.shape[-1:])
         else:
@@ -188,10 +201,10 @@ class Reader:
         mask = torch.cat([mask, mask.new_ones(location.shape)], dim=1)
         return self.family.encode(self.lm, self.family.embed(self.lm, text), visual, mask), mask
 
-    def loss(self, inputs: tuple[Tensor, tuple[Tensor, Tensor] | None], targets: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         """Token-mean cross-entropy."""
         states, mask = self.encode(*inputs)
-        labels = targets.masked_fill(targets == self.tokenizer.pad_token_id, -100)
+        labels = targets.masked_fill(targets.eq(self.pad), -100)
         return self.lm(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask.long(),
@@ -199,8 +212,8 @@ class Reader:
         ).loss
 
     def comprehension(
-        self, exercises: Sequence[Exercise], form: str, cells: int, rng: Random
-    ) -> tuple[tuple[Tensor, tuple[Tensor, Tensor] | None], Tensor]:
+        self, exercises: Sequence[Exercise | ClipExercise], form: str, cells: int, rng: Random
+    ) -> tuple[Inputs, Tensor]:
         """(inputs of `encode`, targets) with the scenes `written` out, or `condensed` to `cells` cells each."""
         targets = self.text([e.target for e in exercises])
         if form == "written":
@@ -208,14 +221,15 @@ class Reader:
         told = self.cells([e.condensed(cells, rng) for e in exercises])
         return (self.text([e.text for e in exercises]), told), targets
 
-    def denoising(self, exercises: Sequence[Exercise], rng: Random) -> tuple[tuple[Tensor, None], Tensor]:
+    def denoising(self, exercises: Sequence[Exercise | ClipExercise], rng: Random) -> tuple[Inputs, Tensor]:
         """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
         masks = self.tokenizer.mask_token_id is not None  # BART's: the target is the whole text
         sources, targets = [], []
         for e in exercises:
             line = rng.choice((e.written(rng), f"{e.text} {e.target}"))
             ids = self.tokenizer(line, add_special_tokens=False).input_ids
-            source, spans, i = [], [], 0
+            source, i = [], 0
+            spans: list[list[int]] = []
             while i < len(ids):
                 length = rng.randint(1, 5)
                 if rng.random() < (0.14 if masks else 0.06) and len(spans) < 99:
@@ -236,8 +250,8 @@ class Reader:
         """With the tokenizer's special tokens around each line."""
         start = self.tokenizer.bos_token_id
         bos = [] if start is None else [start]
-        lines = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
-        return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        ids = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
+        return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad)
 
     @torch.no_grad()
     def accuracy(self, task: str, *, form: str = "condensed", count: int = 200, seed: int = 1) -> float:
@@ -247,12 +261,13 @@ class Reader:
         exercises = [exercise(task, rng) for _ in range(count)]
         inputs, _ = self.comprehension(exercises, form, FRAMES if task in CLIP_TASKS else GRID * GRID, rng)
         states, mask = self.encode(*inputs)
-        ids = self.lm.generate(
+        ids = self.lm.generate(  # type: ignore[misc]  # the stub asks for a self that no model is
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask.long(),
             max_length=40,
             do_sample=False,
         )
+        assert isinstance(ids, Tensor)
         said = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         self.lm.train(was_training)
         return sum(s == e.target for s, e in zip(said, exercises, strict=True)) / count
@@ -288,7 +303,7 @@ def pretrain(
     for kind, given, possible in (("mini backbone", name, STEPS), ("course", course, COURSES)):
         if given not in possible:
             raise ValueError(f"no {kind} {given!r}; possible: {', '.join(possible)}")
-    if not 1 <= steps <= MOST_STEPS:
+    if steps is None or not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"steps are 1 to {MOST_STEPS:,}, found {steps}")
     if not 0 <= seed <= LARGEST:
         raise ValueError(f"a seed is 0 to {LARGEST:,}, found {seed}")
@@ -350,10 +365,11 @@ def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> li
         bar = progress.add_task("reading", total=steps)
         for step in range(1, steps + 1):
             shares = next(shares for end, shares in COURSES[course] if step <= end * steps)
-            ((task, hint),) = rng.choices(tuple(shares), shares.values())
+            ((task, hint),) = rng.choices(tuple(shares), list(shares.values()))
             forms = FORM_SHARES["clips" if task in CLIP_TASKS else name]
-            (form,) = rng.choices(tuple(forms), forms.values())
+            (form,) = rng.choices(tuple(forms), list(forms.values()))
             exercises = [exercise(task, rng, hint) for _ in range(BATCH[name])]
+            inputs: Inputs
             if hint == "bare":
                 inputs, targets = (
                     (reader.text([e.text for e in exercises]), None),
@@ -412,17 +428,19 @@ def load_reader(folder: Path) -> Reader:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     lm = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-    return Reader(lm.eval(), AutoTokenizer.from_pretrained(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return Reader(lm.eval(), tokenizer)
 
 
 if __name__ == "__main__":
     import argparse
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=tuple(STEPS))
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--start", type=Path)
     parser.add_argument("--course", choices=tuple(COURSES), default="scenes")
-    sys.exit(pretrain(**vars(parser.parse_args())))
+    pretrain(**vars(parser.parse_args()))

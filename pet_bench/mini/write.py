@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import h5py
 import numpy as np
@@ -142,7 +143,8 @@ class Writer:
         self.json(f"{folder}/trainval_label2ans.json", ANSWERS)
 
     def coco_and_vqa(self) -> None:
-        images, annotations = [], {"train2014": [], "val2014": []}
+        images: list[dict[str, Any]] = []
+        annotations: dict[str, list[dict[str, Any]]] = {"train2014": [], "val2014": []}
         items: dict[str, list] = {"train": [], "val": [], "test": []}
         sentences = 0
         for split in ("train", "restval", "val", "test"):
@@ -263,6 +265,8 @@ class Writer:
         while True:
             statements = Statement.sample(self.rng), Statement.sample(self.rng)
             wanted = [list(zip(statements, t, strict=True)) for t in self.rng.sample(truths, len(truths))]
-            pairs = [pair(self.rng, w) for w in wanted] if len({s.text for s in statements}) > 1 else [None]
-            if all(pairs):
+            if len({s.text for s in statements}) == 1:
+                continue
+            pairs = [drawn for w in wanted if (drawn := pair(self.rng, w))]
+            if len(pairs) == len(wanted):
                 return zip(wanted, pairs, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
@@ -82,9 +83,9 @@ class ClipWriter:
                     spoken.append(self.spoken(name, clip, likes))
                     for task, row in self.rows(folder, split, number, name, clip, likes):
                         rows.setdefault(task, []).append(row)
-                for task, found in rows.items():
+                for task, part in rows.items():
                     release = "" if task == "tvqa" else "_release"
-                    self.lines(f"ann/{task}/{task}_{split}{release}.jsonl", found)
+                    self.lines(f"ann/{task}/{task}_{split}{release}.jsonl", part)
             self.lines(f"ann/{folder}_subtitles.jsonl", spoken)
         shots = {name: clip.to_json() for name, clip in self.clips.items()}
         (self.video / "clips.json").write_text(json.dumps(shots), encoding="utf-8")
@@ -123,11 +124,14 @@ class ClipWriter:
         ]
         return {"vid_name": name, "sub": sub}
 
-    def rows(self, folder: str, split: str, number: int, name: str, clip: Clip, likes: list[Like]):
+    def rows(
+        self, folder: str, split: str, number: int, name: str, clip: Clip, likes: list[Like]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(task, annotation) of everything asked and said about a clip."""
         number += 100_000 * (split == "val")
         task = {"tv": "tvqa", "how2": "how2qa"}.get(folder)
         for i in range(self.sizes.per_clip if task else 0):
+            assert task is not None
             count, askers = CHOICES[task]
             question = ask(clip, likes, self.rng, askers)
             offered, right = choices(question, count, self.rng)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-import yaml
-
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
+from pet_bench.files import dump_yaml
 from pet_bench.identity import restored
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.results.dropped import summary
@@ -51,7 +50,7 @@ def card(result: TrialResult) -> str:
     ]
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body]
-    head = yaml.safe_dump(_metadata(spec, result), sort_keys=False, allow_unicode=True)
+    head = dump_yaml(_metadata(spec, result), allow_unicode=True)
     return f"---\n{head}---\n\n" + "\n".join(lines) + "\n"
 
 

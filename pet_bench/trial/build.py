@@ -17,6 +17,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load
 from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import TaskBatches
+from pet_bench.data.reading import TrialData
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
 from pet_bench.identity import restored
@@ -24,7 +25,6 @@ from pet_bench.pet import Door, attach, build_method, design_of
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
-from pet_bench.trial.data import TrialData
 from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
 from pet_bench.trial.shared import Shared

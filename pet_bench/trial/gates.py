@@ -20,6 +20,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
+from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
@@ -28,7 +29,6 @@ from pet_bench.pet import build_method, design_of
 from pet_bench.pet.inserted import Inserted
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import build_tasks, data_root, read_data
 from pet_bench.trial.evaluate import evaluating, predict
 from pet_bench.trial.loaded import adapter_of, rebuild
 

@@ -17,6 +17,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
 from pet_bench.data.batches import TaskBatches
+from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Task
@@ -29,7 +30,6 @@ from pet_bench.results.schema import TrialResult
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec
 from pet_bench.trial.build import prepare_device, seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
-from pet_bench.trial.data import build_tasks, data_root, read_data
 from pet_bench.trial.evaluate import predict
 from pet_bench.trial.questions import Given, Question, question
 from pet_bench.trial.run import ADAPTER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +35,12 @@ def peak_memory(device: torch.device) -> int:
     with suppress(OSError):
         status = dict(line.split(":", 1) for line in PROCESS.joinpath("status").read_text().splitlines())
         return int(status["VmHWM"].split()[0]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

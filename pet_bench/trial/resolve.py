@@ -8,6 +8,7 @@ from typing import Any
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.known import Backbone, find_backbone
+from pet_bench.data.reading import build_tasks
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
@@ -15,7 +16,6 @@ from pet_bench.identity import normal
 from pet_bench.pet.method import Rate, build_method, default_spec
 from pet_bench.registry import METHODS, ask
 from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
-from pet_bench.trial.data import build_tasks
 
 
 @lru_cache

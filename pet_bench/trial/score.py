@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from pet_bench.data.reading import build_tasks, data_root
 from pet_bench.data.submissions import read_submission
 from pet_bench.errors import Faults, UserError, foreign, unknown
 from pet_bench.metrics.scores import Scores, breakdowns, scored
@@ -14,7 +15,6 @@ from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import build_tasks, data_root
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import Stock, read_stock
+from pet_bench.data.reading import LeftOuts, TrialData, build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Split
 from pet_bench.spec import Runtime, TrialSpec
-from pet_bench.trial.data import LeftOuts, TrialData, build_tasks, data_root, read_data
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pet_bench.data.reading import read_data
 from pet_bench.mini.write import write_image_text
 from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.trial.build import Trial
-from pet_bench.trial.data import read_data
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.train import loss_of, train
 from tests.mini.conftest import SMALL

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pet_bench.backbone import Reader, find_backbone, load
+from pet_bench.data.reading import read_data
 from pet_bench.methods.peft_bridge import PeftDoor
 from pet_bench.pet import attach, build_method
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.build import Trial, seed_everything
-from pet_bench.trial.data import read_data
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.train import Training
 

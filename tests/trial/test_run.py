@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pet_bench.backbone import find_backbone, load
 from pet_bench.backbone.reader import clean_up
+from pet_bench.data.reading import build_tasks, read_data
 from pet_bench.errors import UserError
 from pet_bench.pet import attach, build_method, load_trained, trained_parameters
 from pet_bench.registry import METHODS, load_plugin
@@ -23,7 +24,6 @@ from pet_bench.trial import run
 from pet_bench.trial import train as training
 from pet_bench.trial.build import Trial, seed_everything
 from pet_bench.trial.check import check_data
-from pet_bench.trial.data import build_tasks, read_data
 from pet_bench.trial.evaluate import predict
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.train import build_optimizer, train

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from pet_bench.data.convert.coco import COCO
-from pet_bench.data.convert.downloads import Converter, Source, in_place
+from pet_bench.data.convert.downloads import Converter, File, Source, in_place
 from pet_bench.data.convert.gqa import GQA
 from pet_bench.data.convert.nlvr2 import NLVR2
 from pet_bench.data.convert.video import HOW2QA, TVC, TVQA, YC2C
@@ -67,41 +67,43 @@ def convert(
     JSON, missing keys, wrong types, ids that occur twice, what has no match in the file that belongs to it, files in
     the way, and where nothing can be made at all.
     """
-    source, root = Source(Path(source)), Path(root)
+    downloads, root = Source(Path(source)), Path(root)
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
     for converter in [_converter(task) for task in dict.fromkeys(tasks)] or CONVERTERS.values():
-        found, wanted, posing = {}, bool(tasks), {}
+        files: dict[str, File] = {}
+        posing: dict[str, str] = {}
+        wanted = bool(tasks)
         for download in converter.downloads:
             with faults:
-                file = source.find(download)
+                file = downloads.find(download)
                 wanted |= file is not None and not download.shared
-                newer = [part for part in converter.downloads if part.name in download.instead and source.find(part)]
+                newer = [part for part in converter.downloads if part.name in download.instead and downloads.find(part)]
                 if file := file or (None if newer else in_place(download, root)):
-                    found[download.name] = file
+                    files[download.name] = file
                 elif not download.shared:
-                    posing |= source.impostors(download)
+                    posing |= downloads.impostors(download)
         refused = [f"{converter.task}: {file} {what}" for file, what in posing.items()]
         refused += [
             f"{converter.task}: {file} is not converted: {why}"
             for pattern, why in converter.refused
-            for file in source.matching(pattern)
+            for file in downloads.matching(pattern)
         ]
         if not wanted and not refused:
             report.idle.append(converter.task)
             continue
         report.tasks.append(converter.task)
-        jobs.append(Job(work, converter, found))
-        lacking = list(converter.lacking(found))
+        jobs.append(Job(work, converter, files))
+        lacking = list(converter.lacking(files))
         report.missing += [Missing(converter.task, d.title, _origin(converter.task, d.place)) for d in lacking]
         report.notes += refused if lacking else ()
     faults.check()
     nothing = not any(job.files for job in jobs)
     if report.missing or nothing:
-        report.notes += [f"{path} {why}" for path, why in source.sealed.items()]
+        report.notes += [f"{path} {why}" for path, why in downloads.sealed.items()]
     if nothing:
-        raise UserError.many([f"{source.folder} holds no download to convert", *_wanted(report), *report.notes])
+        raise UserError.many([f"{downloads.folder} holds no download to convert", *_wanted(report), *report.notes])
     try:
         work.expect({file for job in jobs for file in job.files.values()})
         for job in jobs:

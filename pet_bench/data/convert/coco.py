@@ -8,8 +8,9 @@ file's name, and what is of val2014 among the training images is Karpathy's `res
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -36,6 +37,15 @@ class Image(TypedDict):
     sentences: Annotated[list[Sentence], Field(min_length=1)]
 
 
+class Known(TypedDict):
+    """An image with both its names."""
+
+    filename: str
+    cocoid: int
+    split: str
+    sentences: list[Sentence]
+
+
 class Row(TypedDict):
     """Of a split's list; the names of the keys vary."""
 
@@ -55,53 +65,59 @@ def sources(job: Job) -> list[str]:
     return [KARPATHY] if job.has(KARPATHY) else [name for name in PER_SPLIT if job.has(name)]
 
 
-def images(job: Job) -> dict[int, Image]:
+def images(job: Job) -> dict[int, Known]:
     """Karpathy's images by COCO's id, each with its file's name; of `dataset_coco.json` without their captions."""
+    known: dict[int, Known] = {}
     if job.has(KARPATHY):
-        found: dict[int, Image] = {}
         for place, row in job.read(KARPATHY, Image, within="images"):
-            if (known := named(row)) is None:
+            if (image := _known(row)) is None:
                 job.fault(KARPATHY, f"{place}: filename is missing, and cannot be told from filepath and cocoid")
-            elif known["cocoid"] in found:
-                job.fault(KARPATHY, f"{place}: cocoid {known['cocoid']} occurs twice")
+            elif image["cocoid"] in known:
+                job.fault(KARPATHY, f"{place}: cocoid {image['cocoid']} occurs twice")
             else:
-                found[known["cocoid"]] = known | {"sentences": []}
-        return found
-    found, whole = {}, set()
+                known[image["cocoid"]] = {**image, "sentences": []}
+        return known
+    whole: set[int] = set()
     for name in sources(job):
         for place, row in job.read(name, Row, form="elements"):
             image, captions = _image(row, PER_SPLIT[name]), row.get("caption", row.get("captions"))
             if image is None or captions is None:
                 job.fault(name, f"{place}: no {'caption' if image else 'image named as COCO names them'}")
                 continue
-            held = found.setdefault(image["cocoid"], image)
+            held = known.setdefault(image["cocoid"], image)
             if held["split"] != image["split"]:
                 job.fault(name, f"{place}: image {image['filename']} is in split {held['split']} too")
             elif image["cocoid"] in whole:
                 job.fault(name, f"{place}: image {image['filename']} occurs twice")
             elif isinstance(captions, list):
                 whole.add(image["cocoid"])
-            held["sentences"] += [{"raw": text} for text in ([captions] if isinstance(captions, str) else captions)]
-    return found
+            held["sentences"] += [
+                Sentence(raw=text) for text in ([captions] if isinstance(captions, str) else captions)
+            ]
+    return known
 
 
-def _image(row: Row, split: str) -> Image | None:
-    path = next((row[key] for key in ("image", "file_name", "filename") if key in row), "")
+def _image(row: Row, split: str) -> Known | None:
+    path = row.get("image", row.get("file_name", row.get("filename", "")))
     name = PurePosixPath(path).name
     split = "restval" if split == "train" and "val2014" in name else split
-    return named({"filename": name, "split": split, "sentences": []})
+    return _known({"filename": name, "split": split, "sentences": []})
+
+
+def _known(image: Mapping[str, Any]) -> Known | None:
+    return cast("Known | None", named(image))
 
 
 def run(job: Job) -> None:
-    found = images(job) if sources(job) else {}
+    known = images(job) if sources(job) else {}
     if job.has(KARPATHY):
         job.place(KARPATHY)
         for name in PER_SPLIT:
             if job.has(name):
                 job.note(f"{job.files[name]} is not used: {job.files[KARPATHY]} has all splits")
-    elif found:
-        content = {"images": list(found.values()), "dataset": "coco"}
-        job.whole(f"COCO/{KARPATHY}", content, *sources(job), pretty=False, rows=len(found))
+    elif known:
+        content = {"images": list(known.values()), "dataset": "coco"}
+        job.whole(f"COCO/{KARPATHY}", content, *sources(job), pretty=False, rows=len(known))
 
 
 def downloads(*, shared: bool = False) -> tuple[Download, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
 from pet_bench.errors import UserError
@@ -85,7 +85,7 @@ class File:
     member: str = ""
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
+    def open(self) -> Iterator[IO[bytes]]:
         if self.member:
             with ZipFile(self.path) as archive, archive.open(self.member) as stream:
                 yield stream

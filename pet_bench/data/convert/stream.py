@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from pet_bench.files import json_value
 
@@ -16,7 +16,7 @@ CUT = "the text ends too early"
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def elements(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
+def elements(stream: IO[bytes]) -> Iterator[tuple[str, Any]]:
     """(place, value) of every element of a list; raises ValueError as `members` does."""
     text = _Text(stream)
     for number in text.each("["):
@@ -24,7 +24,7 @@ def elements(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
     text.end()
 
 
-def members(stream: BinaryIO, within: str | None = None) -> Iterator[tuple[str, Any]]:
+def members(stream: IO[bytes], within: str | None = None) -> Iterator[tuple[str, Any]]:
     """(place, value) of every member of an object; or, within a key of it, of every element of the list there.
 
     At the top it yields a repeated key as often as it stands. Raises ValueError where the text is no JSON (to the
@@ -51,7 +51,7 @@ def members(stream: BinaryIO, within: str | None = None) -> Iterator[tuple[str, 
 class _Text:
     """A JSON text that is read on as it is taken apart."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: IO[bytes]):
         self.stream = io.TextIOWrapper(stream, encoding="utf-8-sig")
         self.text, self.at = "", 0
 
@@ -63,7 +63,9 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no white space; "" at the end."""
         while True:
-            self.at = SPACE.match(self.text, self.at).end()
+            space = SPACE.match(self.text, self.at)
+            assert space is not None  # it may be empty
+            self.at = space.end()
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self.more():
@@ -74,8 +76,8 @@ class _Text:
             raise ValueError(f"expected nothing more, found {rest!r}")
 
     def take(self, mark: str) -> None:
-        if (found := self.peek()) != mark:
-            raise ValueError(f"expected {mark!r}, found {found!r}" if found else CUT)
+        if (there := self.peek()) != mark:
+            raise ValueError(f"expected {mark!r}, found {there!r}" if there else CUT)
         self.at += 1
 
     def value(self) -> Any:
@@ -110,8 +112,8 @@ class _Text:
             self.take(",")
 
     def key(self) -> str:
-        if (found := self.peek()) != '"':
-            raise ValueError(f"expected a key, found {found!r}" if found else CUT)
+        if (there := self.peek()) != '"':
+            raise ValueError(f"expected a key, found {there!r}" if there else CUT)
         key = self.value()
         self.take(":")
         return key

@@ -68,7 +68,7 @@ def soft_label(answers: list[str], vocabulary: dict[str, int]) -> tuple[dict[str
     return label, max(label.values(), default=0.0) == max(scores.values())
 
 
-def annotations(job: Job, part: str) -> Iterator[Annotation]:
+def annotated(job: Job, part: str) -> Iterator[Annotation]:
     """Of every question, the first time it occurs."""
     seen = set()
     for place, row in job.read(ANNOTATIONS[part], Annotation, within="annotations"):
@@ -81,17 +81,17 @@ def annotations(job: Job, part: str) -> Iterator[Annotation]:
 
 def questions(job: Job, part: str) -> dict[int, tuple[int, str]]:
     """Image and text of every question."""
-    found: dict[int, tuple[int, str]] = {}
+    asked: dict[int, tuple[int, str]] = {}
     for place, row in job.read(QUESTIONS[part], Question, within="questions"):
-        if row["question_id"] in found:
+        if row["question_id"] in asked:
             job.fault(QUESTIONS[part], f"{place}: question {row['question_id']} occurs twice")
-        found[row["question_id"]] = row["image_id"], row["question"]
-    return found
+        asked[row["question_id"]] = row["image_id"], row["question"]
+    return asked
 
 
 def rebuilt(job: Job) -> dict[str, int]:
     """The answers to learn by the published rule, to be put in place with their list."""
-    counts = Counter(normalise(row["multiple_choice_answer"]) for part in PARTS for row in annotations(job, part))
+    counts = Counter(normalise(row["multiple_choice_answer"]) for part in PARTS for row in annotated(job, part))
     ordered = ["", *sorted(answer for answer, count in counts.items() if answer and count >= OCCURRENCES)]
     numbers = {answer: number for number, answer in enumerate(ordered)}
     job.note(
@@ -102,7 +102,7 @@ def rebuilt(job: Job) -> dict[str, int]:
     return numbers
 
 
-def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, coco.Image]) -> Iterator[tuple[str, Any]]:
+def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, coco.Known]) -> Iterator[tuple[str, Any]]:
     """(split, row) of all questions that have annotations."""
 
     def unmatched(name: str, said: str, *others: str) -> None:
@@ -110,7 +110,7 @@ def rows(job: Job, part: str, vocabulary: dict[str, int], splits: dict[int, coco
             job.fault(name, f"{said} {', '.join(str(job.files[other]) for other in others)}")
 
     asked = questions(job, part)
-    for row in annotations(job, part):
+    for row in annotated(job, part):
         key, image = row["question_id"], row["image_id"]
         of, text = asked.pop(key, (image, None))
         if text is None:
@@ -154,7 +154,7 @@ def run(job: Job) -> None:
     for part in PARTS:
         if job.has(ANNOTATIONS[part]):
             if ANNOTATIONS[part] not in job.counts:
-                for _ in annotations(job, part):
+                for _ in annotated(job, part):
                     pass
             job.place(ANNOTATIONS[part])
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -211,7 +211,7 @@ class Job:
         self.work.draft(written).write_text(text, encoding="utf-8")
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def _lines(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     for number, line in enumerate(stream, start=1):
         line = line.removeprefix(BOM) if number == 1 else line
         if line.strip():

@@ -95,7 +95,7 @@ class _Estimator:
 
     def _workload(self, spec: TrialSpec) -> Workload | str:
         """How much there is to do, or why that is not known."""
-        from pet_bench.trial.data import build_tasks
+        from pet_bench.data.reading import build_tasks
         from pet_bench.trial.measure import workload
 
         sizes = self._sizes(spec)
@@ -112,7 +112,7 @@ class _Estimator:
         """Examples by task and split, from the annotations alone; or what is wrong with those."""
         key = _data_of(spec)
         if key not in self.sizes:
-            from pet_bench.trial.data import SPLITS, build_tasks, data_root
+            from pet_bench.data.reading import SPLITS, build_tasks, data_root
 
             self.say(f"counting examples: {spec.suite}")
             try:

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pet_bench.backbone.known import find_backbone
+from pet_bench.data.reading import build_tasks
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import Faults, UserError
 from pet_bench.grid.plan.methods import methods_of
@@ -17,7 +18,6 @@ from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_o
 from pet_bench.pet.method import build_method, default_spec, why_skipped
 from pet_bench.registry import ask
 from pet_bench.spec import Control, Line, MethodSpec, TrialSpec, plain
-from pet_bench.trial.data import build_tasks
 from pet_bench.trial.resolve import check_selection, known, resolve
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pet_bench.data.reading import build_tasks, data_root
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import UserError, unknown
 from pet_bench.spec import Runtime
-from pet_bench.trial.data import build_tasks, data_root
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PARTS = {"Subs": "Subtitles", "Q": "Question", "TS": "Time", "Choices": "Choices"}  # of a clip's text

@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
-from pet_bench.data.task import Example, LeftOut, Split, Task, data_fingerprint
+from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, data_fingerprint
 from pet_bench.errors import Faults, UserError, foreign
 from pet_bench.registry import TASKS, ask
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
-
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-
 
 Examples = dict[str, dict[Split, list[Example]]]  # by task and split
 
@@ -26,12 +23,13 @@ Examples = dict[str, dict[Split, list[Example]]]  # by task and split
 class LeftOuts:
     """What is not used. dropped: ids by task and split, for want of a feature. notes: what does not count, in lines."""
 
-    dropped: dict[str, dict[Split, list[str]]] = field(default_factory=dict)
+    dropped: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, unused: Mapping[str, Mapping[Split, Sequence[LeftOut]]]) -> LeftOuts:
-        dropped, notes = {}, []
+        dropped: dict[str, dict[str, list[str]]] = {}
+        notes: list[str] = []
         for task, splits in unused.items():
             for split, items in splits.items():
                 if missing := [item.id for item in items if item.missing]:
@@ -96,16 +94,18 @@ def read_and_pack(
     Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
     annotations are at fault and without `pack`; what is packed already has been read.
     """
-    faults, examples, unused = Faults(), {}, {}
+    faults = Faults()
+    examples: Examples = {}
+    unused: dict[str, dict[Split, list[LeftOut]]] = {}
     for task in tasks:
         examples[task.name], unused[task.name] = {}, {}
         for split in splits:
             if split != "valid" or task.valid is not None:
                 with faults:
-                    found, unused[task.name][split] = task.used(root, split, missing)
-                    examples[task.name][split] = found
+                    part, unused[task.name][split] = task.used(root, split, missing)
+                    examples[task.name][split] = part
                     if split != "train":
-                        task.check_scorable(split, found)
+                        task.check_scorable(split, part)
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
@@ -130,18 +130,18 @@ def read_data(
     Raises one UserError for everything that is wrong with them, and for what a metric needs and is not installed.
     """
     tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, runtime)
-    faults = Faults()
+    faults, read = Faults(), None
     for task in tasks:
         with faults:
             task.check_metrics()
     with faults:
-        splits = SPLITS if spec.recipe.valid_every else ("train", "test")
-        examples, store, left_out = read_and_pack(
+        splits: tuple[Split, ...] = SPLITS if spec.recipe.valid_every else ("train", "test")
+        read = read_and_pack(
             root, tasks, spec.visual, splits=splits, missing=runtime.missing_features, progress=progress, pack=pack
         )
     faults.check()
-    if store is None:
+    if read is None or read.store is None:
         return None
-    read = {split for parts in examples.values() for split in parts}
-    fingerprint = data_fingerprint(root, tasks, store.fingerprint, sorted(read))
-    return TrialData(tasks, examples, store, fingerprint, left_out)
+    there: set[Split] = {split for parts in read.examples.values() for split in parts}
+    fingerprint = data_fingerprint(root, tasks, read.store.fingerprint, sorted(there))
+    return TrialData(tasks, read.examples, read.store, fingerprint, read.left_out)
