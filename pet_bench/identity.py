@@ -24,19 +24,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from hashlib import sha256
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from pet_bench.errors import PluginError, UserError, text_of
 from pet_bench.registry import METHODS
-
-if TYPE_CHECKING:
-    from pet_bench.spec import MethodSpec
 
 
 @dataclass(frozen=True)
@@ -138,14 +135,6 @@ def _part(base: Any, kind: str) -> Any:
     if kind not in base.kinds:
         METHODS.load()  # a method's parts are known once it is imported
     return base.kinds.get(kind)
-
-
-def restored(method: MethodSpec) -> MethodSpec:
-    """The method of a resolved spec with the options that stand at their neutral value, to be built.
-
-    Raises UserError where there is no such method.
-    """
-    return replace(method, options=filled(METHODS.get(method.name), method.options))
 
 
 def canonical(data: Any) -> str:

@@ -38,7 +38,7 @@ NAME = re.compile(r"[^\W_][\w.+-]{0,63}")
 RESERVED = ("recipe",)  # `--set recipe.KEY`
 
 
-def _origin(entry: Any) -> str:
+def place_of(entry: Any) -> str:
     if isinstance(entry, EntryPoint):
         return entry.value
     name = getattr(entry, "__module__", type(entry).__module__)
@@ -145,7 +145,7 @@ class Registry(Generic[T]):
 
         Raises PluginError where another plug-in holds that name and where this one may not be a plug-in.
         """
-        place = place or _origin(plugin)
+        place = place or place_of(plugin)
         with self._lock:
             self._check(plugin, place)
             self._add(getattr(plugin, "name", ""), plugin, place)
@@ -241,7 +241,7 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> str:
         """Where a plug-in or a family comes from, as `module:object`."""
         entry = self.entries[name]
-        return entry.value if isinstance(entry, EntryPoint) else self._places.get(name) or _origin(entry)
+        return entry.value if isinstance(entry, EntryPoint) else self._places.get(name) or place_of(entry)
 
 
 REGISTRIES: dict[str, Registry] = {}

@@ -14,8 +14,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.errors import PluginError, UserError
-from pet_bench.identity import Since, canonical, filled, neutral_values, normal, restored
+from pet_bench.identity import Since, canonical, filled, neutral_values, normal
 from pet_bench.pet import Delta, Door, Gate, build_method
+from pet_bench.pet.method import restored
 from pet_bench.registry import METHODS, REGISTRIES, TASKS, load_plugin
 from pet_bench.spec import STRICT, MethodSpec, Recipe, Size, TrialSpec, Visual
 from pet_bench.trial.resolve import known, resolve

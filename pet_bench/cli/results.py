@@ -30,10 +30,10 @@ def check(
     """
     from pet_bench.grid.plan.spec import load
     from pet_bench.results.check import check as check_folder
-    from pet_bench.results.check import folders
+    from pet_bench.results.check import folders, remarks
     from pet_bench.results.store import ABSOLUTE
 
-    faults, counts = Faults(), {}
+    faults, counts, said = Faults(), {}, []
     for root in folder or [Path("results")]:
         if not root.is_dir():
             faults.add(f'results folder "{root}" does not exist')
@@ -42,12 +42,15 @@ def check(
             counts[path.resolve()] = len(list(path.glob("*.json")))
             for fault in check_folder(path):
                 faults.add(fault)
+            said += [f"{path}: {remark}" for remark in remarks(path)]
             if (grid := path / "grid.yaml").is_file():
                 with faults:
                     load(grid)
                     if found := ABSOLUTE.search(text := grid.read_text(encoding="utf-8")):
                         line = text[found.start() :].splitlines()[0]
                         raise UserError(f'grid file "{grid}" has an absolute path: "{line}"')
+    for remark in said:
+        print(remark)
     faults.check()
     total, used = sum(counts.values()), sum(map(bool, counts.values()))
     s = "s" * (total != 1), "s" * (used != 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, TypeAdapter
@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import PluginError, UserError, foreign
+from pet_bench.identity import filled
 from pet_bench.pet.attach import attach
 from pet_bench.pet.design import Design
 from pet_bench.pet.parts import check_part
@@ -146,6 +147,14 @@ def faults(plugin: Any) -> Iterator[str]:
         if isinstance(difference, Difference):
             for name in {difference.option, *difference.where} - options.keys() - {"family"}:
                 yield f"the difference {difference.name} is about {name}, which is no option"
+
+
+def restored(method: MethodSpec) -> MethodSpec:
+    """The method of a resolved spec with the options that stand at their neutral value, to be built.
+
+    Raises UserError where there is no such method.
+    """
+    return replace(method, options=filled(METHODS.get(method.name), method.options))
 
 
 def build_method(spec: MethodSpec, anatomy: Anatomy) -> Method:

@@ -14,17 +14,13 @@ from torch import nn
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import PluginError, UserError, foreign, text_of, unknown
 from pet_bench.pet.hooks import TrainingHooks
-from pet_bench.registry import METHODS, ask, is_loose
+from pet_bench.registry import METHODS, ask, place_of
 from pet_bench.spec import validate
 
 if TYPE_CHECKING:
     from pet_bench.pet.build import Builder, Place
 
 KIND = re.compile(r"[^\W_][\w-]*")  # it names a module too
-
-
-def _place(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 class Part:
@@ -46,8 +42,8 @@ class Part:
             cls.kinds = {}
         elif "kind" in vars(cls):
             taken = cls.kinds.get(cls.kind)
-            if taken is not None and _place(taken) != _place(cls) and not is_loose(taken.__module__):
-                raise PluginError(f'{_word(cls)} "{cls.kind}" is there twice: {_place(taken)} and {_place(cls)}')
+            if taken is not None and place_of(taken) != place_of(cls):
+                raise PluginError(f'{_word(cls)} "{cls.kind}" is there twice: {place_of(taken)} and {place_of(cls)}')
             cls.kinds[cls.kind] = cls
 
     @classmethod

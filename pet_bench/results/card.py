@@ -11,8 +11,8 @@ from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.files import dump_yaml
-from pet_bench.identity import restored
 from pet_bench.pet import Design, Method, build_method
+from pet_bench.pet.method import restored
 from pet_bench.results.dropped import summary
 from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
 from pet_bench.results.schema import TrialResult

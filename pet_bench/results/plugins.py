@@ -72,8 +72,8 @@ def _plugin(module: str) -> Plugin:
 @cache
 def _distribution(package: str) -> tuple[str | None, str | None]:
     """Name and version of the distribution that a top-level package came with."""
-    for kind in REGISTRIES:
-        for entry in entry_points(group=f"pet_bench.{kind}s"):
+    for registry in REGISTRIES.values():
+        for entry in entry_points(group=registry.group):
             if entry.dist is not None and entry.module.split(".")[0] == package:
                 return entry.dist.name, entry.dist.version
     names = packages_distributions().get(package)

@@ -20,8 +20,8 @@ from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import TrialData
 from pet_bench.data.task import Task
 from pet_bench.errors import UserError
-from pet_bench.identity import restored
 from pet_bench.pet import Door, attach, build_method, design_of
+from pet_bench.pet.method import restored
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints

@@ -9,8 +9,8 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import build
 from pet_bench.data.reading import read_data
 from pet_bench.errors import Faults, PluginError, UserError
-from pet_bench.identity import restored
 from pet_bench.pet import attach_method, build_method, design_of
+from pet_bench.pet.method import restored
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.shared import Shared
 

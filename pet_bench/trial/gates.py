@@ -24,9 +24,9 @@ from pet_bench.data.reading import build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
-from pet_bench.identity import restored
 from pet_bench.pet import build_method, design_of
 from pet_bench.pet.inserted import Inserted
+from pet_bench.pet.method import restored
 from pet_bench.results import store
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.evaluate import evaluating, predict

@@ -23,8 +23,8 @@ from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.files import parse_json
-from pet_bench.identity import restored
 from pet_bench.pet import FROZEN, attach, build_method, design_of, load_frozen, load_trained
+from pet_bench.pet.method import restored
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec

@@ -10,9 +10,9 @@ import torch
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.files import replacing, write_text
-from pet_bench.identity import restored
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_of, save_frozen, save_trained
+from pet_bench.pet.method import restored
 from pet_bench.pet.parts import titled
 from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pet_bench.report.summary import scored
+from pet_bench.results.plugins import differences, running
 from pet_bench.results.schema import OTHER_SOFTWARE
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
         if (count := group.data.nunique(dropna=False)) > 1:
             lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
     lines += _made(trials, commit)
+    lines += differences(trials["plugins"], running()) if "plugins" in trials else []
     if trials.dirty.eq(True).any():
         lines.append("caution: some results were made with uncommitted changes to the code")
     labels = frame[["suite", "backbone", "method", "control", "setup"]].drop_duplicates()

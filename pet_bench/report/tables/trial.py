@@ -15,6 +15,7 @@ from rich.table import Table
 from pet_bench.grid.shown import COLOURS, duration
 from pet_bench.results import store
 from pet_bench.results.dropped import summary
+from pet_bench.results.plugins import codes, differences, running
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import Recipe, plain
 
@@ -106,6 +107,8 @@ def _made(result: TrialResult, commit: str | None) -> Iterator[str]:
     if commit and origin.commit and commit != origin.commit:
         yield f"made with another commit ({origin.commit[:7]}) than this code ({commit[:7]})"
     yield ", ".join(f"{name} {version}" for name, version in origin.packages.items())
+    yield from (f"{', '.join(plugin.provides)}: {plugin}" for plugin in origin.plugins)
+    yield from differences([codes(origin.plugins)], running())
     if origin.data:
         yield f"data {origin.data}"
     if result.dropped:
