@@ -63,6 +63,7 @@ class BLEU(CaptionMetric):
     """BLEU-4 of a whole set, which is not the mean over its items; also BLEU-1 to BLEU-3."""
 
     name = "bleu"
+    corpus = ("BLEU-4", "BLEU-1", "BLEU-2", "BLEU-3")
 
     def __call__(self, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
         counted = {key: counts(text, captions) for key, text, captions in self.tokenised(predictions, examples)}

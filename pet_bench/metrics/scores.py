@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import FiniteFloat
 
 from pet_bench.errors import PluginError, UserError
-from pet_bench.registry import ask, attribute_faults, title
+from pet_bench.registry import METRICS, ask, attribute_faults, title
 
 Bounds = tuple[float, float]
 PERCENT: Bounds = (0.0, 100.0)
@@ -66,6 +66,7 @@ class Metric(Protocol):
     plugin_kind: ClassVar[str] = "metric"
     name: ClassVar[str]
     bounds: ClassVar[Bounds]  # the least and the most that its scores can be
+    # a metric names in `corpus` those of its scores that are of the whole set and no mean of the examples', as BLEU's;
     # a metric that needs more than Python has `check(self) -> None`, which raises UserError where that is missing, and
     # one that some examples make meaningless `check_examples(self, examples) -> None`, which does where they do
 
@@ -84,8 +85,8 @@ def possible(score: str, value: float) -> bool:
 
 
 def averages(score: str) -> bool:
-    """Whether a primary score is the mean of its examples' (`Scores.per_example`): all are, but for BLEU's."""
-    return not score.startswith("BLEU")
+    """Whether a primary score is the mean of its examples' (`Scores.per_example`): what no metric has in `corpus`."""
+    return not any(score in getattr(metric, "corpus", ()) for metric in METRICS)
 
 
 def faults(plugin: Any) -> Iterator[str]:
