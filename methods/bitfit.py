@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
 from pet_bench.pet import Design, Difference, Door, Method
 from pet_bench.spec import STRICT
@@ -37,7 +37,7 @@ class AddedBiases(Door):
                     if not self.zero_init and path.rpartition(".")[2] in random:
                         nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
                 elif type(module).__name__.endswith("Norm") and not hasattr(module, "bias"):
-                    module.bias = nn.Parameter(torch.zeros_like(module.weight))
+                    module.bias = nn.Parameter(torch.zeros_like(cast(Tensor, module.weight)))
                     module.register_forward_hook(lambda norm, args, output: output + norm.bias)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from pet_bench.backbone import Encoded, EncoderDecoder, EncoderDecoderFamily
 from pet_bench.backbone.encoder_decoder import drop, first
 from pet_bench.errors import UserError
-from pet_bench.pet import Builder, Design, Door, Method
+from pet_bench.pet import Builder, Design, Door, Method, Model
 from pet_bench.spec import STRICT, Size
 
 STACKS = ("encoder", "decoder")
@@ -39,16 +39,18 @@ class Side(Door):
         )
 
     def open(self, build):
+        model = cast(EncoderDecoder, build.model)  # `LST.needs` both stacks
         side = SideNetwork(self, build)
         if self.init != "random":
-            side.prune(build.model, torch.Tensor.abs)
-        side.hook(build.model)
+            side.prune(model, torch.Tensor.abs)
+        side.hook(model)
         return side
 
     def before_training(self, model, batches):
         if self.init == "fisher":
             squared = fisher_importance(model, batches, self.samples)
-            model.pet["side"].prune(model, lambda weight: squared[weight])
+            side = cast(SideNetwork, model.pet["side"])
+            side.prune(cast(EncoderDecoder, model), lambda weight: squared[weight])
 
 
 class SideStack(nn.Module):
@@ -193,8 +195,9 @@ class SideNetwork(nn.Module):
             for layer, block in zip(self.layers(stack), side.blocks, strict=True):
                 for path in self.family.walk[stack]:
                     columns = _prune(layer, block, path, columns, importance, self.family.alike)
+            norm: Any = self.family.last_norm(self.stock(stack))
             if side.norm is not None:
-                side.norm.weight.copy_(self.family.last_norm(self.stock(stack)).weight[columns])
+                cast(Any, side.norm).weight.copy_(norm.weight[columns])
             for own, table in zip(side.blocks.modules(), self.layers(stack).modules(), strict=True):
                 if isinstance(own, nn.Embedding) and isinstance(table, nn.Embedding):  # of relative positions
                     own.weight.copy_(table.weight)
@@ -233,14 +236,14 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return scores.topk(count).indices.sort().values
 
 
-def fisher_importance(model: EncoderDecoder, batches: Iterable, samples: int) -> dict[Tensor, Tensor]:
+def fisher_importance(model: Model, batches: Iterable, samples: int) -> dict[Tensor, Tensor]:
     """Squared gradients of the frozen backbone's text-only loss, summed over single examples.
 
     batches: with `inputs["text"]` (B, L) and `targets` (B, T), padded with -100; as many as make up `samples` are read.
     Keys are the weights themselves.
     """
     lm = model.lm
-    weights = [parameter for parameter in lm.parameters() if parameter.dim() > 1]
+    weights: list[Tensor] = [parameter for parameter in lm.parameters() if parameter.dim() > 1]
     squared = {weight: torch.zeros_like(weight) for weight in weights}
     trained = {weight: weight.requires_grad for weight in weights}
     was_training, done = lm.training, 0

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import MISSING, field, fields, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import peft
 import torch
@@ -82,7 +82,7 @@ class PeftDoor(Door):
     """
 
     kind: ClassVar = ADAPTER
-    type: Literal[USABLE]
+    type: Literal[USABLE]  # pyright: ignore[reportInvalidTypeForm]  those of the peft that is installed
     options: dict[str, Any]
 
     @property
@@ -91,14 +91,14 @@ class PeftDoor(Door):
         where = f" on {', '.join([targets] if isinstance(targets, str) else targets)}" if targets else ""
         return f"{TYPES[self.type].value} of peft {peft.__version__}{where}"
 
-    def config(self) -> PeftConfig:
+    def config(self) -> Any:
         """peft's own configuration; raises UserError, with peft's reason, where the options do not make one."""
         what = f"peft:{self.type}"
         if self.options.get("init_lora_weights") in NEEDS_DATA:
             raise UserError(
                 f'{what}: init_lora_weights "{self.options["init_lora_weights"]}" reads data before training'
             )
-        given = deepcopy(self.options) | {"task_type": "SEQ_2_SEQ_LM"}
+        given: dict[str, Any] = deepcopy(self.options) | {"task_type": "SEQ_2_SEQ_LM"}
         if self.type == "adalora":
             given["total_step"] = UNKNOWN_YET
         if self.type in PROMPTS:
@@ -225,7 +225,7 @@ class Prompt(Wrapped):
 
     def forward(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """words (B, L, d), mask (B, L) → both with the prompt before them."""
-        wrapper = self.wrapper[0]
+        wrapper: Any = self.wrapper[0]
         prompt = wrapper.get_prompt(batch_size=len(words)).to(words.dtype)
         length, text = prompt.shape[1], words.shape[1]
         encoder = wrapper.get_base_model().get_encoder()
@@ -236,8 +236,8 @@ class Prompt(Wrapped):
         return torch.cat([prompt, words], dim=1), torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
 
 
-def wrapped(model: nn.Module) -> PeftModel:
-    """The peft model around the backbone of a model with an opened `PeftDoor`."""
+def wrapped(model: Any) -> Any:
+    """The `PeftModel` around the backbone of a model with an opened `PeftDoor`."""
     return model.pet[PeftDoor.kind].wrapper[0]
 
 
@@ -251,7 +251,7 @@ def load_exported(model: nn.Module, folder: Path) -> None:
     if config.peft_type == PeftType.P_TUNING:
         raise UserError(f"{what}: peft exports the prompts of p_tuning without the network that the method trains")
     with _said(what):
-        saved = PeftConfig.from_pretrained(str(folder))
+        saved: Any = PeftConfig.from_pretrained(str(folder))
         weights = peft.load_peft_weights(str(folder), device=str(wrapper.device))
     if saved.peft_type != config.peft_type:
         raise UserError(f"{what} holds {saved.peft_type.value}, expected {config.peft_type.value}")
@@ -265,7 +265,7 @@ def load_exported(model: nn.Module, folder: Path) -> None:
 
 
 @contextmanager
-def _values(lm: nn.Module, needed: bool) -> Iterator[None]:
+def _values(lm: Any, needed: bool) -> Iterator[None]:
     """Random weights for a moment, where a model without any is about to be read."""
     if not needed or not next(lm.parameters()).is_meta:
         yield
@@ -339,7 +339,7 @@ class Peft(Method):
         return given
 
     def design(self, anatomy):
-        options = {option.name: getattr(self, option.name) for option in fields(self)}
+        options = {option.name: getattr(self, option.name) for option in fields(cast(Any, self))}
         door = PeftDoor(self.type, options)
         door.config()
         return Design(doors=(door,))
@@ -366,7 +366,7 @@ def _variant(name: str) -> type[Peft]:
         "type": name,
     }
     cls = make_dataclass(config.__name__, options, bases=(Peft,), namespace=space, kw_only=True, frozen=True)
-    return dataclass(frozen=True, kw_only=True, config=STRICT)(cls)
+    return cast(type[Peft], dataclass(frozen=True, kw_only=True, config=STRICT)(cls))
 
 
 def _each_once(value: Any) -> Any:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from pet_bench.backbone.anatomy import ATTENTIONS
 from pet_bench.errors import unknown
 from pet_bench.pet import Attend, Builder, Call, Design, Door, Method, edit_attention
 from pet_bench.spec import STRICT, Distinct, Size
 
-TEXT = tuple(name for name in ATTENTIONS if not name.startswith("vision"))
-Attentions = Annotated[tuple[Literal[ATTENTIONS], ...], Distinct, Field(min_length=1)]
+Attention = Literal["vision.self_attn", "encoder.self_attn", "decoder.self_attn", "decoder.cross_attn"]
+Attentions = Annotated[tuple[Attention, ...], Distinct, Field(min_length=1)]
+TEXT: Attentions = ("encoder.self_attn", "decoder.self_attn", "decoder.cross_attn")
 
 
-def attend_after(prefix: Callable[[], tuple[Tensor, Tensor]], call: Call, attend: Attend) -> Tensor:
+class After:
     """The attention over [P_k; K] and [P_v; V]; `prefix` gives P_k and P_v, (M, heads · width)."""
-    key, value = (_heads(states, call.key) for states in prefix())
-    return attend(call.before(key, value))
+
+    def __init__(self, prefix: Callable[[], tuple[Tensor, Tensor]]):
+        self.prefix = prefix
+
+    def __call__(self, call: Call, *, attend: Attend) -> Tensor:
+        key, value = (_heads(states, call.key) for states in self.prefix())
+        return attend(call.before(key, value))
 
 
 def _heads(prefix: Tensor, like: Tensor) -> Tensor:
@@ -60,15 +65,14 @@ class Prefix(Door):
             if name not in sites:
                 raise unknown("attention", name, build.anatomy.attentions)
             layers = build.anatomy.stacks[name.partition(".")[0]].layers
-            width = model.at(sites[f"{name}.key"].writer).out_features
+            width = cast(nn.Linear, model.at(sites[f"{name}.key"].writer)).out_features
 
             def make(width=width, layers=layers):
                 return PrefixNetwork(self, build, width, layers)
 
             network = networks[name.replace(".", "_")] = build.by_task(make) if self.per_task else make()
             for i in range(layers):
-                edit = partial(attend_after, partial(network, i))
-                edit_attention(model, model.at(sites[name].writer, i), edit)
+                edit_attention(model, model.at(sites[name].writer, i), After(partial(network, i)))
         return networks
 
 

@@ -25,7 +25,6 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 STACKS = ("vision", "projector", "encoder", "decoder")
-ATTENTIONS = ("vision.self_attn", "encoder.self_attn", "decoder.self_attn", "decoder.cross_attn")
 SUB_LAYERS = ("self_attn", "cross_attn", "ffn")
 ELSE = "*"  # the key of `among` for every other family
 

@@ -68,13 +68,13 @@ def stored_tensors(backbone: Backbone) -> Stored | None:
                 parts = [_file(source, part) or Path(part) for part in sorted(set(index["weight_map"].values()))]
             except (TypeError, KeyError, AttributeError):
                 raise UserError(f'{what}: {name} has no "weight_map" of tensors to files') from None
-        found = {}
+        tensors: dict[str, Callable[[], Tensor]] = {}
         for part in parts:
             try:
-                found |= _opened(part)
+                tensors |= _opened(part)
             except Exception as error:
                 raise UserError(f"{what}: {part.name} cannot be read: {said(error)}") from error
-        return found
+        return tensors
     return None
 
 

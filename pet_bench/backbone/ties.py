@@ -11,17 +11,18 @@ from transformers import PreTrainedModel
 
 def ties(lm: nn.Module) -> dict[str, str]:
     """Every further name of a parameter that has several → the first, as `named_parameters` gives it."""
-    first, found = {}, {}
+    first: dict[int, str] = {}
+    further: dict[str, str] = {}
     for name, parameter in lm.named_parameters(remove_duplicate=False):
         if first.setdefault(id(parameter), name) != name:
-            found[name] = first[id(parameter)]
-    return found
+            further[name] = first[id(parameter)]
+    return further
 
 
 def tied_modules(lm: nn.Module) -> set[nn.Module]:
     """The modules that hold a parameter which another module holds too."""
-    found = {name for pair in ties(lm).items() for name in pair}
-    return {lm.get_submodule(name.rpartition(".")[0]) for name in found}
+    names = {name for pair in ties(lm).items() for name in pair}
+    return {lm.get_submodule(name.rpartition(".")[0]) for name in names}
 
 
 def put(lm: nn.Module, name: str, parameter: Tensor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,14 +63,16 @@ class Batch:
         """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
         rows = np.array_split(np.arange(len(self)), min(parts, len(self)))
         spans = [slice(part[0], part[-1] + 1) for part in rows]
-        return [replace(self._each(lambda tensor, at=at: tensor[at]), ids=self.ids[at]) for at in spans]
+        return [replace(self._each(itemgetter(at)), ids=self.ids[at]) for at in spans]
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """With every tensor changed."""
         return replace(
             self,
             tensors={name: change(tensor) for name, tensor in self.tensors.items()},
-            **{name: change(getattr(self, name)) for name in ("targets", "scores", "indices")},
+            targets=change(self.targets),
+            scores=change(self.scores),
+            indices=change(self.indices),
         )
 
 

@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import torch
 from rich.progress import Progress
@@ -233,9 +234,8 @@ class Reader:
             while i < len(ids):
                 length = rng.randint(1, 5)
                 if rng.random() < (0.14 if masks else 0.06) and len(spans) < 99:
-                    mark = self.tokenizer.mask_token_id
-                    if not masks:
-                        mark = self.tokenizer.convert_tokens_to_ids(f"<extra_id_{len(spans)}>")
+                    word = cast(str, self.tokenizer.mask_token) if masks else f"<extra_id_{len(spans)}>"
+                    mark = cast(int, self.tokenizer.convert_tokens_to_ids(word))
                     source.append(mark)
                     spans.append([mark, *ids[i : i + length]])
                     i += length

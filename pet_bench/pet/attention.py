@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +52,12 @@ class Call:
 
 
 Attend = Callable[[Call], Tensor]  # the output (B, T, heads, width)
-Edit = Callable[
-    [Call, Attend], Tensor
-]  # which calls `attend` with the call, or with another, and may change its output
+
+
+class Edit(Protocol):
+    """Calls `attend` with the call or another one, and may change its output."""
+
+    def __call__(self, call: Call, *, attend: Attend) -> Tensor: ...
 
 
 def edit_attention(model: Model, module: nn.Module, edit: Edit) -> None:
@@ -75,13 +78,10 @@ def attend(
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """`transformers`' scaled dot-product attention, edited where the module has edits."""
-    call = Call(module, query, key, value, attention_mask, position_bias, settings)
-    chain = reduce(_around, reversed(vars(module).get("edits", [])), _stock)
-    return chain(call), None
-
-
-def _around(inner: Attend, edit: Edit) -> Attend:
-    return lambda call: edit(call, inner)
+    chain: Attend = _stock
+    for edit in reversed(vars(module).get("edits", [])):
+        chain = partial(edit, attend=chain)
+    return chain(Call(module, query, key, value, attention_mask, position_bias, settings)), None
 
 
 def _stock(call: Call) -> Tensor:

@@ -43,6 +43,7 @@ class LargeGate(Gate):
 class Large(nn.Module):
     def __init__(self, spec: LargeGate, place: Place):
         super().__init__()
+        self.project: nn.Module
         if spec.width is None:
             self.project = place.linear(place.d_x, place.d_h, zero=spec.zero_init)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.ties import tied_modules
@@ -20,9 +20,10 @@ def merge(model: Model) -> Callable[[], None]:
     is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
     Raises UserError, changing nothing, where the design holds anything else.
     """
-    folded, faults, tied = {}, Faults(), tied_modules(model.lm)
+    folded: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
+    faults, tied = Faults(), tied_modules(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
-    for path, inserted in sorted(inserts, key=lambda found: found[1].place.feeds is not None):  # columns: ΔW's as well
+    for path, inserted in sorted(inserts, key=lambda one: one[1].place.feeds is not None):  # columns: ΔW's as well
         linear = cast(nn.Linear, inserted.place.feeds or inserted.place.writer)  # where it is mergeable
         if not inserted.mergeable:
             faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")

@@ -50,7 +50,7 @@ def count(model: Model) -> dict:
     the convention of the published tables.
     """
     trained = trained_parameters(model)
-    groups = Counter()
+    groups: Counter[str] = Counter()
     for name, parameter in trained.items():
         groups[group_of(name, model.anatomy)] += parameter.numel()
     trainable = sum(groups.values())

@@ -18,7 +18,7 @@ from pet_bench.backbone.loading import load
 from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import TrialData
-from pet_bench.data.task import Task
+from pet_bench.data.task import Split, Task
 from pet_bench.errors import UserError
 from pet_bench.pet import Door, attach, build_method, design_of
 from pet_bench.pet.method import restored
@@ -75,7 +75,7 @@ class Trial:
     kept: dict[str, torch.Tensor] = field(default_factory=dict)
     tokenised: dict[tuple[str, str], TaskBatches] = field(default_factory=dict)
 
-    def batches(self, task: Task, split: str) -> TaskBatches:
+    def batches(self, task: Task, split: Split) -> TaskBatches:
         """One task's split as batches, tokenised once in a trial."""
         key = task.name, split
         if key not in self.tokenised:

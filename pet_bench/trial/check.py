@@ -54,7 +54,8 @@ def _each(
     groups: dict[Hashable, list[TrialSpec]] = {}
     for spec in specs:
         groups.setdefault(alike(spec), []).append(spec)
-    faults, spoilt = Faults(), {}
+    faults = Faults()
+    spoilt: dict[str, PluginError] = {}
     for trials in groups.values():
         with faults:
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import Batch, TaskBatches
-from pet_bench.data.task import Choose, Generate, Task
+from pet_bench.data.task import Choose, Generate, Split, Task
 from pet_bench.metrics.scores import Scores
 from pet_bench.registry import ask
 from pet_bench.results import predictions as saved
@@ -21,7 +20,7 @@ from pet_bench.results.schema import Progress
 from pet_bench.trial.build import Trial
 
 
-def evaluate(trial: Trial, task: Task, split: str, keep: Path | None = None) -> tuple[dict[str, str], Scores]:
+def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -> tuple[dict[str, str], Scores]:
     """Predictions and scores of one task on one split. keep: a file that gets predictions before they are scored."""
 
     def report(done: int, total: int) -> None:
@@ -64,20 +63,23 @@ def predict(
 
     plain: generate without the checkpoint's own settings.
     """
-    decoding, device = batches.task.decoding, next(model.parameters()).device
-    decode = {Generate: partial(_generate, plain=plain), Choose: _choose}[type(decoding)]
-    total, predictions = -(-len(batches) // batch_size), {}
+    decoding, total = batches.task.decoding, -(-len(batches) // batch_size)
+    predictions: dict[str, str] = {}
     with evaluating(model):
         for done, batch in enumerate(batches.eval_batches(batch_size), start=1):
-            texts = decode(model, reader, batch.to(device), decoding)
+            batch = batch.to(model.device)
+            if isinstance(decoding, Choose):
+                texts = _choose(model, reader, batch, decoding)
+            else:
+                texts = _generate(model, reader, batch, decoding, plain=plain)
             predictions.update(zip(batch.ids, texts, strict=True))
             on_batch(done, total)
     return predictions
 
 
 def _generate(model: Model, reader: Reader, batch: Batch, decoding: Generate, *, plain: bool) -> list[str]:
-    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length}
-    return reader.texts(model.generate(batch.inputs, **options, plain=plain))
+    beams, length = decoding.num_beams, decoding.max_length
+    return reader.texts(model.generate(batch.inputs, num_beams=beams, max_length=length, plain=plain))
 
 
 def _choose(model: Model, reader: Reader, batch: Batch, decoding: Choose) -> list[str]:

@@ -186,7 +186,9 @@ def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example
     The "noise" control's depend on a feature's place among all of the trial's, so that all are read.
     """
     if spec.control == "noise":
-        yield read_data(spec, runtime).store
+        data = read_data(spec, runtime)
+        assert data is not None  # it was packed
+        yield data.store
         return
     with TemporaryDirectory() as cache:
         yield FeatureStore.pack(root, [(task, [example])], spec.visual, cache=Path(cache))
@@ -196,14 +198,11 @@ def _record(
     model: Model, tokenizer, task: Task, batch: Batch, sites: Collection[str], *, plain: bool
 ) -> tuple[GateValues, ...]:
     """G of every gate at these sites in a batch of one example, site by site."""
-    gates = {
-        path: inserted
-        for path, inserted in model.pet.named_modules()
-        if isinstance(inserted, Inserted) and inserted.gate is not None and inserted.place.site in sites
-    }
+    inserts = ((path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted))
+    gates = {path: one for path, one in inserts if one.gate is not None and one.place.site in sites}
     answer = _continuation(model, task, batch, plain=plain)
     recorded: dict[str, tuple[Tensor, torch.Size]] = {}
-    hooks = [inserted.gate.register_forward_hook(_keep(recorded, path)) for path, inserted in gates.items()]
+    hooks = [one.gate.register_forward_hook(_keep(recorded, path)) for path, one in gates.items() if one.gate]
     try:
         if answer is None:
             model.choose(batch.inputs, [0])
@@ -213,7 +212,9 @@ def _record(
         for hook in hooks:
             hook.remove()
 
-    mask, visual = model.context.mask[0], model.context.visual.shape[1]
+    context = model.context
+    assert context.mask is not None and context.visual is not None  # the model has read
+    mask, visual = context.mask[0], context.visual.shape[1]
     words = [Token(text, "text") for text in _texts(tokenizer, batch.inputs["text"][0])]
     # a side network reads the images in the place of the encoder
     images = [] if "side" in model.pet else _image_tokens(task, batch.inputs["features"].shape[1], visual)
@@ -232,7 +233,7 @@ def _record(
                 site=place.site,
                 insert=int(path.rsplit(".", 1)[-1]),
                 layer=place.layer,
-                kind=inserted.insert.gate.kind,
+                kind=inserted.insert.gate.kind if inserted.insert.gate else "",
                 formula=inserted.insert.formula,
                 tokens=tuple(token for token, kept in tokens if kept),
                 mean=whole.mean(dim=1)[kept].numpy(),
@@ -256,8 +257,8 @@ def _continuation(model: Model, task: Task, batch: Batch, *, plain: bool) -> Ten
     decoding = task.decoding
     if not isinstance(decoding, Generate):
         return None
-    options = {"num_beams": decoding.num_beams, "max_length": decoding.max_length}
-    return model.generate(batch.inputs, **options, plain=plain)
+    beams, length = decoding.num_beams, decoding.max_length
+    return model.generate(batch.inputs, num_beams=beams, max_length=length, plain=plain)
 
 
 def _texts(tokenizer, ids: Tensor) -> list[str]:

@@ -21,7 +21,10 @@ def reduce_loss(losses: Tensor, targets: Tensor, reduction: str, scores: Tensor 
     if reduction == "token-mean":
         return losses.sum() / lengths.sum()
     means = losses.sum(dim=1) / lengths.clamp(min=1)
-    return (means * scores if reduction == "score-weighted" else means).mean()
+    if reduction == "score-weighted":
+        assert scores is not None  # a batch has them
+        means = means * scores
+    return means.mean()
 
 
 def share_of(part: Tensor, whole: Tensor, reduction: str) -> float:

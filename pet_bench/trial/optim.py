@@ -7,10 +7,13 @@ on the updated parameter instead of before the update.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+foreach: Any = torch  # whose stubs leave these functions out
 
 
 class ReferenceAdamW(Optimizer):
@@ -22,7 +25,7 @@ class ReferenceAdamW(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -38,18 +41,18 @@ class ReferenceAdamW(Optimizer):
         gradients = [p.grad for p in params]
         m = [self.state[p]["m"] for p in params]
         v = [self.state[p]["v"] for p in params]
-        torch._foreach_lerp_(m, gradients, 1 - beta1)
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
-        denominators = torch._foreach_sqrt(v)
-        torch._foreach_add_(denominators, group["eps"])
+        foreach._foreach_lerp_(m, gradients, 1 - beta1)
+        foreach._foreach_mul_(v, beta2)
+        foreach._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
+        denominators = foreach._foreach_sqrt(v)
+        foreach._foreach_add_(denominators, group["eps"])
         sizes = []
         for p in params:
             step = self.state[p]["step"]
             sizes.append(-lr * math.sqrt(1 - beta2**step) / (1 - beta1**step))
-        torch._foreach_addcdiv_(params, m, denominators, sizes)
+        foreach._foreach_addcdiv_(params, m, denominators, sizes)
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            foreach._foreach_mul_(params, 1 - lr * group["weight_decay"])
 
 
 def decayed(name: str) -> bool:

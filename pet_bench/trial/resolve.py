@@ -61,7 +61,7 @@ def resolve(
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
     """
     faults, recipe, protocol = Faults(), recipe or {}, protocol or {}
-    source = anatomy = chosen = built = full = None
+    source = anatomy = chosen = tasks = built = full = None
     with faults:
         source, anatomy = known(backbone)
     with faults:
@@ -76,7 +76,7 @@ def resolve(
         METHODS.get(method.name)
         if anatomy:
             built = build_method(method, anatomy)
-    if anatomy and built:
+    if source and anatomy and built:
         with faults:
             rate = ask(built, "learning_rate", anatomy, returns=Rate | None)
             given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
@@ -90,6 +90,7 @@ def resolve(
         for key in recipe.keys() - {field.name for field in fields(Recipe)}:
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))
     faults.check()
+    assert anatomy and chosen and tasks is not None and built and full  # else there was a fault
 
     if not ask(built, "has_prompts", suite, returns=bool):
         protocol = {task: {"prompt": ""} | protocol.get(task, {}) for task in chosen.tasks}

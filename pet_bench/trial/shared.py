@@ -44,6 +44,7 @@ class Shared:
 
         def read() -> Reading:
             data = read_data(spec, runtime, progress)
+            assert data is not None  # it was packed
             return Reading(data.examples, data.store, data.fingerprint, data.left_out)
 
         about = [spec.suite, spec.protocol, bool(spec.recipe.valid_every)]

@@ -154,9 +154,11 @@ class Training:
         if points:  # an epoch may have been stopped in its validation: until here nothing of its end has happened
             trial.curve += points
             trial.losses = {}
-        found = {"score": score, "points": tuple(point.model_dump() for point in points)}
-        at = {"total_steps": self.total, **self.where(), **self.last}
-        trial.on_progress(Progress(trial.spec.id, "train", **at, **found))
+        at = {**self.where(), **self.last}
+        told = tuple(point.model_dump() for point in points)
+        trial.on_progress(
+            Progress(trial.spec.id, "train", total_steps=self.total, score=score, points=told, **at)
+        )  # fmt: skip
         if trial.checkpoints and trial.checkpoints.due(trial.steps):
             self.save()
 
@@ -235,10 +237,9 @@ def build_optimizer(model: Model, recipe: Recipe) -> ReferenceAdamW:
     groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
     for name, parameter in trained_parameters(model).items():
         groups[decayed(name) and id(parameter) not in spared].append(parameter)
-    groups = [
-        {"params": groups[decay], "weight_decay": recipe.weight_decay if decay else 0.0} for decay in (True, False)
-    ]
-    return ReferenceAdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
+    decays = {True: recipe.weight_decay, False: 0.0}
+    params = [{"params": groups[decay], "weight_decay": rate} for decay, rate in decays.items()]
+    return ReferenceAdamW(params, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
 
 
 def validate_all(trial: Trial, where: dict[str, Any]) -> tuple[float, list[Point]]:
