@@ -47,14 +47,14 @@ def moved(model):
 
 def counterparts(model):
     """Name of each of our tensors → peft's."""
-    sites, found = model.family.sites(), {}
+    sites, found = model.anatomy.sites, {}
     for name in trained(model):
         if not name.startswith("pet."):
             continue
         stack, layer, *site, index, part, leaf = name.removeprefix("pet.").split(".")
         assert index == "0"
         where = sites[".".join((stack, *site))]
-        found[name] = f"lm.{(where.feeds or where.writer).format(i=layer)}.{PART[f'{part}.{leaf}']}"
+        found[name] = f"{(where.feeds or where.writer).format(i=layer)}.{PART[f'{part}.{leaf}']}"
     return found
 
 

@@ -28,7 +28,7 @@ def tiny(family, **options):
 
 
 def stock_attention(model, name, layer):
-    return model.lm.get_submodule(model.family.sites()[name].writer.format(i=layer))
+    return model.at(model.anatomy.sites[name].writer, layer)
 
 
 @both

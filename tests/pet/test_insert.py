@@ -146,10 +146,10 @@ def test_reader_and_writer(family):
     site = "decoder.cross_attn.value"
     model, bare = tiny_model(family), tiny_model(family)
     attach(model, Design((Insert((site,), Identity(), reads="input"),)))
-    path = model.family.sites()[site].writer
+    path = model.anatomy.sites[site].writer
     seen = []
     for m in (model, bare):
-        m.lm.get_submodule(path.format(i=1)).register_forward_hook(lambda module, args, out: seen.append((*args, out)))
+        m.at(path, 1).register_forward_hook(lambda module, args, out: seen.append((*args, out)))
         with torch.no_grad():
             m(**tiny_batch())
     (x, changed), (stock_x, stock) = seen

@@ -100,7 +100,7 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
     assert found.example == example
     ids = trial.reader.tokenizer(example.text).input_ids
     visual = torch.stack([features(world, key) for key in example.images])
-    sites, taken = model.family.sites(), {}
+    sites, taken = model.anatomy.sites, {}
 
     def take(key, *names):
         def hook(module, args, kwargs, output=None):
@@ -111,7 +111,7 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
 
     for gate in found.values:
         paths, key = sites[gate.site], (gate.site, gate.layer)
-        reader, writer = (model.lm.get_submodule(name.format(i=gate.layer)) for name in paths[:2])
+        reader, writer = (model.at(name, gate.layer) for name in paths[:2])
         reader.register_forward_pre_hook(take((*key, "x")), with_kwargs=True)
         writer.register_forward_hook(take((*key, "h")), with_kwargs=True, prepend=True)  # before what is inserted
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
         name: value.astype(float) for name, value in load_file(path.with_suffix("") / "adapter.safetensors").items()
     }
     assert [(gate.site, gate.layer) for gate in found.values] == [
-        (site, layer) for site in ("encoder.self_attn", "encoder.ffn") for layer in range(model.anatomy.encoder_layers)
+        (site, layer) for site in ("encoder.self_attn", "encoder.ffn") for layer in range(model.anatomy.stacks["encoder"].layers)
     ]
     for gate in found.values:
         stack, site = gate.site.split(".")
