@@ -92,7 +92,7 @@ def test_an_attention_without_a_prefix_is_the_stock_one(family):
     model, bare = tiny(family), tiny_model(family)
     for name in ATTENTIONS:
         for layer in range(2):
-            del stock_attention(model, name, layer).prefix
+            del stock_attention(model, name, layer).edits
     with torch.no_grad():
         torch.testing.assert_close(model(**tiny_batch()), bare(**tiny_batch()), atol=1e-5, rtol=1e-5)
 
@@ -172,7 +172,7 @@ def test_counts():
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match=r"attentions\.0: Input should be 'encoder.self_attn'"):
+    with pytest.raises(UserError, match=r"attentions\.0: Input should be 'vision.self_attn', 'encoder.self_attn'"):
         tiny("bart", attentions=["encoder.cross_attn"])
     with pytest.raises(UserError, match='"prefix" is no insert: it cannot be merged'):
         merge(tiny("bart"))

@@ -82,7 +82,17 @@ NORMS = {
 def place(d_x: int = D) -> Place:
     model = tiny_model("bart")
     model.context.mask = MASK
-    return Place(model, (), "encoder", 0, "encoder.ffn", None, d_x=d_x, d_h=D)
+    return Place(
+        model=model,
+        stack="encoder",
+        layer=0,
+        site="encoder.ffn",
+        reader=None,
+        writer=torch.nn.Identity(),
+        feeds=None,
+        d_x=d_x,
+        d_h=D,
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -121,7 +121,9 @@ def test_gates_are_those_of_the_paper(granularity, backbone, finish, world):
         name: value.astype(float) for name, value in load_file(path.with_suffix("") / "adapter.safetensors").items()
     }
     assert [(gate.site, gate.layer) for gate in found.values] == [
-        (site, layer) for site in ("encoder.self_attn", "encoder.ffn") for layer in range(model.anatomy.stacks["encoder"].layers)
+        (site, layer)
+        for site in ("encoder.self_attn", "encoder.ffn")
+        for layer in range(model.anatomy.stacks["encoder"].layers)
     ]
     for gate in found.values:
         stack, site = gate.site.split(".")
