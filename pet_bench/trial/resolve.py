@@ -13,7 +13,7 @@ from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Task, overlap
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.identity import normal
-from pet_bench.pet.method import Rate, build_method, default_spec
+from pet_bench.pet.method import Method, Rate, build_method, default_spec
 from pet_bench.registry import METHODS, ask
 from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validate
 
@@ -41,6 +41,18 @@ def check_selection(tasks: list[Task], what: str = "recipe: selection is best") 
     if not any(task.valid for task in tasks):
         faults.add(f"{what}, but no task has a validation split")
     faults.check()
+
+
+def _recipe(backbone: Backbone, method: Method, values: dict[str, Any]) -> Recipe:
+    """Every recipe value, `values` winning; raises UserError for what is out of range, and for want of a rate."""
+    rate = ask(method, "learning_rate", backbone.anatomy, returns=Rate | None)
+    if rate is None and "lr" not in values:
+        raise UserError(
+            f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone.name}; '
+            "give one with --set recipe.lr=1e-3, or in a grid file as recipe: {lr: 1e-3}"
+        )
+    given = backbone.recipe_values | method.recipe | ({} if rate is None else {"lr": rate})
+    return validate(Recipe, given | values, "recipe")
 
 
 def resolve(
@@ -78,14 +90,7 @@ def resolve(
             built = build_method(method, anatomy)
     if source and anatomy and built:
         with faults:
-            rate = ask(built, "learning_rate", anatomy, returns=Rate | None)
-            given = source.recipe_values | built.recipe | ({} if rate is None else {"lr": rate})
-            if rate is None and "lr" not in recipe:
-                raise UserError(
-                    f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone}; '
-                    "give one with --set recipe.lr=1e-3, or in a grid file as recipe: {lr: 1e-3}"
-                )
-            full = validate(Recipe, given | (chosen.recipe if chosen else {}) | recipe, "recipe")
+            full = _recipe(source, built, (chosen.recipe if chosen else {}) | recipe)
     else:
         for key in recipe.keys() - {field.name for field in fields(Recipe)}:
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))

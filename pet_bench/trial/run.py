@@ -46,8 +46,8 @@ def run_trial(
     their scores (`predictions.<task>.jsonl.gz`) and, where examples were left out for want of a feature, which
     (`dropped.json`). Equal specs give equal numbers on one machine, also where a trial was interrupted: it goes on from
     the checkpoint in its folder, which is removed in the end. `on_progress` may raise `Stop` at any call, which passes;
-    in training a checkpoint is written first. The result
-    is suspect where the loss is not finite, which ends the trial, or predictions have collapsed.
+    in training a checkpoint is written first. The result is suspect where the loss is not finite, which ends the trial,
+    or predictions have collapsed.
     shared: what other trials have read already. Raises UserError for unusable data or backbones, before training.
     """
     started = now()
@@ -76,23 +76,12 @@ def run_trial(
         id=spec.id,
         spec=spec.to_dict(),
         provenance=provenance(
-            started,
-            device=device_name(device),
-            threads=torch.get_num_threads(),
-            data=data.fingerprint,
-            plugins=plugins,
+            started, device=device_name(device), threads=torch.get_num_threads(), data=data.fingerprint, plugins=plugins
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),
         behaviour=ask(method, "behaviour", model.anatomy, returns=dict[str, str]),
-        cost=Cost(
-            train_seconds=trial.clock.train,
-            eval_seconds=trial.clock.evaluate,
-            peak_memory_bytes=trial.run.peak_memory_bytes - data.store.bytes_on_device,
-            examples_per_second=trial.examples / max(trial.clock.train, 1e-9),
-            steps=trial.steps,
-            adapter_bytes=adapter.stat().st_size if adapter.exists() else 0,
-        ),
+        cost=_cost(trial, adapter),
         curve=trial.curve,
         dropped=dropped.counts(data.left_out.dropped),
         **outcome,
@@ -102,6 +91,17 @@ def run_trial(
     store.save(result, runtime.out)
     trial.checkpoints.remove()
     return result
+
+
+def _cost(trial: Trial, adapter: Path) -> Cost:
+    return Cost(
+        train_seconds=trial.clock.train,
+        eval_seconds=trial.clock.evaluate,
+        peak_memory_bytes=(trial.run.peak_memory_bytes or 0) - trial.data.store.bytes_on_device,
+        examples_per_second=trial.examples / max(trial.clock.train, 1e-9),
+        steps=trial.steps,
+        adapter_bytes=adapter.stat().st_size if adapter.exists() else 0,
+    )
 
 
 def _used(trial: Trial, method: Method) -> dict[str, Any]:
