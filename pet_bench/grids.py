@@ -98,8 +98,8 @@ class Grid:
 
     def table(self, out: str | Path | None = None) -> pd.DataFrame:
         """A row per suite, backbone, method and control: each task's mean over seeds and its deviation, average, rank,
-        parameters and numbers of trials (`pet_bench.report.table.comparison`)."""
-        from pet_bench.report.table import comparison, scored
+        parameters and numbers of trials (`pet_bench.report.summary.comparison`)."""
+        from pet_bench.report.summary import comparison, scored
 
         frame = self.results(out)
         if scored(frame).empty:

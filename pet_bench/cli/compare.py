@@ -69,8 +69,8 @@ def compare(
         table, lines = compared(one, other, folders)
         views = [_differences(table), _effects(table), _right(right_and_wrong(one, other, folders))]
         if examples:
-            found = table.task[table.task != "average"]
-            views += [_examples(name, disagreements(one, other, folders, name, examples)) for name in found]
+            tasks = table.task[table.task != "average"]
+            views += [_examples(name, disagreements(one, other, folders, name, examples)) for name in tasks]
         console.print(f"[bold]A[/bold] {escape(a)}, [bold]B[/bold] {escape(b)}: {escape(place)}")
         for view in views:
             if view.row_count:
@@ -88,14 +88,14 @@ def _results(out: list[str] | None, names: tuple[str, str]) -> tuple[pd.DataFram
 
     folders = [Path(one) if is_folder(one) else _folder(one) for one in out or ()] or store.known_folders()
     paths = [store.find(name, []) for name in names if "/" in name or name.endswith(".json")]
-    found = store.collect(folders)
+    collected = store.collect(folders)
     for path in filter(None, paths):
-        found[path.stem] = store.load(path), path.parent
-    if not found:
+        collected[path.stem] = store.load(path), path.parent
+    if not collected:
         raise UserError(f"no results in {', '.join(map(str, folders)) or 'results/*'}: name a folder or grid by --out")
-    frame = store.to_frame(result for result, _ in found.values())
-    frame["name"] = frame.id.map({id: result.spec["method"]["name"] for id, (result, _) in found.items()})
-    frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in found.items()})
+    frame = store.to_frame(result for result, _ in collected.values())
+    frame["name"] = frame.id.map({id: result.spec["method"]["name"] for id, (result, _) in collected.items()})
+    frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in collected.items()})
     return frame, list(dict.fromkeys([*(path.parent for path in filter(None, paths)), *folders]))
 
 
@@ -123,9 +123,9 @@ def _sections(a: str, b: str, frame: pd.DataFrame) -> list[tuple[str, pd.DataFra
     for place in places:
         for name, group in zip((a, b), groups, strict=True):
             if (count := group[place].setup.nunique()) > 1:
-                found = ", ".join(dict.fromkeys(group[place].folder))
+                folders = ", ".join(dict.fromkeys(group[place].folder))
                 raise UserError(
-                    f'"{name}" on {place[1]} is {count} different recipes or protocols (in {found}): name one folder '
+                    f'"{name}" on {place[1]} is {count} different recipes or protocols (in {folders}): name one folder '
                     "by --out, or two trials"
                 )
     return [(" on ".join(place), *(group[place] for group in groups)) for place in places]
@@ -142,7 +142,7 @@ def _side(name: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     if labels:
         raise UserError(f'"{name}" may be {", ".join(labels)}: give one of these')
     id = Path(name).stem if "/" in name or name.endswith(".json") else name
-    ids = [found for found in dict.fromkeys(frame.id) if len(id) >= 4 and found.startswith(id)]
+    ids = [one for one in dict.fromkeys(frame.id) if len(id) >= 4 and one.startswith(id)]
     if len(ids) > 1:
         raise UserError(f'"{name}" may be {", ".join(ids)}: give more digits')
     if not ids:

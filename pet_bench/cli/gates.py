@@ -74,40 +74,40 @@ def gates(
             f'"{trial}" is no trial (a result\'s path, or the first 4 digits or more of an id in '
             f"{out if folders else 'results/*'}/)"
         )
-    found = gate_values(path, task, (index or 0) if example is None else example, data, site)
-    frame, dimensions = found.to_frame(), found.dimensions()
+    gates = gate_values(path, task, (index or 0) if example is None else example, data, site)
+    frame, dimensions = gates.to_frame(), gates.dimensions()
     console = Console(highlight=False)
-    for line in _about(found, path):
+    for line in _about(gates, path):
         console.print(escape(line), soft_wrap=True)
     console.print()
     print_tables([_table(mean_gates(frame))], keep=3)
-    for line in dict.fromkeys(f"{gate.site}: {gate.formula}" for gate in found.values):
+    for line in dict.fromkeys(f"{gate.site}: {gate.formula}" for gate in gates.values):
         console.print(escape(line), soft_wrap=True)
     console.print()
 
-    name = re.sub(r"[^\w.-]", "_", f"gates-{found.spec.id}-{found.task}-{found.example.id}")
+    name = re.sub(r"[^\w.-]", "_", f"gates-{gates.spec.id}-{gates.task}-{gates.example.id}")
     target = file or (to or path.parent / "report") / f"{name}.png"
     tables = {target.with_suffix(".csv"): frame}
     if len(dimensions):
         tables[target.with_name(f"{target.stem}-dimensions.csv")] = dimensions
     with writing("--to FOLDER writes to another folder"):
-        written = write(gates_figure(frame, _pictures(found, data, images), dimensions), target)
+        written = write(gates_figure(frame, _pictures(gates, data, images), dimensions), target)
         for place, table in tables.items():
             write_text(place, table.to_csv(index=False, lineterminator="\n"))
     for place in [*written, *tables]:
         console.print(f"wrote {escape(str(place))}", soft_wrap=True)
 
 
-def _about(found: Gates, path: Path) -> list[str]:
+def _about(gates: Gates, path: Path) -> list[str]:
     """The example, what the model says of it and what is right."""
     from pet_bench.results import predictions as saved
 
-    lines = [f"{found.spec}, trial {found.spec.id}", f"{found.task} {found.example.id}: {found.example.text}"]
-    answers = " | ".join(dict.fromkeys(answer for answer, _ in found.example.targets))
-    said = f"prediction: {found.prediction}" + (f" (right: {answers})" if answers else "")
-    if file := saved.find(found.spec.id, found.task, [path.parent]):
-        earlier = saved.read(file).get(found.example.id, (found.prediction, None))[0]
-        if earlier != found.prediction:  # there it was one of a batch, with padding
+    lines = [f"{gates.spec}, trial {gates.spec.id}", f"{gates.task} {gates.example.id}: {gates.example.text}"]
+    answers = " | ".join(dict.fromkeys(answer for answer, _ in gates.example.targets))
+    said = f"prediction: {gates.prediction}" + (f" (right: {answers})" if answers else "")
+    if file := saved.find(gates.spec.id, gates.task, [path.parent]):
+        earlier = saved.read(file).get(gates.example.id, (gates.prediction, None))[0]
+        if earlier != gates.prediction:  # there it was one of a batch, with padding
             said += f"; in the trial it was: {earlier}"
     return [*lines, said]
 
@@ -126,12 +126,12 @@ def _table(means: pd.DataFrame) -> Table:
     return view
 
 
-def _pictures(found: Gates, data: Path | None, images: Path | None) -> list[Path]:
+def _pictures(gates: Gates, data: Path | None, images: Path | None) -> list[Path]:
     """A picture for each image of the example; none where some are not there or one file holds several."""
     from pet_bench.report.page.examples import examples
 
-    spec, example = found.spec, found.example
-    shown = examples(spec.suite, found.task, data, images, spec.protocol, [example.id])[example.id]
+    spec, example = gates.spec, gates.example
+    shown = examples(spec.suite, gates.task, data, images, spec.protocol, [example.id])[example.id]
     keys = list(dict.fromkeys(example.images))
     if len(keys) != len(shown.pictures):
         return []

@@ -59,19 +59,19 @@ def report(
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.summary import without_suspect as bare
 
-    found = _read(grids, out)
-    found.report = to or found.report
+    results = _read(grids, out)
+    results.report = to or results.report
     if without_suspect:
-        found.frame = bare(found.frame)
-    page = Page(", ".join(found.names), data, images, 100 if examples is None else examples) if html else None
+        results.frame = bare(results.frame)
+    page = Page(", ".join(results.names), data, images, 100 if examples is None else examples) if html else None
     with writing("--to FOLDER writes to another folder"):
-        written = report_style(found, style, format) if style else _comparison(found, page)
+        written = report_style(results, style, format) if style else _comparison(results, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
 
 
 @dataclass
-class Found:
+class Results:
     """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath."""
 
     frame: pd.DataFrame
@@ -96,40 +96,40 @@ class Page:
     examples: int
 
 
-def _read(grids: list[str], out: Path | None) -> Found:
+def _read(grids: list[str], out: Path | None) -> Results:
     """The results of the trials of some grids, those that are missing included; each trial once."""
     import pandas as pd
 
     from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
-    found, faults, frames = Found(pd.DataFrame()), Faults(), []
+    results, faults, frames = Results(pd.DataFrame()), Faults(), []
     for grid in grids:
         with faults:
             plan = load(grid)
             trials, folder = plan.trials(), folder_of(plan, grid, out)
-            results, ids = store.load_all(folder), {trial.id for trial in trials}
+            stored, ids = store.load_all(folder), {trial.id for trial in trials}
             frame = store.to_frame(
-                (results[trial.id] for trial in trials if trial.id in results),  # in the grid's order
-                [trial for trial in trials if trial.id not in results],
+                (stored[trial.id] for trial in trials if trial.id in stored),  # in the grid's order
+                [trial for trial in trials if trial.id not in stored],
             )
             frames.append(frame.assign(folder=str(folder)))
-            found.skipped += plan.skipped()
-            found.names.append(plan.name)
-            found.folders.append(folder)
+            results.skipped += plan.skipped()
+            results.names.append(plan.name)
+            results.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
-            found.notes += results.notes(trial.id for trial in trials)
-            if left := len(results.keys() - set(map(results.own, ids))):
-                found.notes.append(f"{left} other results in the folder{where} are not of this grid and are left out")
+            results.notes += stored.notes(trial.id for trial in trials)
+            if left := len(stored.keys() - set(map(stored.own, ids))):
+                results.notes.append(f"{left} other results in the folder{where} are not of this grid and are left out")
             if plan.search:
-                found.notes.append(
+                results.notes.append(
                     f"{plan.name} is a search: the best test score flatters, pet-bench best chooses by validation"
                 )
     faults.check()
-    found.frame = _each_once(pd.concat(frames, ignore_index=True))
-    first = found.folders[0]
-    found.report = (first.parent if len(set(found.folders)) > 1 else first) / "report"
-    return found
+    results.frame = _each_once(pd.concat(frames, ignore_index=True))
+    first = results.folders[0]
+    results.report = (first.parent if len(set(results.folders)) > 1 else first) / "report"
+    return results
 
 
 def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.folder == frame.id.map(owner)].drop_duplicates().reset_index(drop=True)
 
 
-def _comparison(found: Found, page: Page | None) -> list[Path]:
+def _comparison(results: Results, page: Page | None) -> list[Path]:
     """Print the comparison table; write it as Markdown and CSV, the figures and, if one is asked for, the page."""
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
@@ -149,30 +149,32 @@ def _comparison(found: Found, page: Page | None) -> list[Path]:
     from pet_bench.report.tables.views import to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
-    if scored(found.frame).empty:
-        where = ", ".join(map(str, found.folders))
+    if scored(results.frame).empty:
+        where = ", ".join(map(str, results.folders))
         raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
-    table, marks = comparison(found.frame, found.skipped), significantly_best(found.frame, found.folders)
+    table, marks = comparison(results.frame, results.skipped), significantly_best(results.frame, results.folders)
     beneath = [
-        *_drawn(found.frame),
-        *skipped_notes(found.skipped),
-        *notes(found.frame, commit()[0]),
+        *_drawn(results.frame),
+        *skipped_notes(results.skipped),
+        *notes(results.frame, commit()[0]),
         *marks.caption,
         *rank_notes(table),
-        *found.notes,
+        *results.notes,
     ]
     views = to_rich(table, beneath, marks.best)
     print_tables(views, least=["parameters", "rank", "trainable %", *reversed(tasks_of(table))])
-    written = [found.report / name for name in ("table.md", "table.csv")]
+    written = [results.report / name for name in ("table.md", "table.csv")]
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
-    written += _figures(found)
+    written += _figures(results)
     if page:
         from pet_bench.cli.page import write_page
 
-        about = {"data": page.data, "images": page.images, "examples": page.examples, "title": page.title}
-        about |= {"skipped": found.skipped}
-        written.append(write_page(found.frame, found.there, found.report, beneath, best=marks.best, **about))
+        path = write_page(
+            results.frame, results.there, results.report, beneath, best=marks.best, skipped=results.skipped,
+            data=page.data, images=page.images, examples=page.examples, title=page.title,
+        )  # fmt: skip
+        written.append(path)
     return written
 
 
@@ -187,7 +189,7 @@ def _drawn(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _figures(found: Found) -> list[Path]:
+def _figures(results: Results) -> list[Path]:
     """Draw what there is to draw; says of the rest why not."""
     from pet_bench.report.figures import (
         ablation_figure,
@@ -198,21 +200,21 @@ def _figures(found: Found) -> list[Path]:
     )
     from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
 
-    order = {id: place for place, id in enumerate(found.frame.id.unique())}
+    order = {id: place for place, id in enumerate(results.frame.id.unique())}
     curves, breakdowns, settings = (
         rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
-        for rows in (load(*found.there) for load in (load_curves, load_breakdowns, load_settings))
+        for rows in (load(*results.there) for load in (load_curves, load_breakdowns, load_settings))
     )
     figures = {
-        "pareto": partial(pareto_figure, found.frame),
+        "pareto": partial(pareto_figure, results.frame),
         "learning_curves": partial(learning_curves_figure, curves),
         "question_types": partial(question_types_figure, breakdowns),
-        "ablation": partial(ablation_figure, found.frame, settings),
+        "ablation": partial(ablation_figure, results.frame, settings),
     }
     written = []
     for name, draw in figures.items():
         try:
-            written += write(draw(), found.report / f"{name}.png")
+            written += write(draw(), results.report / f"{name}.png")
         except UserError as nothing:
             typer.echo(f"not drawn: {name}: {nothing}")
     return written

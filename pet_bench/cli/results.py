@@ -46,8 +46,8 @@ def check(
             if (grid := path / "grid.yaml").is_file():
                 with faults:
                     load(grid)
-                    if found := ABSOLUTE.search(text := grid.read_text(encoding="utf-8")):
-                        line = text[found.start() :].splitlines()[0]
+                    if match := ABSOLUTE.search(text := grid.read_text(encoding="utf-8")):
+                        line = text[match.start() :].splitlines()[0]
                         raise UserError(f'grid file "{grid}" has an absolute path: "{line}"')
     for remark in said:
         print(remark)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from pet_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from pet_bench.cli.report import Found
+    from pet_bench.cli.report import Results
 
 
 class TableFormat(StrEnum):
     TERMINAL, MARKDOWN, LATEX, CSV, HTML = "terminal", "markdown", "latex", "csv", "html"
 
 
-def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
+def report_style(results: Results, name: str, format: TableFormat) -> list[Path]:
     """Print a style in one format, and write it in all of them, with its figure."""
     import sys
     from dataclasses import replace
@@ -27,11 +27,11 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
     from pet_bench.report.tables.formats import FORMATS, to_rich
     from pet_bench.results.provenance import commit
 
-    filled = fill(found.frame, find(name), commit()[0], found.folders, found.skipped)
-    if not {*found.frame.suite} & {*filled.frame.suite}:
-        suites = ", ".join(dict.fromkeys(found.frame.suite))
+    filled = fill(results.frame, find(name), commit()[0], results.folders, results.skipped)
+    if not {*results.frame.suite} & {*filled.frame.suite}:
+        suites = ", ".join(dict.fromkeys(results.frame.suite))
         raise UserError(f"{name} is of the suite {filled.style.suite}, none of these trials is: they are of {suites}")
-    filled = replace(filled, notes=(*filled.notes, *found.notes))
+    filled = replace(filled, notes=(*filled.notes, *results.notes))
     texts = {kind: text_of(filled) for kind, (_, text_of) in FORMATS.items()}
     if format == TableFormat.TERMINAL:
         print_tables([to_rich(filled)], keep=2)
@@ -39,10 +39,10 @@ def report_style(found: Found, name: str, format: TableFormat) -> list[Path]:
         sys.stdout.write(texts[format])
     written = []
     for kind, (suffix, _) in FORMATS.items():
-        written.append(found.report / f"{name}.{suffix}")
+        written.append(results.report / f"{name}.{suffix}")
         write_text(written[-1], texts[kind])
     if any(column.relative for column in filled.style.columns):
         from pet_bench.report.figures import relative_gain_figure, write
 
-        written += write(relative_gain_figure(filled), found.report / f"{name}.png", (".png", ".svg", ".pdf"))
+        written += write(relative_gain_figure(filled), results.report / f"{name}.png", (".png", ".svg", ".pdf"))
     return written

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
+from typing import Literal, get_args
 
 from pet_bench.report.published import methods
 
@@ -22,7 +23,8 @@ COLORS = tuple(PALETTE.values())
 # instead, where the paper is dark
 ON_DARK = {PALETTE["black"]: "#f4f4f4", PALETTE["indigo"]: "#9b8cf2", PALETTE["wine"]: "#d8588c"}
 MARKERS = "^vXPoD<*s>phd"
-DASHES = ("-", "--", ":", "-.")
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = get_args(Dash)
 # numbers of colours and of markers have no common divisor: every pair is here once, and neighbours differ in both
 PAIRS = [(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i in range(len(COLORS) * len(MARKERS))]
 Pair = tuple[str, str]  # a colour, of the palette or as `#rrggbb`, and a marker
@@ -36,7 +38,7 @@ class Mark:
     marker: str
 
     @property
-    def dash(self) -> str:
+    def dash(self) -> Dash:
         return DASHES[MARKERS.index(self.marker) % len(DASHES)]
 
     @property

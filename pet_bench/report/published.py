@@ -47,7 +47,10 @@ def load(name: str) -> pd.DataFrame:
 def average(scores: Iterable[T]) -> T:
     """Mean over tasks, each with the same weight; NaN if a score is. Decimals in, decimals out."""
     first, *others = scores
-    return sum(others, first) / (1 + len(others))
+    total = first
+    for score in others:
+        total = total + score
+    return total / (1 + len(others))
 
 
 def relative_gain(score: T, reference: float) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,6 +28,12 @@ def primary_scores(frame: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.primary.eq(True)]
 
 
+def measured(row: Mapping[Hashable, Any]) -> str:
+    """How a row's score was measured: its metric, that one's options and the split."""
+    options = f" ({row['options']})" if row["options"] else ""
+    return f"{row['metric']}{options} on {row['split']}"
+
+
 def without_suspect(frame: pd.DataFrame) -> pd.DataFrame:
     """The same trials, the suspect ones without their scores."""
     suspect = frame.status == "suspect"
@@ -42,7 +48,8 @@ def comparison(frame: pd.DataFrame, skipped: Sequence[Skipped] = ()) -> pd.DataF
     percent, for each task its primary metric's mean over seeds and `<task> std` (sample standard deviation, none for
     one seed), average and `average std` (of the trials' averages), rank (mean over the tasks of a method's rank among
     the methods, 1 the best, ties averaged), n (trials in the means), trials (all) and suspect (those of the n).
-    skipped: what the grids leave out (`Grid.skipped`): a row each without numbers, and then a column, reason, why.
+    skipped: what the grids leave out (`Grid.skipped`): a row each without numbers in every suite of its backbone
+    (in all, where the backbone has no trial), and then a column, reason, why.
     """
     primary = primary_scores(frame)
     tasks = list(dict.fromkeys(primary.task))
@@ -51,9 +58,11 @@ def comparison(frame: pd.DataFrame, skipped: Sequence[Skipped] = ()) -> pd.DataF
     rows = [dict(zip(keys, key, strict=True)) | _over_seeds(group, tasks) for key, group in groups]
     present = {(row["suite"], row["backbone"], row["method"]) for row in rows}
     for one in dict.fromkeys(skipped):
-        if (place := (one.suite, one.backbone, one.method)) not in present:
-            row = dict(zip(("suite", "backbone", "method"), place, strict=True))
-            rows.append(row | {"control": "none", "kind": "skipped", "reason": one.reason})
+        suites = frame.suite[frame.backbone == one.backbone].unique()
+        for suite in suites if len(suites) else frame.suite.unique():
+            if (place := (suite, one.backbone, one.method)) not in present:
+                row = dict(zip(("suite", "backbone", "method"), place, strict=True))
+                rows.append(row | {"control": "none", "kind": "skipped", "reason": one.reason})
     rows += _majorities(primary)
     columns = ["suite", "backbone", "method", "control", "setup", "kind", "trainable", "percent"]
     columns += [name for task in [*tasks, "average"] for name in (task, f"{task} std")] + ["rank"]

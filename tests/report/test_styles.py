@@ -308,7 +308,7 @@ def test_report_of_several_grids_is_one_table(call, results, tmp_path):
 
 # what a grid leaves out -----------------------------------------------------------------------------------------------
 
-LEFT_OUT = [Skipped("bart-base", "bitfit", "image-text", "50 % of <it> is missing")]
+LEFT_OUT = [Skipped("bart-base", "bitfit", "50 % of <it> is missing")]
 
 
 def test_what_is_left_out_is_no_missing_result(results):
@@ -333,14 +333,14 @@ def test_what_is_left_out_is_no_missing_result(results):
 
 def test_the_mini_worlds_pairs_are_left_out_under_its_own_names(results):
     scores = {"full": [60.0], "lora": [50.0]}
-    left_out = [Skipped("mini-bart", "bitfit", "mini-image-text", "no"), Skipped("mini-bart", "lora", "other", "no")]
+    left_out = [Skipped("mini-bart", "bitfit", "no"), Skipped("bart-base", "lora", "no")]
     table = filled(results("mini-image-text", "mini-bart", scores), skipped=left_out)
     assert list(table.frame.method[table.frame.skipped != ""]) == ["bitfit"]
     assert sum(note.startswith("–: ") for note in table.notes) == 1
 
 
 def test_report_says_what_a_grid_left_out(call, monkeypatch, tmp_path):
-    left_out = [Skipped("mini-bart-clips", "lst", "mini-video-text", "it needs an encoder")]
+    left_out = [Skipped("mini-bart-clips", "lst", "it needs an encoder")]
     monkeypatch.setattr(Grid, "skipped", lambda grid: left_out)
     monkeypatch.setattr(sys.modules["pet_bench.cli.report"], "_figures", lambda found: [])
     code, text, _ = call("report", ROOT / "results" / "mini-video-text", "--to", tmp_path, "--html", "--examples", "0")

@@ -298,7 +298,7 @@ def test_a_row_tells_what_its_means_are_over():
 
 # what a grid leaves out -----------------------------------------------------------------------------------------------
 
-NO_ENCODER = Skipped("bart-base", "lst", "image-text", "it needs an encoder")
+NO_ENCODER = Skipped("bart-base", "lst", "it needs an encoder")
 
 
 def test_what_is_left_out_has_a_row_of_dashes_and_a_reason(results):
@@ -318,12 +318,12 @@ def test_what_is_left_out_has_a_row_of_dashes_and_a_reason(results):
 
 
 def test_what_has_results_after_all_is_not_left_out(results):
-    table = comparison(store.to_frame(results), [Skipped("bart-base", "lora", "image-text", "it was once")])
+    table = comparison(store.to_frame(results), [Skipped("bart-base", "lora", "it was once")])
     assert "skipped" not in set(table.kind)
 
 
 def test_a_place_without_any_result_has_its_row_too(results):
-    table = comparison(store.to_frame(results), [Skipped("mini-gru", "lst", "image-text", "it needs an encoder")])
+    table = comparison(store.to_frame(results), [Skipped("mini-gru", "lst", "it needs an encoder")])
     first, second = sections(table)
     assert second.title == "image-text on mini-gru"
     assert [row.texts() for row in second.rows["skipped"]] == [["lst", "–", "–", "–", "–"]]

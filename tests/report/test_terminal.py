@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 
 from pet_bench.cli.tables import fitted, print_tables
-from pet_bench.report.figures import look
+from pet_bench.report import figures
 from pet_bench.results import store
 from tests.conftest import ROOT
 
@@ -122,7 +122,7 @@ def test_what_fails_while_it_is_written_is_one_line_too(call, results_of_a_grid,
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(look, "write", full)
+    monkeypatch.setattr(figures, "write", full)
     code, out, err = call("report", "results/g")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "No space left on device" in err and "lora" in out

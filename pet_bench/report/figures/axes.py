@@ -71,7 +71,7 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
     not the same.
     """
     panels: dict[tuple[str, str, str], list[Panelled]] = {}
-    names = settings.groupby(["suite", "backbone"])["method.name"].nunique() if len(settings) else {}
+    names = settings.groupby(["suite", "backbone"])["method.name"].nunique() if len(settings) else pd.Series(dtype=int)
     for key, trials in settings.groupby(["suite", "backbone", "method.name"], sort=False):
         suite, backbone, name = map(str, key)
         own = _varying(trials.drop_duplicates("setup").set_index("setup"))
@@ -96,8 +96,8 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
                 (name, line, companions, str(reference) if known else None)
             )
     axes = []
-    for (suite, backbone, setting), lines in panels.items():
-        for panel in _together(lines):
+    for (suite, backbone, setting), panelled in panels.items():
+        for panel in _together(panelled):
             one = len({name for name, *_ in panel}) == 1
             companions = tuple(dict.fromkeys(companion for _, _, own, _ in panel for companion in own))
             reference = panel[0][3] if one else None

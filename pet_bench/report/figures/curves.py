@@ -50,7 +50,7 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     rows = curves[(curves.control == "none") & curves.status.isin(["done", "suspect"])]
     trains = (rows.split == "train") & (rows.measure == "loss")
     rows = rows[trains | (rows.split == "valid") & rows.primary.eq(True)]
-    rows, found = rows.assign(method=named(rows)), []
+    rows, averages = rows.assign(method=named(rows)), []
     for (suite, backbone), world in rows.groupby(["suite", "backbone"], sort=False):
         average = bounds(task for task in world.task.dropna().unique())
         for (name, _), trials in world.groupby(["method", "setup"], sort=False):
@@ -59,10 +59,16 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
             for panel, measure in dict.fromkeys(key for one in series for key in one):
                 own = [one[panel, measure] for one in series if (panel, measure) in one]
                 low, high = (0.0, np.inf) if panel == LOSS else average if panel == AVERAGE else bounds([panel])
-                keys = {"suite": suite, "backbone": backbone, "method": name, "panel": panel, "measure": measure}
-                found.append(_over_seeds(own).assign(**keys, n=len(own), low=low, high=high, dagger=dagger))
+                keys = {
+                    "suite": str(suite),
+                    "backbone": str(backbone),
+                    "method": str(name),
+                    "panel": panel,
+                    "measure": measure,
+                }
+                averages.append(_over_seeds(own).assign(**keys, n=len(own), low=low, high=high, dagger=dagger))
     columns = ["suite", "backbone", "method", "panel", "measure", "epoch", "mean", "std", "n", "low", "high", "dagger"]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+    return pd.concat(averages, ignore_index=True)[columns] if averages else pd.DataFrame(columns=columns)
 
 
 def _panels(trial: pd.DataFrame, world: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
@@ -137,11 +143,9 @@ def _shared(blocks: list[pd.DataFrame], methods: Sequence[str] | None, note: str
     figure.settle()
     for axis, block, rows in last:
         ends = rows.groupby("method", sort=False)["mean"].last()
-        names = block.drop_duplicates("method").set_index("method").dagger
-        labels_beside(
-            axis,
-            [(name + dagger, _mark(name, methods), ends.get(name, np.nan)) for name, dagger in names.items()],
-        )
+        first_rows = block.drop_duplicates("method")
+        daggers = zip(first_rows.method, first_rows.dagger, strict=True)
+        labels_beside(axis, [(name + dagger, _mark(name, methods), ends.get(name, np.nan)) for name, dagger in daggers])
     return figure
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ COLORMAP = "cividis"  # even in lightness, and the same to the colour-blind
 # inches: squares of a token and of a frame, a grid of visual tokens, a row of dimensions; margins and what is between
 CELL, FRAME, GRID, ROW, LEFT, TOP, GAP = 0.26, 0.15, 1.25, 7.0, 0.75, 0.5, 0.2
 ACROSS, MAPS = 44, 6  # tokens, and layers with a grid of their own, that stand side by side
-INK_ONLY = {"color": INK, "parse_math": False}  # a token may be a dollar sign
+INK_ONLY: dict[str, Any] = {"color": INK, "parse_math": False}  # a token may be a dollar sign
 
 
 def read_gates(path: Path) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def gates_figure(frame: pd.DataFrame, pictures: Sequence[Path] = (), dimensions:
     vectors = {} if dimensions is None else dict(list(dimensions.groupby(SITE, sort=False)))
     page = Page()
     for key, rows in frame.groupby(SITE, sort=False):
-        site, insert, kind = map(str, key)
+        site, insert, kind = key
         page.heading(f"{site}, {kind} gate" + (f", insert {insert}" if insert else ""))
         if key in vectors:
             page.dimensions(vectors[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -114,10 +115,14 @@ def labels_beside(axis: Axes, labels: Sequence[tuple[str, Mark, float]], size: f
     )
     xs = 1 + np.array([0.03, 0.2, 0.23, 0.34, 0.45]) * inch / frame.width
     for (text, mark, _), height, place in zip(labels, heights, places, strict=True):
-        how = {"color": mark.color, "transform": axis.transAxes, "clip_on": False}
-        axis.figure.add_artist(Line2D(xs[:2], [height, place], linewidth=0.6, **how))
-        stroke = {"linestyle": mark.dash, "marker": mark.marker, "markevery": [1], "markersize": 5 * mark.size}
-        axis.figure.add_artist(Line2D(xs[2:], [place] * 3, linewidth=1.6, **stroke, **how))
+        line = partial(Line2D, color=mark.color, transform=axis.transAxes, clip_on=False)
+        axis.figure.add_artist(line(xs[:2], [height, place], linewidth=0.6))
+        axis.figure.add_artist(
+            line(
+                xs[2:], [place] * 3, linewidth=1.6, linestyle=mark.dash, marker=mark.marker, markevery=[1],
+                markersize=5 * mark.size,
+            )
+        )  # fmt: skip
         axis.annotate(
             text, (xs[-1], place), xycoords="axes fraction", xytext=(3, 0), textcoords="offset points", fontsize=size,
             color=INK, va="center", annotation_clip=False,

@@ -68,8 +68,8 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
             legend_beside(row[-1], [(_dagger(method), mark_of(method["name"])) for method in ranked])
     footnote(figure, _pareto_note(table))
     figure.settle()
-    for axis, own in labels.items():
-        place_labels(axis, own, size=8.5)
+    for axis, named_points in labels.items():
+        place_labels(axis, named_points, size=8.5)
     return figure
 
 
@@ -108,8 +108,10 @@ def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:
         for axis in row:
             axis.axhline(average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
         text = f"best {line['control']} control ({line['method']})" if control else line["method"]
-        place = {"xy": (0.005, average), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        row[0].annotate(text, xytext=(0, 3), fontsize=8, color=MUTED, **place)
+        row[0].annotate(
+            text, (0.005, average), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+            fontsize=8, color=MUTED,
+        )  # fmt: skip
 
 
 def _dagger(row: dict) -> str:

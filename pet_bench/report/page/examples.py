@@ -55,19 +55,19 @@ def examples(
         raise unknown(f"task of suite {suite}", task, known.tasks)
     root = data_root(suite, Runtime(Path(), data))
     (reader,) = build_tasks((task,), {task: (protocol or {}).get(task, {})})
-    found = {example.id: example for example in reader.examples(root, "test")}
+    by_id = {example.id: example for example in reader.examples(root, "test")}
     if ids is not None:
-        if strange := sorted(set(ids) - found.keys()):
+        if strange := sorted(set(ids) - by_id.keys()):
             more = f" and {len(strange) - 1} more" * (len(strange) > 1)
             raise UserError(f"{task}: the test split in {root} has no example {strange[0]!r}{more}")
-        found = {id: example for id, example in found.items() if id in set(ids)}
+        by_id = {id: example for id, example in by_id.items() if id in set(ids)}
     pictures = partial(_drawn, root, reader) if images is None else partial(_found, _pictures_in(images))
     shown = {
         id: Shown(id, _text(reader, example), _answers(example), tuple(dict.fromkeys(pictures(example))))
-        for id, example in found.items()
+        for id, example in by_id.items()
     }
     if images is not None and shown and not any(example.pictures for example in shown.values()):
-        first = _name(next(iter(found.values())).images[0])
+        first = _name(next(iter(by_id.values())).images[0])
         raise UserError(f'{task}: "{images}" holds no picture of any example; the first is looked for as {first}.jpg')
     return shown
 

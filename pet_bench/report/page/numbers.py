@@ -64,8 +64,8 @@ def add_curves(places: list[dict], where: dict[Key, tuple[int, int]], curves: pd
     Measures are the loss in training and the task's own metric in validation.
     """
     curves = curves[(curves.measure == "loss") | curves.primary.eq(True)]
-    points = curves.assign(task=curves.task.fillna("all tasks")).groupby([*ROW, "task", "split", "measure", "step"])
-    points = points.agg(epoch=("epoch", "mean"), mean=("value", "mean"), std=("value", "std"))
+    groups = curves.assign(task=curves.task.fillna("all tasks")).groupby([*ROW, "task", "split", "measure", "step"])
+    points = groups.agg(epoch=("epoch", "mean"), mean=("value", "mean"), std=("value", "std"))
     names = {"train": "training", "valid": "validation"}
     for (*key, task, split, measure, _), *numbers in points.itertuples():
         index, row = where[tuple(key)]

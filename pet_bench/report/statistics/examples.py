@@ -10,6 +10,7 @@ import pandas as pd
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import averages
+from pet_bench.report.summary import measured
 from pet_bench.results import predictions as saved
 
 Folders = Path | str | Sequence[Path | str]
@@ -57,9 +58,7 @@ def check_comparable(rows: pd.DataFrame) -> None:
         versions = ", ".join(sorted(rows.data.fillna("unknown").unique()))
         faults.add(f"not comparable: made with different versions of the data ({versions})")
     for task, group in rows.groupby("task", sort=False):
-        kinds = {
-            f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}" for row in group.itertuples()
-        }
+        kinds = {measured(row) for row in group.to_dict("records")}
         if len(kinds) > 1:
             faults.add(f"not comparable: {task} is {' in some, '.join(sorted(kinds))} in others")
     faults.check()

@@ -110,7 +110,8 @@ def _columns(section: pd.DataFrame, folders: Folders, seed: int) -> tuple[list[C
     }
     tasks = [str(task) for task in dict.fromkeys(section.task)]
     draws = max(DRAWS, 100 * len(methods) * (len(tasks) + 1))  # the least possible p-value must survive Holm
-    columns, faults = [], []
+    columns: list[Column] = []
+    faults: list[str] = []
     for task in tasks:
         of = {method: rows[rows.task == task] for method, rows in methods.items()}
         of = {method: rows for method, rows in of.items() if len(rows)}

@@ -52,7 +52,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
         rows.append(row)
     if len(tasks) > 1:
         means = [side[side.task.isin(tasks)].groupby("seed").value.mean() for side in (a, b)]
-        row = {"task": "average", "metric": ""} | _over_seeds(*means)
+        row = _over_seeds(*means) | {"task": "average", "metric": ""}
         rows.append(row | (_of_draws(row["difference"], np.mean(drawn, axis=0)) if len(drawn) == len(tasks) else {}))
     table = pd.DataFrame(rows, columns=COMPARED)
     table["p"] = [both(*ps) for ps in zip(table["p examples"], table["p seeds"], strict=True)]

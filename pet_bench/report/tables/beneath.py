@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pet_bench.report.summary import scored
+from pet_bench.report.summary import measured, scored
 from pet_bench.results.plugins import differences, running
 from pet_bench.results.schema import OTHER_SOFTWARE
 
@@ -25,10 +25,7 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
     rows are comparable. commit: of the running code, where known."""
     rows, lines = scored(frame), []
     for task, group in rows[rows.primary.eq(True)].groupby("task", sort=False):
-        kinds = {
-            f"{row.metric}{f' ({row.options})' if row.options else ''} on {row.split}, {row.n:.0f} examples"
-            for row in group.itertuples()
-        }
+        kinds = {f"{measured(row)}, {row['n']:.0f} examples" for row in group.to_dict("records")}
         lines.append(f"{task}: {'; '.join(sorted(kinds))}")
     trials = rows.drop_duplicates("id")
     if (trials.groupby(["suite", "backbone", "setup"]).size() > 1).any():

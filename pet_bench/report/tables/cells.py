@@ -34,8 +34,8 @@ class Cell:
     @classmethod
     def of(cls, mean: Any, std: Any = None, n: Any = 0, role: Role = Role.SCORE, best: bool = False) -> Cell:
         """Of values in a frame, in which pandas has its own ways to say that there is none."""
-        numbers = (nan if pd.isna(value) else float(value) for value in (mean, std))
-        return cls(*numbers, n=0 if pd.isna(n) else int(n), role=role, best=best)
+        mean, std = (nan if pd.isna(value) else float(value) for value in (mean, std))
+        return cls(mean, std, n=0 if pd.isna(n) else int(n), role=role, best=best)
 
     def texts(self) -> tuple[str, str]:
         """Mean and deviation as written; empty where there is none."""

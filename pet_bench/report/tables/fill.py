@@ -95,7 +95,7 @@ def fill(
     world = World.of(style, frame)
     places = {(world.backbones[backbone], method) for backbone, method in printed.index}
     ours = frame.loc[[row.suite == world.suite and (row.backbone, row.method) in places for row in frame.itertuples()]]
-    reasons = {(one.backbone, one.method): one for one in skipped if one.suite == world.suite}
+    reasons = {(one.backbone, one.method): one for one in skipped}
     filled = pd.DataFrame(_rows(style, world, printed, ours, reasons))
     if not any(filled.skipped):
         filled = filled.drop(columns="skipped")

@@ -131,13 +131,13 @@ def _tested(result: TrialResult) -> list[str]:
 
 def _files(path: Path) -> Iterator[str]:
     folder = path.with_suffix("")
-    found = {path.name: path.stat().st_size}
+    sizes = {path.name: path.stat().st_size}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         parts = [part for part in file.rglob("*") if part.is_file()] if file.is_dir() else [file]
         name = f"{folder.name}/{file.name}{'/' * file.is_dir()}"
-        found[name] = sum(part.stat().st_size for part in parts)
-    for name, total in found.items():
-        yield f"{name:{max(map(len, found))}} {size(total):>8}"
+        sizes[name] = sum(part.stat().st_size for part in parts)
+    for name, total in sizes.items():
+        yield f"{name:{max(map(len, sizes))}} {size(total):>8}"
 
 
 def _scores(result: TrialResult) -> Table:
