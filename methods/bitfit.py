@@ -58,7 +58,7 @@ class BitFit(Method):
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
     differences: ClassVar = (
         Difference(
-            "t5-bias-start", "zero_init", False, True, {"added": True},
+            "t5-bias-start", "zero_init", False, True, {"family": "t5"},
             "The biases added to T5's attentions and output layer start at random, so that the model does not start "
             "as the pre-trained one; biases that start at 0 would.",
             "METHODS.md 7",

@@ -259,7 +259,7 @@ def test_objects_of_one_name_in_two_files_clash_and_an_imported_one_does_not(plu
 def test_a_backbone_of_a_loose_file(plugin):
     load_plugin(str(plugin(HEAD + "TWIN = Backbone('odd-base', 'bart', 'x', {'d_model': -1, 'vocab_size': 'many'})\n")))
     with pytest.raises(PluginError, match='backbone "odd-base": its config raised'):
-        BACKBONES.get("odd-base").shape  # noqa: B018
+        BACKBONES.get("odd-base").anatomy  # noqa: B018
 
 
 # hooks ---------------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ HOOKS = {
     "defaults unknown": ([also(DEFAULTS + "{'rnak': 2}")], 'unknown method "odd" key "rnak"'),
     "options raise": ([also(POST + "raise KeyError('x')")], "its options raised KeyError"),
     "behaviour raises": ([also("    def behaviour(self, shape):\n        return {'a': 1}")], "behaviour gave {'a': 1}"),
-    "no formula": ([('formula: ClassVar = "f({x})"', "pass")], 'delta "odd-part": formula is None'),
+    "no formula": ([('formula: ClassVar = "f({x})"', "pass")], 'delta "odd-part": formula is \'\', expected text'),
     "formula's place": ([("f({x})", "f({y})")], 'delta "odd-part": formula is "f({y})": only {x} can be filled in'),
     "formula a number": ([('"f({x})"', "5")], 'delta "odd-part": formula is 5'),
     "no kind": ([('kind: ClassVar = "odd-part"', "pass")], "delta Part: its kind is ''"),

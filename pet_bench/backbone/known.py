@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pet_bench.errors import Faults, UserError, foreign, shortened, unknown
+from pet_bench.errors import Faults, UserError, foreign, shortened, text_of, unknown
 from pet_bench.files import is_file, is_folder, nameable, read_json
 from pet_bench.registry import BACKBONES, FAMILIES, attribute_faults, title
 from pet_bench.spec import Text
@@ -115,6 +115,8 @@ def faults(plugin: Any) -> Iterator[str]:
     """What keeps an object from being a backbone, a line each."""
     if isinstance(plugin, Backbone):
         yield from attribute_faults(plugin, ATTRIBUTES)
+        if isinstance(plugin.family, str) and plugin.family not in FAMILIES.names():
+            yield f"family is {text_of(plugin.family)}, which is none (possible: {', '.join(FAMILIES.names())})"
     else:
         yield "it is no pet_bench.backbone.known.Backbone"
 

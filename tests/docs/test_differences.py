@@ -147,10 +147,10 @@ def test_replacing_the_values_drops_their_projection(how, read):
 
 def test_values_put_in_the_place_of_the_projection_are_the_published_ones():
     """V = E + f(E) (METHODS.md section 10, 3)."""
-    shape = TINY["bart"].shape
+    anatomy = TINY["bart"].anatomy
     model = build(TINY["bart"], VISUAL).eval()
     spec = MethodSpec("vl-pet-large", {"decoder": {"cross_attn.value": "replace"}})
-    attach(model, build_method(spec, shape).design(shape))
+    attach(model, build_method(spec, anatomy).design(anatomy))
     value = model.lm.model.decoder.layers[1].encoder_attn.v_proj
     seen = []
     value.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
