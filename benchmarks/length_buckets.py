@@ -80,7 +80,7 @@ def main() -> None:
             ]
             if not number:
                 for name, batches in zip(("as drawn", "bucketed"), ways, strict=True):
-                    ids = [(batch.input_ids == tokenised.pad) for batch in batches]
+                    ids = [(batch.tensors["text"] == tokenised.reader.pad) for batch in batches]
                     padding = sum(i.sum().item() for i in ids) / sum(i.numel() for i in ids)
                     print(f"{name}: {100 * padding:.0f} % of the text tokens are padding")
             found = [0.0, 0.0]

@@ -15,8 +15,10 @@ import peft
 import torch
 from peft import PeftType
 
-from pet_bench.backbone.known import BART_BASE, T5_BASE, Backbone
+from pet_bench.backbone import Backbone
+from pet_bench.backbone.bart import BART_BASE
 from pet_bench.backbone.loading import build
+from pet_bench.backbone.t5 import T5_BASE
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, attach, build_method, count, trained_parameters
 from pet_bench.registry import METHODS

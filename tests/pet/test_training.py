@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pet_bench.backbone import Reader
 from pet_bench.data.reading import read_data
 from pet_bench.mini.write import write_image_text
 from pet_bench.spec import MethodSpec, Runtime
@@ -35,7 +36,7 @@ def test_the_loss_falls_and_nothing_frozen_moves(family, method, data):
     model = mini(family, method)
     doors = built(family, method).design(model.anatomy).doors
     trial = Trial(
-        spec, model, stock(family)[1], examples, torch.device("cpu"), lambda progress: None, doors,
+        spec, model, Reader(stock(family)[1]), examples, torch.device("cpu"), lambda progress: None, doors,
         tokenised=tokenised[family],
     )  # fmt: skip
     probes = [(next(trial.batches(task, "test").eval_batches(32)), task.loss) for task in examples.tasks]

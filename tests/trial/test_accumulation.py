@@ -53,7 +53,9 @@ def test_gradients_add_up_to_the_whole_batchs(method, reduction, mini_trial, run
     monkeypatch.setattr(PeftDoor, "after_step", lambda *arguments: None)
     found = {}
     for parts in (1, 2, 3, 20):
-        trial = Trial(spec, model, tokenizer, read_data(spec, runtime), torch.device("cpu"), print, design.doors)
+        trial = Trial(
+            spec, model, Reader(tokenizer), read_data(spec, runtime), torch.device("cpu"), print, design.doors
+        )
         trial.run.accumulation = parts
         training = Training(trial)
         training.reductions["coco-caption"] = reduction
@@ -65,9 +67,11 @@ def test_gradients_add_up_to_the_whole_batchs(method, reduction, mini_trial, run
         monkeypatch.setattr(training.optimizer, "step", keep)
         monkeypatch.setattr(training.schedule, "step", lambda: None)
         batch = next(training.joint.epoch(0))
-        assert len(set((batch.target_ids != -100).sum(1).tolist())) > 1
+        assert len(set((batch.targets != -100).sum(1).tolist())) > 1
         scores = torch.linspace(0.1, 1.0, len(batch), dtype=torch.float64)
-        loss = training.update(replace(batch, visual=batch.visual.double(), scores=scores))
+        loss = training.update(
+            replace(batch, tensors=batch.tensors | {"features": batch.tensors["features"].double()}, scores=scores)
+        )
         found[parts] = loss, gradients
     whole, gradients = found.pop(1)
     assert any(gradient.abs().max() > 1e-3 for gradient in gradients.values())

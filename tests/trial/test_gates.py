@@ -172,8 +172,8 @@ def test_batching_changes_nothing(finish, world):
             module.register_forward_hook(lambda gate, args, output, name=name: seen.__setitem__(name, output))
     batch = next(trial.batches(trial.data.tasks[0], "test").eval_batches(40))
     with torch.no_grad():
-        trial.model.encode(batch.input_ids, batch.visual, task="gqa")
-    row, length = len(batch) - 1, batch.input_ids.shape[1]
+        trial.model.encode(**batch.inputs)
+    row, length = len(batch) - 1, batch.tensors["text"].shape[1]
     words = int((batch.tensors["text"][row] != trial.reader.pad).sum())
     assert words < length
     for gate in gate_values(path, "gqa", batch.ids[row], world).values:
@@ -192,7 +192,7 @@ def test_controls_see_what_they_saw(control, finish, world):
     gate = trial.model.pet.get_submodule("encoder.0.ffn.0.gate")
     gate.register_forward_hook(lambda module, args, output: kept.append(output))
     with torch.no_grad():
-        trial.model.encode(batch.input_ids, batch.visual, task="nlvr2")
+        trial.model.encode(**batch.inputs)
     found = gate_values(path, "nlvr2", 5, world)
     (same,) = (gate for gate in found.values if (gate.site, gate.layer) == ("encoder.ffn", 0))
     np.testing.assert_allclose(same.mean, kept[0][0, :, 0], rtol=1e-5)

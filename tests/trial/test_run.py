@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pet_bench.backbone import find_backbone, load
+from pet_bench.backbone import Reader, find_backbone, load
 from pet_bench.backbone.reader import clean_up
 from pet_bench.data.reading import build_tasks, read_data
 from pet_bench.errors import UserError
@@ -175,7 +175,7 @@ def test_the_saved_adapter_predicts_the_same(mini_trial, runtime):
     attach(model, build_method(spec.method, backbone.anatomy).design(backbone.anatomy))
     load_trained(model, runtime.out / spec.id / "adapter.safetensors")
     data = read_data(spec, runtime)
-    trial = Trial(spec, model, tokenizer, data, torch.device("cpu"), print)
+    trial = Trial(spec, model, Reader(tokenizer), data, torch.device("cpu"), print)
     predictions = predict(model, tokenizer, trial.batches(data.tasks[0], "test"), spec.recipe.batch_size)
     written = saved.read(runtime.out / saved.name(spec.id, "nlvr2"))
     assert predictions == {id: text for id, (text, _) in written.items()}
@@ -189,7 +189,7 @@ def test_the_loss_falls(method, backbone, mini_trial, runtime):
     seed_everything(0)
     model, tokenizer = load(find_backbone(backbone), spec.visual)
     attach(model, build_method(spec.method, model.anatomy).design(model.anatomy))
-    trial = Trial(spec, model, tokenizer, read_data(spec, runtime), torch.device("cpu"), lambda progress: None)
+    trial = Trial(spec, model, Reader(tokenizer), read_data(spec, runtime), torch.device("cpu"), lambda progress: None)
     train(trial)
     first, last = ([p.loss for p in trial.curve if epoch - 1 < p.epoch <= epoch] for epoch in (1, 3))
     assert sum(last) / len(last) < sum(first) / len(first)
@@ -199,7 +199,7 @@ def test_text_only_sees_no_image(mini_trial, runtime):
     data = read_data(mini_trial(), runtime)
     model, tokenizer = load(find_backbone("mini-bart"), mini_trial().visual)
     for control, seen in (("none", True), ("text-only", False), ("noise", True)):
-        trial = Trial(mini_trial(control=control), model, tokenizer, data, torch.device("cpu"), print)
+        trial = Trial(mini_trial(control=control), model, Reader(tokenizer), data, torch.device("cpu"), print)
         batch = next(trial.batches(data.tasks[0], "test").eval_batches(4))
         assert bool(batch.tensors["features"].abs().sum() > 0) == seen
 
