@@ -81,9 +81,10 @@ class Loaded:
         faults.check()
         answers: dict[int, str] = {}
         for numbers in _alike(asked).values():
-            own = [one for number in numbers if isinstance(one := asked[number], Question)]
-            read = [one for number in numbers if isinstance(one := asked[number], Example)]
-            texts = self._answers(reader, read or [one.example for one in own], Given(own) if own else None)
+            group = [asked[number] for number in numbers]
+            own = [each for each in group if isinstance(each, Question)]
+            read = [each for each in group if isinstance(each, Example)]
+            texts = self._answers(reader, read or [each.example for each in own], Given(own) if own else None)
             answers |= dict(zip(numbers, texts, strict=True))
         return [answers[number] for number in range(len(asked))]
 

@@ -52,7 +52,7 @@ def test_of_a_whole_trial(control, mini_trial, runtime, monkeypatch):
     """All else is as in a trial that is done. One that cannot see may be blind."""
     spec = mini_trial("lora", suite="mini-image-text/vqa+nlvr2", control=control, recipe={"max_steps": 1})
 
-    def predict(model, tokenizer, batches, *arguments, **options):
+    def predict(model, reader, batches, *arguments, **options):
         return dict.fromkeys((example.id for example in batches.examples), "true")
 
     monkeypatch.setattr(evaluate, "predict", predict)
