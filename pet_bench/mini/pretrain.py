@@ -235,6 +235,7 @@ class Reader:
                     mark = self.tokenizer.mask_token_id
                     if not bart:
                         mark = self.tokenizer.convert_tokens_to_ids(f"<extra_id_{len(spans)}>")
+                    assert isinstance(mark, int)
                     source.append(mark)
                     spans.append([mark, *ids[i : i + length]])
                     i += length
