@@ -60,7 +60,7 @@ def gates_figure(frame: pd.DataFrame, pictures: Sequence[Path] = (), dimensions:
     vectors = {} if dimensions is None else dict(list(dimensions.groupby(SITE, sort=False)))
     page = Page()
     for key, rows in frame.groupby(SITE, sort=False):
-        site, insert, kind = key
+        site, insert, kind = key  # an insert counts from 0, and only those after the first are named
         page.heading(f"{site}, {kind} gate" + (f", insert {insert}" if insert else ""))
         if key in vectors:
             page.dimensions(vectors[key])
