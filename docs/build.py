@@ -66,16 +66,10 @@ Where a paper, its published code and common sense are not one thing, pet-bench 
 numbers were made with, and gives the place a name. For the differences that a method's option decides, `behaviour` in
 a result file records which of the two it was, wherever that matters.
 
-<<<<<<< HEAD
 [METHODS.md](reference/methods.md) and [TASKS.md](reference/tasks.md) (by section) say what the published
 implementations compute; `parity/` are runs of the authors' own code on tiny models
 ([tests/reference](../tests/reference/README.md)), `published/` is printed numbers
 ([results/published](../results/published/README.md)). YAML blocks are keys of a grid file.
-=======
-METHODS.md and TASKS.md (by section, in [reference](reference/README.md)), `parity/` and `published/` are the reference
-material that the tests read: what the published implementations compute, runs of the authors' own code on tiny models,
-printed numbers. YAML blocks are keys of a grid file.
->>>>>>> wt-evidence
 """
 
 
