@@ -231,7 +231,7 @@ def validate(cls: type[T], data: Any, what: str) -> T:
     try:
         return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        names = [*vars(cls)["__dataclass_fields__"]]
+        names = [*getattr(cls, "__dataclass_fields__", ())]
         raise UserError.many(_line(what, fault, names) for fault in error.errors()) from None
 
 
