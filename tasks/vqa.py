@@ -120,10 +120,10 @@ class VQA(Task):
 
     def _official(self, root: Path, path: Path, wanted: set[str]) -> dict[str, Official]:
         """What the official files say, by question; the second is read only where the first does not have them all."""
-        found: dict[str, Official] = {}
+        official: dict[str, Official] = {}
         faults: list[UserError | str] = []
         for part in _PARTS:
-            if wanted <= found.keys():
+            if wanted <= official.keys():
                 break
             file = _annotations(root, part)
             try:
@@ -134,7 +134,7 @@ class VQA(Task):
             for row in rows:
                 key = str(row["question_id"])
                 if row["answers"] and key in wanted:
-                    if key in found:
+                    if key in official:
                         faults.append(f"{self.name}: {file}: question {key} occurs twice")
                     image = f"COCO_{part}_{row['image_id']:012d}" if "image_id" in row else None
                     truth = {
@@ -142,8 +142,8 @@ class VQA(Task):
                         "answer_type": row["answer_type"],
                         "question_type": row["question_type"],
                     }
-                    found[key] = Official(truth, image)
-        missing = wanted - found.keys()
+                    official[key] = Official(truth, image)
+        missing = wanted - official.keys()
         twice = [fault for fault in faults if isinstance(fault, str)]
         if missing:
             first = f"the first is {min(missing)!r}"
@@ -151,7 +151,7 @@ class VQA(Task):
             raise UserError.many(faults or [lacking])
         if twice:
             raise shown(twice, self.name)
-        return found
+        return official
 
 
 _TEXT = {"sent", "question"}

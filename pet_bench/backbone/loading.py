@@ -124,15 +124,15 @@ def read_stock(backbone: Backbone) -> Stock:
     except Exception as error:
         raise UserError(f"{what} cannot be loaded from {backbone.source}: {said(error)}") from error
     faults = Faults()
-    for kind, found in (
+    for kind, tensors in (
         ("lacks tensors", info["missing_keys"]),
         ("has tensors that no such model has", info["unexpected_keys"]),
         ("has tensors of a wrong shape", {_shapes(*one) for one in info["mismatched_keys"]}),
         ("has tensors that are not finite", {name for name, tensor in _tensors(lm) if not tensor.isfinite().all()}),
     ):
-        if found:
-            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            faults.add(f"{what}: its checkpoint {kind}: {', '.join(sorted(found)[:NAMED])}{more}")
+        if tensors:
+            more = f" and {len(tensors) - NAMED} more" if len(tensors) > NAMED else ""
+            faults.add(f"{what}: its checkpoint {kind}: {', '.join(sorted(tensors)[:NAMED])}{more}")
     if has_own_head(stored) and HEAD not in (names or {}):
         faults.add(f"{what}: its checkpoint lacks {HEAD}, and config.json has tie_word_embeddings false")
     for key, size in backbone.config.items():
@@ -147,8 +147,8 @@ def read_stock(backbone: Backbone) -> Stock:
     return Stock(hold(lm.eval()), tokenizer)
 
 
-def _shapes(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    return f"{name} {tuple(found)} for {tuple(expected)}"
+def _shapes(name: str, stored: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    return f"{name} {tuple(stored)} for {tuple(expected)}"
 
 
 @contextmanager

@@ -45,9 +45,9 @@ def check_files(backbone: Backbone) -> None:
                 read_json(path, what)
             else:
                 with path.open("rb") as file:
-                    found = impostor(file.read(1024))
-                if found:
-                    raise UserError(f"{what} {found}")
+                    odd = impostor(file.read(1024))
+                if odd:
+                    raise UserError(f"{what} {odd}")
     faults.check()
 
 
@@ -84,10 +84,10 @@ def _file(source: str, name: str) -> Path | None:
         path = Path(source) / name
         return path if path.is_file() else None
     try:
-        found = try_to_load_from_cache(source, name)
+        cached = try_to_load_from_cache(source, name)
     except HFValidationError:
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _opened(path: Path) -> Stored:

@@ -152,12 +152,12 @@ def check(
 
 def suites_in(root: Path | str) -> list[Suite]:
     """The suites on user data of which at least one annotation file is there."""
-    found = []
+    suites = []
     for suite in SUITES:
         tasks = [TASKS.get(name)() for name in suite.tasks] if suite.embedded is None else []
         if any(path.exists() for task in tasks for path in _annotations(task, Path(root))):
-            found.append(suite)
-    return found
+            suites.append(suite)
+    return suites
 
 
 def _annotations(task: Task, root: Path) -> Iterable[Path]:

@@ -122,5 +122,5 @@ def fault_line(where: str, fault: Mapping[str, Any]) -> str:
     place = ".".join(f"row {part}" if isinstance(part, int) else part for part in fault["loc"])
     if fault["type"] == "missing":
         return f"{where}: {place} is missing"
-    found = repr(fault["input"])
-    return f"{where}: {place or 'content'}: {fault['msg']}, found {found if len(found) < 60 else found[:57] + '…'}"
+    value = repr(fault["input"])
+    return f"{where}: {place or 'content'}: {fault['msg']}, found {value if len(value) < 60 else value[:57] + '…'}"

@@ -46,10 +46,10 @@ def faults(plugin: Any) -> Iterator[str]:
     if not isinstance(plugin, Suite):
         yield "it is no pet_bench.data.suite.Suite"
         return
-    yield from (found := list(attribute_faults(plugin, ATTRIBUTES)))
-    if not found and (not plugin.tasks or len(set(plugin.tasks)) < len(plugin.tasks)):
+    yield from (odd := list(attribute_faults(plugin, ATTRIBUTES)))
+    if not odd and (not plugin.tasks or len(set(plugin.tasks)) < len(plugin.tasks)):
         yield f"its tasks are {', '.join(plugin.tasks) or 'none'}, expected one at least, each once"
-    if not found and (unknown_keys := plugin.recipe.keys() - {f.name for f in fields(Recipe)}):
+    if not odd and (unknown_keys := plugin.recipe.keys() - {f.name for f in fields(Recipe)}):
         yield f"recipe has no {', '.join(unknown_keys)}"
 
 

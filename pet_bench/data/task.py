@@ -200,7 +200,7 @@ class Task(ABC):
         names = getattr(self, split)
         if not names:
             raise UserError(f"{self.name}: no {split} split (option {split} is {names!r})")
-        faults, found, unused = [], [], []
+        faults, examples, unused = [], [], []
         for part in SplitPart.parse(names):
             try:
                 with foreign(f"{title(self)}: read raised"):
@@ -210,26 +210,26 @@ class Task(ABC):
                 faults.append(error)
             else:
                 unused += [item for item in read if isinstance(item, LeftOut)]
-                found += part.of(item for item in read if isinstance(item, Example))
+                examples += part.of(item for item in read if isinstance(item, Example))
         if faults:
             raise UserError.many(faults)
         files = annotation_files(self, root, split)[: len(self.names(split))]
         where = f'{self.name}: {", ".join(map(str, files))}: split "{names}"'
-        if not found:
+        if not examples:
             why = f"; {len(unused)} are left out, the first because {unused[0].why}" if unused else ""
             raise UserError(f"{where} holds no examples{why}")
-        repeated = [key for key, count in Counter(example.id for example in found).items() if count > 1]
+        repeated = [key for key, count in Counter(example.id for example in examples).items() if count > 1]
         if repeated:
             count = f"{len(repeated)} ids occur" if len(repeated) > 1 else "an id occurs"
             raise UserError(f"{where}: {count} more than once, the first is {repeated[0]!r}")
-        return found, unused
+        return examples, unused
 
-    def _example(self, found: Any) -> Example:
-        if not isinstance(found, Example) or not isinstance(found.id, str) or not isinstance(found.text, str):
+    def _example(self, example: Any) -> Example:
+        if not isinstance(example, Example) or not isinstance(example.id, str) or not isinstance(example.text, str):
             raise PluginError(
-                f"{title(self)}: read gave {text_of(found)}, expected an Example with texts as id and text"
+                f"{title(self)}: read gave {text_of(example)}, expected an Example with texts as id and text"
             )
-        return found
+        return example
 
     def check_splits(self, root: Path | str, parts: Mapping[Split, Sequence[Example]]) -> None:
         """Raises UserError where examples that are trained on are tested on, as when a file lies in another's place."""

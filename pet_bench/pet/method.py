@@ -88,17 +88,17 @@ class Method(ABC):
 
     def behaviour(self, anatomy: Anatomy) -> dict[str, str]:
         """Name of each difference that matters here → "published", "intended", or the option's own value."""
-        found = {}
+        states = {}
         for difference in self.differences:
             state = {"family": anatomy.family, **vars(self)}
             if all(state[key] == value for key, value in difference.where.items()):
                 value = state[difference.option]
-                found[difference.name] = (
+                states[difference.name] = (
                     "published" if value == difference.published
                     else "intended" if value == difference.intended
                     else f"{difference.option} = {value}"
                 )  # fmt: skip
-        return found
+        return states
 
     def skip(self, anatomy: Anatomy) -> str | None:
         """Why this method cannot be had on a backbone of that anatomy, in a few words; None where it can."""

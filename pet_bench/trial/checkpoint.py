@@ -169,19 +169,19 @@ def generators(device: torch.device) -> State:
     """The states of all generators that a trial may draw from."""
     version, words, spare = random.getstate()
     numbers = np.random.get_state(legacy=False)
-    found = {
+    states = {
         "python": [version, list(words), spare],
         "numpy": numbers | {"state": {key: np.asarray(part).tolist() for key, part in numbers["state"].items()}},
         "torch": torch.get_rng_state(),
     }
-    return found | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def set_generators(found: State, device: torch.device) -> None:
-    version, words, spare = found["python"]
+def set_generators(states: State, device: torch.device) -> None:
+    version, words, spare = states["python"]
     random.setstate((version, tuple(words), spare))
-    numbers = found["numpy"]
+    numbers = states["numpy"]
     np.random.set_state(numbers | {"state": numbers["state"] | {"key": np.array(numbers["state"]["key"], np.uint32)}})
-    torch.set_rng_state(found["torch"])
+    torch.set_rng_state(states["torch"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(found["cuda"], device)
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -21,8 +21,8 @@ from pet_bench.spec import Control, Line, MethodSpec, Recipe, TrialSpec, validat
 @lru_cache
 def known(backbone: str) -> tuple[Backbone, Anatomy]:
     """A backbone by name, and its anatomy; its configuration is read once."""
-    found = find_backbone(backbone)
-    return found, found.anatomy
+    source = find_backbone(backbone)
+    return source, source.anatomy
 
 
 def check_selection(tasks: list[Task], what: str = "recipe: selection is best") -> None:

@@ -51,7 +51,7 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
     spec = TrialSpec.from_dict(result.spec)
     left_out = dropped.read(dropped.place(path.parent, spec.id)) if result.dropped else {}
     tasks, root = build_tasks(spec.tasks, spec.protocol), data_root(spec.suite, Runtime(path.parent, data))
-    faults, found = Faults(), []
+    faults, scorings = Faults(), []
     for task in tasks:
         with faults:
             task.check_metrics()
@@ -62,9 +62,9 @@ def score_trial(path: Path, data: Path | None = None) -> list[Scored]:
             examples = [example for example in task.read_split(root, "test")[0] if example.id not in gone]
             scores = ask(task, "score", predictions, examples, returns=Scores)
             old = {name: score.value for name, score in result.metrics.get(task.name, {}).items()}
-            found.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
+            scorings.append(Scored(task.name, scores, len(examples), breakdowns(scores, examples), old))
     faults.check()
-    return found
+    return scorings
 
 
 def score_file(name: str, file: Path, annotations: Path | None = None, options: dict[str, str] | None = None) -> Scored:

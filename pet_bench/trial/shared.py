@@ -49,12 +49,12 @@ class Shared:
 
         about = [spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
         key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
-        found = self._find(key, read)
-        if found.store is None:
-            wanted = [(task, part) for task in tasks for part in found.examples[task.name].values()]
+        reading = self._find(key, read)
+        if reading.store is None:
+            wanted = [(task, part) for task in tasks for part in reading.examples[task.name].values()]
             packed = FeatureStore.pack(data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
-            found = self.kept[key] = replace(found, store=packed)
-        return TrialData(tasks, found.examples, found.store, found.fingerprint, found.left_out)
+            reading = self.kept[key] = replace(reading, store=packed)
+        return TrialData(tasks, reading.examples, reading.store, reading.fingerprint, reading.left_out)
 
     def stock(self, spec: TrialSpec) -> Stock:
         """The stock backbone of a trial; raises UserError where it cannot be loaded."""

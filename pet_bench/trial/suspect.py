@@ -22,10 +22,10 @@ def suspicions(
     They are all the same although the best answers are not; or the answers are closed (`Task.closed`) and the primary
     score is no more than a point above the majority answer's.
     """
-    found = []
+    lines = []
     best = {max(example.targets, key=lambda pair: pair[1])[0] for example in examples if example.targets}
     if len(examples) >= ENOUGH and len(set(predictions.values())) == 1 < len(best):
-        found.append(f'{task.name}: all {len(predictions)} predictions are "{next(iter(predictions.values()))}"')
+        lines.append(f'{task.name}: all {len(predictions)} predictions are "{next(iter(predictions.values()))}"')
     if task.closed and primary <= majority + MARGIN:
-        found.append(f"{task.name} is at chance: {primary:.2f}, the majority answer has {majority:.2f}")
-    return found
+        lines.append(f"{task.name} is at chance: {primary:.2f}, the majority answer has {majority:.2f}")
+    return lines
