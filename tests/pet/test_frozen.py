@@ -13,7 +13,7 @@ from pet_bench.pet import frozen_tensors, load_frozen, load_trained, save_frozen
 from tests.methods.test_peft_bridge import SIZES, USABLE
 from tests.pet.minis import CASES, FAMILIES, batch, logits, mini
 from tests.pet.minis import stock as mini_stock
-from tests.tiny import tiny_model
+from tests.tiny import TINY, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 PEFT = [(family, f"peft:{kind}", SIZES.get(kind, {})) for family in FAMILIES for kind in USABLE]
@@ -55,7 +55,7 @@ def test_only_the_rows_that_a_word_table_has_grown_by(family, tmp_path):
     stock, model, other = (tiny_model(family).lm for _ in range(3))
     for seed, lm in enumerate((model, other)):
         torch.manual_seed(seed)
-        grow_vocabulary(lm, 67, 0.5)
+        grow_vocabulary(lm, 67, 0.5, TINY[family].anatomy)
         lm.requires_grad_(False)
     kept = frozen_tensors(model, stock)
     rows = {tuple(tensor.shape) for tensor in kept.values()}
