@@ -25,26 +25,6 @@ if find_spec("open_clip") is None:
     pytest.skip(f"unchecked: {claim} (no open_clip: pip install 'pet-bench[features]')", allow_module_level=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def operators():
-    """Names for the operators of torchvision, which open_clip imports, where its compiled part does not load.
-
-    The registries have torchvision for CUDA alone. Beside a CPU build of torch its import ends at operators that torch
-    does not know; nothing here calls them, so that they have names is enough.
-    """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    while find_spec("torchvision"):
-        try:
-            import_module("torchvision")
-            break
-        except RuntimeError as error:
-            unknown = re.fullmatch(r"operator torchvision::(\w+) does not exist", str(error))
-            if not unknown:
-                raise
-            library.define(f"{unknown[1]}() -> ()")
-    yield
-
-
 @pytest.fixture(scope="module")
 def open_clip():
     return import_module("open_clip")
