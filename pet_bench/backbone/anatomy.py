@@ -20,7 +20,7 @@ residual stream, which is what the sub-layer's norm reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -74,7 +74,6 @@ class Anatomy:
     head: str
     biases: bool
     rates_of: str = ""
-    roots: Mapping[str, str] = field(default_factory=dict)  # of what is in no stack: group → path
 
     @property
     def d(self) -> int:

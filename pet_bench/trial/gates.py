@@ -202,7 +202,9 @@ def _record(
     gates = {path: one for path, one in inserts if one.gate is not None and one.place.site in sites}
     answer = _continuation(model, task, batch, plain=plain)
     recorded: dict[str, tuple[Tensor, torch.Size]] = {}
-    hooks = [one.gate.register_forward_hook(_keep(recorded, path)) for path, one in gates.items() if one.gate]
+    hooks = [
+        one.gate.register_forward_hook(_keep(recorded, path)) for path, one in gates.items() if one.gate is not None
+    ]
     try:
         if answer is None:
             model.choose(batch.inputs, [0])

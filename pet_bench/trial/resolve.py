@@ -43,9 +43,9 @@ def check_selection(tasks: list[Task], what: str = "recipe: selection is best") 
     faults.check()
 
 
-def _recipe(backbone: Backbone, method: Method, values: dict[str, Any]) -> Recipe:
+def _recipe(backbone: Backbone, anatomy: Anatomy, method: Method, values: dict[str, Any]) -> Recipe:
     """Every recipe value, `values` winning; raises UserError for what is out of range, and for want of a rate."""
-    rate = ask(method, "learning_rate", backbone.anatomy, returns=Rate | None)
+    rate = ask(method, "learning_rate", anatomy, returns=Rate | None)
     if rate is None and "lr" not in values:
         raise UserError(
             f'recipe: lr is missing: method "{method.name}" has no published learning rate for {backbone.name}; '
@@ -90,7 +90,7 @@ def resolve(
             built = build_method(method, anatomy)
     if source and anatomy and built:
         with faults:
-            full = _recipe(source, built, (chosen.recipe if chosen else {}) | recipe)
+            full = _recipe(source, anatomy, built, (chosen.recipe if chosen else {}) | recipe)
     else:
         for key in recipe.keys() - {field.name for field in fields(Recipe)}:
             faults.add(unknown("recipe key", key, [field.name for field in fields(Recipe)]))
