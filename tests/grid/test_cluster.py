@@ -64,10 +64,12 @@ def cluster(tmp_path_factory, home):
     cluster.shutdown()
     patch.undo()
     try:
-        until(lambda: not processes_with(MARK, ENVIRONMENT[MARK]), 30)
+        until(lambda: not processes_with(MARK, ENVIRONMENT[MARK]))
     finally:
-        for process in processes_with(MARK, ENVIRONMENT[MARK]):
+        left = processes_with(MARK, ENVIRONMENT[MARK])
+        for process in left:
             process.kill()
+        assert not left
 
 
 def attempts(out):
