@@ -303,7 +303,7 @@ class LST(Method):
     year: ClassVar = 2022
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.03}
-    needs: ClassVar = ("encoder", "decoder.cross_attn")
+    needs: ClassVar = ("encoder", "decoder.cross_attn", "side blocks")
 
     reduction: Size = Field(default=4, gt=1)
     init: Literal["fisher", "magnitude", "random"] = "fisher"

@@ -44,7 +44,11 @@ Size = Annotated[int, Field(gt=0, le=1_000_000)]  # a width, rank or length; the
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]  # of epochs, updates or examples
 Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
+Fed = Literal["features", "pixels"]  # what a backbone sees of an image
 MissingFeatures = Literal["refuse", "drop"]
+ScopePart = Literal["language", "projector", "vision"]
+SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
+Scope = Annotated[tuple[ScopePart, ...], Distinct, Field(min_length=1)]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
 
@@ -107,10 +111,14 @@ class Recipe:
 
 @dataclass(frozen=True, config=STRICT)
 class MethodSpec:
-    """A method by name and its options; in a resolved trial every option is given."""
+    """A method by name and its options; in a resolved trial every option is given.
+
+    scope: the parts of the model that it touches (None: as the backbone's family has it).
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    scope: Annotated[Scope | None, identity.Since(2, neutral=None)] = None
 
     @classmethod
     def parse(cls, value: Any) -> MethodSpec:
@@ -118,12 +126,14 @@ class MethodSpec:
         if isinstance(value, str):
             return cls(value)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
-            return cls(value["name"], {key: option for key, option in value.items() if key != "name"})
+            options = {key: option for key, option in value.items() if key not in ("name", "scope")}
+            return validate(cls, {"name": value["name"], "options": options, "scope": value.get("scope")}, "method")
         raise UserError(f"a method is a name or a mapping with a name, found {shortened(repr(value))}")
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={plain(value)}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({options})" if options else self.name
+        named = f"{self.name}({options})" if options else self.name
+        return f"{named} [{', '.join(self.scope)}]" if self.scope else named
 
 
 def plain(value: Any) -> str:

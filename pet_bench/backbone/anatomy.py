@@ -10,6 +10,7 @@ are the same on every backbone, `{stack}` being `vision`, `projector`, `encoder`
     ….cross_attn.memory                                   the encoder's states as keys and values read them
     {stack}.input, {stack}.output                         what the first layer reads, what the last one wrote; X is H
     {stack}.layer                                         whole layers
+    projector.in, projector.out                           its first linear layer and, where it has another, its last
     decoder.head                                          the output layer
 
 For a whole sub-layer X is the input of the sub-layer and H its output before dropout and the residual (METHODS.md
@@ -20,8 +21,11 @@ residual stream, which is what the sub-layer's norm reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
+
+from pet_bench.errors import UserError
+from pet_bench.spec import SCOPE, ScopePart
 
 T = TypeVar("T")
 STACKS = ("vision", "projector", "encoder", "decoder")
@@ -34,7 +38,7 @@ class Site(NamedTuple):
 
     argument: X and H are both that keyword argument of the writer, which gets H' in its place. feeds: the linear
     layer whose input H is, where neither reader nor writer tells its width. before: H is what the writer reads, and
-    not what it writes.
+    not what it writes. part: (k, n), H is the k-th of n equal parts of what the writer gives, as of a fused projection.
     """
 
     reader: str | None
@@ -42,17 +46,35 @@ class Site(NamedTuple):
     argument: str | None = None
     feeds: str | None = None
     before: bool = False
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of layers. width: of its residual stream; path: where it is in the model; blocks: its layers."""
+    """A stack of layers. width: of its residual stream; path: where it is in the model; blocks: its layers.
+
+    names: what stands for `{i}` in the paths of each layer, where that is not its number; widths: that of each layer,
+    where they differ. also: parameters that belong to it and lie elsewhere.
+    """
 
     layers: int
     width: int
     heads: int
     path: str
     blocks: str = ""
+    names: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def name_of(self, layer: int) -> int | str:
+        return self.names[layer] if self.names else layer
+
+    def width_of(self, layer: int) -> int:
+        return self.widths[layer] if self.widths else self.width
+
+    def holds(self, parameter: str) -> bool:
+        """Whether a parameter of that name is one of its own."""
+        return parameter.startswith(f"{self.path}.") or parameter in self.also
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,11 @@ class Anatomy:
 
     reading, writing: the stacks that read the prompt and write the answer. embeddings: the word tables, the reading
     stack's first; head: the output layer. biases: whether the family's linear layers have them. rates_of: the backbone,
-    if not this one, whose learning rates apply.
+    if not this one, whose learning rates apply. offers: what else methods may ask for that is no place: "prompts", that
+    embedded words may be edited before a stack reads them, "side blocks", that thinner copies of layers can be made.
+
+    scope: the parts that a method touches. Inserts go to the language model and to the vision tower where those are in
+    it, the projector trains where it is in it, and all else stays frozen.
     """
 
     backbone: str
@@ -74,6 +100,35 @@ class Anatomy:
     head: str
     biases: bool
     rates_of: str = ""
+    offers: tuple[str, ...] = ()
+    scope: tuple[ScopePart, ...] = ("language", "projector")
+
+    def scoped(self, scope: Iterable[ScopePart] | None) -> Anatomy:
+        """With another scope; None: this one. Raises UserError for a part that the model does not have."""
+        if scope is None:
+            return self
+        there = [part for part in SCOPE if part == "language" or part in self.stacks]
+        if lacking := [part for part in scope if part not in there]:
+            raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {', '.join(there)})")
+        return replace(self, scope=tuple(part for part in SCOPE if part in scope))
+
+    def part_of(self, parameter: str) -> ScopePart:
+        """The part that a parameter of the backbone belongs to; words, output layer and all else are language."""
+        if "vision" in self.stacks and self.stacks["vision"].holds(parameter):
+            within = "projector" in self.stacks and self.stacks["projector"].holds(parameter)
+            return "projector" if within else "vision"  # a projector may lie inside of the tower
+        return "projector" if "projector" in self.stacks and self.stacks["projector"].holds(parameter) else "language"
+
+    def in_scope(self, site: str) -> bool:
+        """Whether an insert at that site is part of the scope."""
+        stack = site.partition(".")[0]
+        return (stack if stack in SCOPE else "language") in self.scope
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The stacks that inserts go to."""
+        tower = ("vision",) if "vision" in self.scope else ()
+        return (*tower, *(self.words if "language" in self.scope else ()))
 
     @property
     def d(self) -> int:
@@ -91,8 +146,8 @@ class Anatomy:
 
     @property
     def sub_layers(self) -> tuple[str, ...]:
-        """`encoder.self_attn`, `encoder.ffn`, `decoder.self_attn` …: those of the stacks of words, in their order."""
-        names = (f"{stack}.{name}" for stack in self.words for name in SUB_LAYERS)
+        """`encoder.self_attn`, `encoder.ffn`, `decoder.self_attn` …: those of the adapted stacks, in their order."""
+        names = (f"{stack}.{name}" for stack in self.adapted for name in SUB_LAYERS)
         return tuple(name for name in names if name in self.sites)
 
     @property
@@ -110,8 +165,8 @@ class Anatomy:
         return sorted({self.sites[name].writer.rpartition(".")[2] for name in sites})
 
     def lacks(self, needs: tuple[str, ...]) -> list[str]:
-        """Those of these stacks and sites that there are not."""
-        return [name for name in needs if name not in self.stacks and name not in self.sites]
+        """Those of these stacks, sites and offers that there are not."""
+        return [name for name in needs if not (name in self.stacks or name in self.sites or name in self.offers)]
 
     def among(self, table: Mapping[str, T]) -> T:
         """The value of this family in a table of published ones by family, or the one of every other family, "*"."""
@@ -138,3 +193,9 @@ def ffn_sites(
     sites = {name: Site(reader, writer)}
     sites |= {f"{name}.{projection}": Site(path, path) for projection, path in projections.items()}
     return sites | {f"{name}.hidden": Site(reader, hidden, feeds=projections["out"], before=before)}
+
+
+def gated_sites(name: str, reader: str, mlp: str) -> dict[str, Site]:
+    """The sites of a gated feed-forward: W_out(act(W_gate x) ⊙ W_in x), no module of which writes the product."""
+    paths = {"gate": f"{mlp}.gate_proj", "in": f"{mlp}.up_proj", "out": f"{mlp}.down_proj"}
+    return ffn_sites(name, reader, mlp, paths, paths["out"], before=True)

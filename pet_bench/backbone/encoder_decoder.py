@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites
 from pet_bench.backbone.family import Family
-from pet_bench.backbone.interface import Inputs, Model
+from pet_bench.backbone.interface import Inputs, Model, plain_settings
 from pet_bench.backbone.visual import VisualEmbedding, pool_grid
 from pet_bench.errors import UserError
 from pet_bench.spec import Visual
@@ -149,7 +149,7 @@ class EncoderDecoder(Model):
             forced_bos_token_id=None,
             forced_eos_token_id=forced,
             **(cache if self.lm.generation_config.use_cache else {}),
-            **({"no_repeat_ngram_size": 0, "early_stopping": False} if plain else {}),
+            **plain_settings(plain),
         )
         return ids[:, 1:]
 
@@ -223,6 +223,7 @@ class EncoderDecoderFamily(Family):
             head="lm.lm_head",
             biases=cls.biases,
             rates_of=rates_of or backbone,
+            offers=("prompts", "side blocks"),
         )
 
     @classmethod

@@ -8,28 +8,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
-from pet_bench.backbone.reader import Reader
+from pet_bench.backbone.reader import Reader, Tokenizer
+from pet_bench.backbone.source import read_tokenizer
 from pet_bench.registry import attribute_faults
-from pet_bench.spec import Count, Visual
+from pet_bench.spec import Count, Fed, Visual
+
+if TYPE_CHECKING:
+    from pet_bench.backbone.known import Backbone
 
 
 class Family(ABC):
-    """One backbone family. `name` is its `model_type` in a `config.json`.
+    """One backbone family.
 
-    stock, config: the classes of `transformers`. sizes: keys that its `config.json` has, the last `optional` of which
-    may be left out. batch_size: of the published runs. norm, visual_eps: the norm of the visual embedding. word_std: of
-    vocabulary rows added to a pre-trained table.
+    model_type: of its `config.json`, by default the family's name. fed: with stored features, or with pixels through
+    the checkpoint's own processor. stock, config: the classes of `transformers`. sizes: keys that its `config.json`
+    has, the last `optional` of which may be left out. batch_size: of the published runs. norm, visual_eps: the norm of
+    the visual embedding. word_std: of vocabulary rows added to a pre-trained table. ids_alike: keys that `config.json`
+    and `generation_config.json` must not have different values for.
     """
 
     plugin_kind: ClassVar[str] = "family"
     name: ClassVar[str]
+    model_type: ClassVar[str] = ""
+    fed: ClassVar[Fed] = "features"
     stock: ClassVar[type[PreTrainedModel]]
     config: ClassVar[type[PreTrainedConfig]]
     sizes: ClassVar[tuple[str, ...]]
@@ -38,6 +46,7 @@ class Family(ABC):
     norm: ClassVar[type[nn.Module]]
     visual_eps: ClassVar[float]
     word_std: ClassVar[float]
+    ids_alike: ClassVar[tuple[str, ...]] = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 
     @classmethod
     @abstractmethod
@@ -50,9 +59,20 @@ class Family(ABC):
         """A stock model made vision-and-language; what is new in it is random."""
 
     @classmethod
-    def reader(cls, tokenizer: PreTrainedTokenizerBase) -> Reader:
+    def reader(cls, tokenizer: Tokenizer) -> Reader:
         """What turns examples into the model's inputs."""
+        assert isinstance(tokenizer, PreTrainedTokenizerBase)  # of models fed with features
         return Reader(tokenizer)
+
+    @classmethod
+    def read_tokenizer(cls, backbone: Backbone, config: Any) -> Tokenizer:
+        """The tokenizer, or the processor, as it comes; raises UserError where there is none, or another model's."""
+        return read_tokenizer(backbone, config)
+
+    @staticmethod
+    def tie_all(config: Any) -> None:
+        """Let a stock model of that configuration tie all that it can, so that a checkpoint can say what it does."""
+        config.tie_word_embeddings = True
 
     @classmethod
     def has_own_head(cls, raw: dict[str, Any], config: Any) -> bool:

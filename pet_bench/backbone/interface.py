@@ -41,6 +41,12 @@ class Context:
             raise UserError(f'task "{self.task}": the method was built for {", ".join(tasks)}')
         return self.task
 
+    def repeat(self, beams: int) -> None:
+        """A row for each beam of what there was one of an example."""
+        for name in ("mask", "visual", "seen"):
+            if (rows := getattr(self, name)) is not None:
+                setattr(self, name, rows.repeat_interleave(beams, 0))
+
     @property
     def summary(self) -> Tensor:
         """(B, d): the mean of the visual tokens that are there, 0 where none is."""
@@ -48,6 +54,11 @@ class Context:
             raise UserError("there is no image to summarise: the model has not read any")
         seen = self.seen[..., None].to(self.visual.dtype)
         return (self.visual * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+
+
+def plain_settings(plain: bool) -> dict[str, Any]:
+    """What `generate` is told where the checkpoint's own settings are off."""
+    return {"no_repeat_ngram_size": 0, "early_stopping": False, "repetition_penalty": 1.0} if plain else {}
 
 
 class Model(nn.Module, ABC):
@@ -72,8 +83,8 @@ class Model(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def at(self, path: str, layer: int = 0) -> nn.Module:
-        """The module of a path in the anatomy."""
+    def at(self, path: str, layer: int | str = 0) -> nn.Module:
+        """The module of a path in the anatomy, of the layer that is called so there."""
         return self.get_submodule(path.format(i=layer))
 
     @property

@@ -59,7 +59,7 @@ class Backbone:
                 raise UserError(f'backbone "{self.name}": no configuration in {self.source} ({error})') from error
         if not isinstance(raw, dict):
             raise UserError(f'backbone "{self.name}": config.json is no mapping')
-        if (kind := raw.get("model_type")) not in FAMILIES.names():
+        if family_for(kind := raw.get("model_type")) is None:
             raise UserError(f'backbone "{self.name}" is a {kind}; possible: {", ".join(FAMILIES.names())}')
         return raw
 
@@ -101,6 +101,22 @@ def family_of(backbone: Backbone) -> type[Family]:
     return FAMILIES.get(backbone.family)
 
 
+def family_for(model_type: Any) -> str | None:
+    """The name of the family whose models have that `model_type` in their `config.json`.
+
+    Most are called so but for hyphens and dots; only where none is are all of them imported.
+    """
+
+    def plain(name: str) -> str:
+        return "".join(filter(str.isalnum, name))
+
+    if not isinstance(model_type, str):
+        return None
+    alike = [name for name in FAMILIES.names() if plain(name) == plain(model_type)]
+    named = alike or [family.name for family in FAMILIES if family.model_type == model_type]
+    return named[0] if named else None
+
+
 ATTRIBUTES = {
     "family": Text,
     "source": Text,
@@ -131,7 +147,9 @@ def find_backbone(name: str) -> Backbone:
     if is_folder(name) and not is_file(Path(name) / "config.json"):
         raise UserError(f'backbone "{name}": the folder has no config.json')
     if is_folder(name) or (name.count("/") == 1 and nameable(name) and not name.startswith((".", "/", "~"))):
-        return Backbone(name, Backbone(name, "", name).read_raw()["model_type"], name)
+        family = family_for(Backbone(name, "", name).read_raw()["model_type"])
+        assert family is not None  # else it could not be read
+        return Backbone(name, family, name)
     raise unknown(
         "backbone", name, [*BACKBONES.names(), "a folder in the form of transformers", "owner/name on the hub"]
     )

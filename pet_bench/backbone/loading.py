@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import EXTRA_WORDS, Backbone, family_of
+from pet_bench.backbone.reader import Tokenizer
 from pet_bench.backbone.source import (
     HEAD,
     add_extra_words,
@@ -26,34 +27,34 @@ from pet_bench.backbone.source import (
     grown_rows,
     has_own_head,
     own_tensors,
-    read_tokenizer,
     said,
     stored_tensors,
 )
 from pet_bench.backbone.ties import hold, put, ties, untie
 from pet_bench.errors import Faults, UserError
-from pet_bench.spec import Visual
+from pet_bench.spec import Scope, Visual
 
 NAMED = 3  # tensors of one kind of fault that a message names
 
 
-def build(backbone: Backbone, visual: Visual, *, device: str = "cpu") -> Model:
+def build(backbone: Backbone, visual: Visual, scope: Scope | None = None, *, device: str = "cpu") -> Model:
     """A backbone of that configuration with random weights (none at all on the `meta` device), vocabulary grown.
 
     Tensors are tied as in the checkpoint, whose names are looked at. Raises UserError where the configuration makes no
     model, and as `read_tokenizer` does, which says how far the vocabulary grows.
     """
-    config = backbone.read_config()
-    config.vocab_size = grown_rows(backbone, config)
+    config, family = backbone.read_config(), family_of(backbone)
+    if family.fed == "features":
+        config.vocab_size = grown_rows(backbone, config)
     with torch.device(device):
         lm = _new(backbone, config)
         untie(lm, own_tensors(backbone, ties(lm)))
-        return family_of(backbone).model(hold(lm), backbone.anatomy, visual)
+        return family.model(hold(lm), backbone.anatomy.scoped(scope), visual)
 
 
 def _new(backbone: Backbone, config: PreTrainedConfig) -> PreTrainedModel:
     """The stock model of a configuration, all that can be tied tied."""
-    config.tie_word_embeddings = True
+    family_of(backbone).tie_all(config)
     try:
         return family_of(backbone).stock(config)
     except Exception as error:
@@ -67,10 +68,10 @@ class Stock:
     them, so that they cannot be written to. What is one tensor here is one there.
     """
 
-    def __init__(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, lm: PreTrainedModel, tokenizer: Tokenizer):
         self.lm, self.tokenizer = lm, tokenizer
 
-    def copy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def copy(self) -> tuple[PreTrainedModel, Tokenizer]:
         return deepcopy(self.lm), deepcopy(self.tokenizer)
 
     def __getstate__(self):
@@ -111,10 +112,11 @@ def read_stock(backbone: Backbone) -> Stock:
     what, stored = f'backbone "{backbone.name}"', replace(backbone, config={})
     check_files(backbone)
     config = stored.read_config()
-    tokenizer = read_tokenizer(backbone, config)
+    family = family_of(backbone)
+    tokenizer = family.read_tokenizer(backbone, config)
     names = stored_tensors(backbone)
-    config.tie_word_embeddings = True
-    from_pretrained: Any = family_of(backbone).stock.from_pretrained  # whose stub knows no loading info
+    family.tie_all(config)
+    from_pretrained: Any = family.stock.from_pretrained  # whose stub knows no loading info
     try:
         with _quiet():
             lm, info = from_pretrained(
@@ -139,7 +141,7 @@ def read_stock(backbone: Backbone) -> Stock:
         if type(size) is int and getattr(config, key) != size:
             faults.add(f"{what} is registered with {key} {size}, its checkpoint has {getattr(config, key)}")
     settings = getattr(lm, "generation_config", None)  # of what can generate by itself
-    for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+    for key in family.ids_alike:
         ours, theirs = getattr(config, key, None), getattr(settings, key, None)
         if theirs is not None and theirs != ours:
             faults.add(f"{what}: {key} is {ours} in config.json and {theirs} in generation_config.json")
@@ -163,15 +165,20 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def load(backbone: Backbone, visual: Visual, stock: Stock | None = None) -> tuple[Model, PreTrainedTokenizerBase]:
+def load(
+    backbone: Backbone, visual: Visual, stock: Stock | None = None, scope: Scope | None = None
+) -> tuple[Model, Tokenizer]:
     """The pre-trained backbone in float32 with its tokenizer, both grown by VL-T5's 200 extra words.
 
-    Words the tokenizer already has are not added again; `grow_vocabulary` says how new rows start. stock: what
-    `read_stock` gave, which is left as it is. Raises UserError as that does.
+    Words the tokenizer already has are not added again; `grow_vocabulary` says how new rows start. One that is fed with
+    pixels comes as it is, with its processor. stock: what `read_stock` gave, which is left as it is. scope: see
+    `Anatomy`. Raises UserError as `read_stock` does.
     """
     lm, tokenizer = (stock or read_stock(backbone)).copy()
+    family, anatomy = family_of(backbone), backbone.anatomy.scoped(scope)
+    if isinstance(tokenizer, ProcessorMixin):
+        return family.model(lm, anatomy, visual), tokenizer
     rows = add_extra_words(tokenizer)
-    family, anatomy = family_of(backbone), backbone.anatomy
     grow_vocabulary(lm, rows, family.word_std, anatomy)
     last = tokenizer.convert_tokens_to_ids(EXTRA_WORDS[-1])
     if last != rows - 1:

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 # transformers 4.2.1 decoded so, in this order (TASKS.md section 0.5); later versions no longer do for byte-level BPE
 CLEAN_UP = [
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
     (" 've", "'ve"), (" 're", "'re"),
 ]  # fmt: skip
+
+
+Tokenizer = PreTrainedTokenizerBase | ProcessorMixin
 
 
 class Reader:
@@ -42,9 +45,21 @@ class Reader:
         dropped = {*inside[len(inside) - excess :]}
         return [token for i, token in enumerate(ids) if i not in dropped]
 
-    def inputs(self, text: Tensor, features: Tensor) -> dict[str, Tensor]:
-        """text (B, L) ids, padded on the right with `pad`; features (B, I, N, f) → what a model calls them."""
-        return {"text": text, "features": features}
+    def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        """Each answer as the ids that are to be said, the end included, cut on the right to `limit`."""
+        return self.tokens(texts, limit)
+
+    def said(self, ids: list[int]) -> str:
+        """What is left of a text that was cut to these ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def inputs(self, text: Tensor, seen: Any, said: Sequence[str]) -> dict[str, Any]:
+        """A batch as the model reads it.
+
+        text (B, L): ids, padded on the right with `pad`; said: the B texts themselves. seen: what the store has of the
+        images, features (B, I, N, f), or the pictures of each example.
+        """
+        return {"text": text, "features": seen}
 
     def firsts(self, words: Iterable[str]) -> list[int]:
         """The first sub-token of each word."""

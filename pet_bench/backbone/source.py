@@ -107,7 +107,7 @@ def own_tensors(backbone: Backbone, tied: Mapping[str, str]) -> frozenset[str]:
     A name that it lacks is tied. Where there are no weights to look at, the configuration says whether the output
     layer is such a name.
     """
-    if backbone.config:
+    if backbone.config or not tied:
         return _own_by_flag(backbone)
     return _own_tensors(backbone.name, backbone.family, backbone.source, tuple(tied.items()), _stamp(backbone.source))
 

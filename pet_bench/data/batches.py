@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
-from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Task
+from pet_bench.packed import Packed, Rows
 from pet_bench.spec import Control
 
 Spare = dict[str, tuple[int, int]]  # text → its part that is cut first
@@ -28,22 +27,35 @@ class Reader(Protocol):
 
     def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]: ...
 
+    def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]: ...
+
     def shortened(self, text: str, limit: int, spare: tuple[int, int]) -> list[int]: ...
 
-    def inputs(self, text: torch.Tensor, features: torch.Tensor) -> dict[str, torch.Tensor]: ...
+    def said(self, ids: list[int]) -> str: ...
+
+    def inputs(self, text: torch.Tensor, seen: Any, said: Sequence[str]) -> dict[str, Rows]: ...
+
+
+class Store(Protocol):
+    """What holds the images of examples: `data.store.FeatureStore` or `data.images.ImageStore`."""
+
+    def rows(self, examples: Sequence[Example]) -> np.ndarray: ...
+
+    def gather(self, rows: np.ndarray, *, control: Control = "none") -> Any: ...
 
 
 @dataclass(frozen=True)
 class Batch:
     """B examples of one task.
 
-    tensors: what the model reads, by the names that it has for it, each with B rows. targets (B, T) int64, padded with
+    tensors: what the model reads, by the names that it has for it, each with B rows, or as many as an example has of
+    it. targets (B, T) int64, padded with
     -100; scores (B,) float32, the score of each target. indices (B,) int64, the examples' positions in their list.
     """
 
     task: str
     ids: tuple[str, ...]
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Rows]
     targets: torch.Tensor
     scores: torch.Tensor
     indices: torch.Tensor
@@ -63,13 +75,27 @@ class Batch:
         """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
         rows = np.array_split(np.arange(len(self)), min(parts, len(self)))
         spans = [slice(part[0], part[-1] + 1) for part in rows]
-        return [replace(self._each(itemgetter(at)), ids=self.ids[at]) for at in spans]
+        return [self._rows(at) for at in spans]
+
+    def _rows(self, at: slice) -> Batch:
+        return replace(
+            self,
+            ids=self.ids[at],
+            tensors={
+                name: rows.of(at) if isinstance(rows, Packed) else rows[at] for name, rows in self.tensors.items()
+            },
+            targets=self.targets[at],
+            scores=self.scores[at],
+            indices=self.indices[at],
+        )
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """With every tensor changed."""
         return replace(
             self,
-            tensors={name: change(tensor) for name, tensor in self.tensors.items()},
+            tensors={
+                n: rows.each(change) if isinstance(rows, Packed) else change(rows) for n, rows in self.tensors.items()
+            },
             targets=change(self.targets),
             scores=change(self.scores),
             indices=change(self.indices),
@@ -115,18 +141,21 @@ class TaskBatches:
     """
 
     def __init__(
-        self, task: Task, examples: Sequence[Example], reader: Reader, store: FeatureStore, *, control: Control = "none"
+        self, task: Task, examples: Sequence[Example], reader: Reader, store: Store, *, control: Control = "none"
     ):
         self.task, self.examples, self.store = task, examples, store
         self.control: Control = control
         self.reader = reader
         self.rows = store.rows(examples)
         spare = {e.text: e.spare for e in examples if any(e.spare)}
-        self.texts, self.text_of = _tokenise(reader, [e.text for e in examples], task.max_text, spare)
+        tokenised = _tokenise(reader.tokens, [e.text for e in examples], task.max_text)
+        self.texts, self.text_of = Ragged(_shortened(reader, tokenised, task.max_text, spare)), tokenised.index
+        self.said = _as_cut(reader, tokenised, task.max_text)
         # An example's possible targets stand side by side, from `starts` to `ends`.
         targets = [e.targets or (("", 0.0),) for e in examples]
         flat = [pair for pairs in targets for pair in pairs]
-        self.targets, self.target_of = _tokenise(reader, [answer for answer, _ in flat], task.max_target)
+        answers = _tokenise(reader.targets, [answer for answer, _ in flat], task.max_target)
+        self.targets, self.target_of = Ragged(answers.ids), answers.index
         self.target_scores = np.array([score for _, score in flat], np.float32)
         self.ends = np.cumsum([len(pairs) for pairs in targets])
         self.starts = self.ends - np.diff(self.ends, prepend=0)
@@ -196,6 +225,7 @@ class TaskBatches:
             tensors=self.reader.inputs(
                 self.texts.padded(self.text_of[indices], self.reader.pad),
                 self.store.gather(self.rows[indices], control=self.control),
+                [self.said[row] for row in self.text_of[indices]],
             ),
             targets=self.targets.padded(self.target_of[targets], -100),
             scores=torch.from_numpy(self.target_scores[targets]),
@@ -203,16 +233,39 @@ class TaskBatches:
         )
 
 
+class Tokenised(NamedTuple):
+    """Distinct texts and the tokens of each, and which of them each text is."""
+
+    distinct: dict[str, int]
+    ids: list[list[int]]
+    index: np.ndarray
+
+
 def _tokenise(
-    reader: Reader, texts: Sequence[str], limit: int | None, spare: Spare | None = None, chunk: int = 10_000
-) -> tuple[Ragged, np.ndarray]:
-    """Distinct texts as tokens, and which of them each text is. In chunks, as encodings are large until dropped."""
+    tokens: Callable[[Sequence[str], int | None], list[list[int]]],
+    texts: Sequence[str],
+    limit: int | None,
+    chunk: int = 10_000,
+) -> Tokenised:
+    """In chunks, as encodings are large until dropped."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    ids = [row for part in batched(distinct, chunk) for row in reader.tokens(part, limit)]
-    for text, span in (spare or {}).items():
-        if limit is not None and len(ids[distinct[text]]) == limit:
-            ids[distinct[text]] = reader.shortened(text, limit, span)
-    return Ragged(ids), np.array([distinct[text] for text in texts], np.int64)
+    ids = [row for part in batched(distinct, chunk) for row in tokens(part, limit)]
+    return Tokenised(distinct, ids, np.array([distinct[text] for text in texts], np.int64))
+
+
+def _shortened(reader: Reader, texts: Tokenised, limit: int | None, spare: Spare) -> list[list[int]]:
+    """The tokens of each text; those that are too long lack some of their spare part."""
+    for text, span in spare.items():
+        if limit is not None and len(texts.ids[texts.distinct[text]]) == limit:
+            texts.ids[texts.distinct[text]] = reader.shortened(text, limit, span)
+    return texts.ids
+
+
+def _as_cut(reader: Reader, texts: Tokenised, limit: int | None) -> list[str]:
+    """Each text as it is, or what is left of it where it may have been cut."""
+    return [
+        reader.said(ids) if len(ids) == limit else text for text, ids in zip(texts.distinct, texts.ids, strict=True)
+    ]
 
 
 def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:

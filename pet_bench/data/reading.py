@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pet_bench.data.images import ImageStore
 from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, data_fingerprint
 from pet_bench.errors import Faults, UserError, foreign
 from pet_bench.registry import TASKS, ask
-from pet_bench.spec import MissingFeatures, Runtime, TrialSpec, Visual, validate
+from pet_bench.spec import Fed, MissingFeatures, Runtime, TrialSpec, Visual, validate
 
+Store = FeatureStore | ImageStore
 Examples = dict[str, dict[Split, list[Example]]]  # by task and split
 
 
@@ -45,14 +47,14 @@ class TrialData:
 
     tasks: list[Task]
     examples: Examples
-    store: FeatureStore
+    store: Store
     fingerprint: str
     left_out: LeftOuts = field(default_factory=LeftOuts)
 
 
 class Read(NamedTuple):
     examples: Examples
-    store: FeatureStore | None
+    store: Store | None
     left_out: LeftOuts
 
 
@@ -88,8 +90,9 @@ def read_and_pack(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     pack: bool = True,
+    fed: Fed = "features",
 ) -> Read:
-    """Examples by task and split, and the packed features of all of them. missing: as in `Runtime`.
+    """Examples by task and split, and the packed features, or pixels, of all of them. missing: as in `Runtime`.
 
     Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
     annotations are at fault and without `pack`; what is packed already has been read.
@@ -109,6 +112,9 @@ def read_and_pack(
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
+    if fed == "pixels":
+        faults.check()
+        return Read(examples, packed_for(fed, root, wanted, visual, cache, progress), LeftOuts.of(unused))
     if faults.found or not pack:
         sources, said = sources_of(root, wanted, visual)
         files = files_of(root, sources)
@@ -118,12 +124,30 @@ def read_and_pack(
             faults.add(shown(said, "features"))
         faults.check()
         return Read(examples, None, LeftOuts.of(unused))
-    store = FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
-    return Read(examples, store, LeftOuts.of(unused))
+    return Read(examples, packed_for(fed, root, wanted, visual, cache, progress), LeftOuts.of(unused))
+
+
+def packed_for(
+    fed: Fed,
+    root: Path,
+    wanted: list[tuple[Task, list[Example]]],
+    visual: Visual,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Store:
+    """The store of what a backbone sees of these examples; raises UserError as `pack` of either store does."""
+    if fed == "pixels":
+        return ImageStore.pack(root, wanted, cache=cache, progress=progress)
+    return FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
 
 
 def read_data(
-    spec: TrialSpec, runtime: Runtime, progress: Callable[[int, int], None] | None = None, *, pack: bool = True
+    spec: TrialSpec,
+    runtime: Runtime,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    pack: bool = True,
+    fed: Fed = "features",
 ) -> TrialData | None:
     """Read all annotations and pack all features that the trial needs; without `pack`, only check them.
 
@@ -137,7 +161,14 @@ def read_data(
     with faults:
         splits: tuple[Split, ...] = SPLITS if spec.recipe.valid_every else ("train", "test")
         read = read_and_pack(
-            root, tasks, spec.visual, splits=splits, missing=runtime.missing_features, progress=progress, pack=pack
+            root,
+            tasks,
+            spec.visual,
+            splits=splits,
+            missing=runtime.missing_features,
+            progress=progress,
+            pack=pack,
+            fed=fed,
         )
     faults.check()
     if read is None or read.store is None:

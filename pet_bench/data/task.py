@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Optional
 
 import h5py
 import numpy as np
+from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from pet_bench.data.rows import shown
@@ -28,6 +29,7 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 FEATURES = "clip_features/data_clip_RN101_att"
 SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,3})?%?:((?P<end>\d{1,3})%?)?\])?")
 
@@ -262,6 +264,25 @@ class Task(ABC):
         dataset = file[f"{key.split('/', 1)[1]}/features"]
         assert isinstance(dataset, h5py.Dataset)
         return dataset
+
+    # pictures -------------------------------------------------------------------------------------------------------
+
+    def image_path(self, root: Path | str, key: str) -> Path:
+        """The file of the picture that a feature is of; by default `<folder>/images/<image>` with any usual suffix.
+
+        Raises UserError where there is none.
+        """
+        folder, image = key.split("/", 1)
+        places = [Path(root) / folder / "images" / f"{image}{suffix}" for suffix in PICTURES]
+        for path in places:
+            if path.is_file():
+                return path
+        raise UserError(f"picture {places[0].parent / image} is missing (possible: {', '.join(PICTURES)})")
+
+    def image(self, root: Path | str, key: str) -> np.ndarray:
+        """The picture of a key, (height, width, 3) uint8. Raises OSError where it cannot be read."""
+        with Image.open(self.image_path(root, key)) as image:
+            return np.asarray(image.convert("RGB"))
 
     # scoring --------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 In two courses, on scenes and then on clips with scenes between. Three forms of exercise, all on fresh text at every
 step:
 
-* denoising of sentences and written scenes (BART text infilling, T5 span corruption);
+* denoising of sentences and written scenes (BART text infilling, T5 span corruption; LLaMA goes on writing them);
 * reading comprehension over written scenes: a task's prompted question, then the scene as a list of located
   objects;
 * the same over condensed scenes: one token per cell, e = Norm(sum of the words' embeddings) + the location
@@ -23,47 +23,31 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import cast
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from torch import nn
 
-from pet_bench.backbone.encoder_decoder import EncoderDecoderFamily
-from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.errors import UserError
 from pet_bench.files import read_text
-from pet_bench.mini.clip_language import CLIP_TASKS, ClipExercise
-from pet_bench.mini.language import IMAGES, Exercise
-from pet_bench.mini.tokens import bart_tokenizer, t5_tokenizer
+from pet_bench.mini.clip_language import CLIP_TASKS
+from pet_bench.mini.readers import FRAMES, Inputs, Reader, exercise, load_reader
 from pet_bench.mini.world import GRID
-from pet_bench.registry import FAMILIES
 from pet_bench.spec import LARGEST
 
-Backbone = BartForConditionalGeneration | T5ForConditionalGeneration
-Inputs = tuple[Tensor, tuple[Tensor, Tensor] | None]  # of `Reader.encode`
 Shares = dict[tuple[str, str], float]  # of (task, hint)
 
-WIDTH, HEADS, ENCODER_LAYERS, DECODER_LAYERS = 64, 4, 2, 2
-STEPS = {"mini-bart": {"scenes": 6000, "clips": 8000}, "mini-t5": {"scenes": 7000, "clips": 8000}}
-RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3}
-BATCH = {"mini-bart": 64, "mini-t5": 32}
+STEPS = {
+    "mini-bart": {"scenes": 6000, "clips": 8000},
+    "mini-t5": {"scenes": 7000, "clips": 8000},
+    "mini-llama": {"scenes": 9000, "clips": 8000},
+}
+RATE = {"mini-bart": 2e-3, "mini-t5": 2e-3, "mini-llama": 2e-3}
+BATCH = {"mini-bart": 64, "mini-t5": 32, "mini-llama": 64}
 MOST_STEPS = 1_000_000
 WARM_UP = 300
 HEADER = ["step", "form", "task", "loss"]
 DROPOUT_WHILE_READING = 0.02  # small models of an endless corpus underfit, they do not memorise
-FRAMES = 64
 # Shares of the exercises, (task, hint), until a fraction of the course is over.
 _SCENES: Shares = {("vqa", ""): 3, ("gqa", ""): 4, ("nlvr", ""): 2, ("caption", ""): 1}
 _TOLD: Shares = {("tvc", ""): 1, ("yc2c", ""): 1}
@@ -88,189 +72,9 @@ COURSES: dict[str, list[tuple[float, Shares]]] = {
 FORM_SHARES = {
     "mini-bart": {"condensed": 13, "written": 6, "denoising": 1},
     "mini-t5": {"condensed": 17, "written": 2, "denoising": 1},
+    "mini-llama": {"condensed": 17, "written": 2, "denoising": 1},
     "clips": {"condensed": 19, "denoising": 1},  # written out, they are too long to be understood
 }
-
-
-def exercise(task: str, rng: Random, hint: str = "") -> Exercise | ClipExercise:
-    return ClipExercise.sample(task, rng, hint) if task in CLIP_TASKS else Exercise.sample(task, rng)
-
-
-def _table(lm: PreTrainedModel) -> Tensor:
-    """Its word embeddings."""
-    table = lm.get_input_embeddings().weight
-    assert isinstance(table, Tensor)
-    return table
-
-
-class Reader:
-    """A backbone with its tokenizer, and the exercises as batches for it."""
-
-    def __init__(self, lm: Backbone, tokenizer: PreTrainedTokenizerFast):
-        self.lm, self.tokenizer = lm, tokenizer
-        self.family: type[EncoderDecoderFamily] = FAMILIES.get(lm.config.model_type)
-        assert isinstance(tokenizer.pad_token_id, int)
-        self.pad = tokenizer.pad_token_id
-        self.ids: dict[str, list[int]] = {}  # words as they stand inside a sentence
-
-    @classmethod
-    def new(cls, name: str, seed: int) -> Reader:
-        """Random weights, and a tokenizer of the world's text."""
-        if name == "mini-bart":
-            tokenizer = bart_tokenizer(seed)
-            lm: Backbone = BartForConditionalGeneration(
-                BartConfig(
-                    vocab_size=len(tokenizer),
-                    d_model=WIDTH,
-                    encoder_layers=ENCODER_LAYERS,
-                    decoder_layers=DECODER_LAYERS,
-                    encoder_attention_heads=HEADS,
-                    decoder_attention_heads=HEADS,
-                    encoder_ffn_dim=2 * WIDTH,
-                    decoder_ffn_dim=2 * WIDTH,
-                    max_position_embeddings=256,
-                    activation_function="gelu",
-                    dropout=0.0,
-                    attention_dropout=0.0,
-                    activation_dropout=0.0,
-                    init_std=0.08,
-                    bos_token_id=0,
-                    pad_token_id=1,
-                    eos_token_id=2,
-                    decoder_start_token_id=2,
-                    forced_eos_token_id=None,
-                )
-            )
-        elif name == "mini-t5":
-            tokenizer = t5_tokenizer(seed)
-            lm = T5ForConditionalGeneration(
-                T5Config(
-                    vocab_size=len(tokenizer),
-                    d_model=WIDTH,
-                    d_kv=WIDTH // HEADS,
-                    d_ff=2 * WIDTH,
-                    num_layers=ENCODER_LAYERS,
-                    num_decoder_layers=DECODER_LAYERS,
-                    num_heads=HEADS,
-                    feed_forward_proj="relu",
-                    dropout_rate=0.0,
-                    pad_token_id=0,
-                    eos_token_id=1,
-                    decoder_start_token_id=0,  # type: ignore[call-arg]  # of every configuration
-                )
-            )
-        else:
-            raise ValueError(f"no mini backbone {name!r}; possible: {', '.join(STEPS)}")
-        reader = cls(lm, tokenizer)
-        if name == "mini-t5":  # T5's words start at unit variance: where would drown what
-            table = _table(lm).data
-            table[-len(EXTRA_WORDS) :] *= 0.2
-            table[[i for word in IMAGES for i in reader.word(word)]] *= 0.2
-        return reader
-
-    def word(self, word: str) -> list[int]:
-        if word not in self.ids:
-            self.ids[word] = self.tokenizer(f" {word}", add_special_tokens=False).input_ids
-        return self.ids[word]
-
-    def text(self, lines: Sequence[str]) -> Tensor:
-        return self.tokenizer(list(lines), padding=True, return_tensors="pt").input_ids
-
-    def cells(self, told: Sequence[Sequence[tuple[str, str]]]) -> tuple[Tensor, Tensor]:
-        """Condensed scenes → location ids (B, P) and the ids of each cell's words (B, P, 4), padded."""
-        location = [[self.tokenizer.convert_tokens_to_ids(place) for place, _ in scene] for scene in told]
-        words = [
-            [([i for w in said.split() for i in self.word(w)] + [self.pad] * 4)[:4] for _, said in scene]
-            for scene in told
-        ]
-        return torch.tensor(location), torch.tensor(words)
-
-    def encode(self, text: Tensor, cells: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Encoder states and mask of ids (B, L), followed by condensed cells if there are any."""
-        mask = text.ne(self.pad)
-        if cells is None:
-            return self.lm.get_encoder()(input_ids=text, attention_mask=mask.long())[0], mask
-        location, words = cells
-        table = _table(self.lm)
-        image, *parts = F.embedding(words, table).mul(words.ne(self.pad)[..., None]).unbind(2)
-        said = sum(parts[1:], start=parts[0])
-        if self.family.norm is nn.LayerNorm:
-            said = F.layer_norm(said, said.shape[-1:])
-        else:
-            said = said * torch.rsqrt(said.square().mean(-1, keepdim=True) + 1e-6)
-        visual = said + image + F.embedding(location, table)
-        mask = torch.cat([mask, mask.new_ones(location.shape)], dim=1)
-        return self.family.encode(self.lm, self.family.embed(self.lm, text), visual, mask), mask
-
-    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
-        """Token-mean cross-entropy."""
-        states, mask = self.encode(*inputs)
-        labels = targets.masked_fill(targets.eq(self.pad), -100)
-        return self.lm(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask.long(),
-            labels=labels,
-        ).loss
-
-    def comprehension(
-        self, exercises: Sequence[Exercise | ClipExercise], form: str, cells: int, rng: Random
-    ) -> tuple[Inputs, Tensor]:
-        """(inputs of `encode`, targets) with the scenes `written` out, or `condensed` to `cells` cells each."""
-        targets = self.text([e.target for e in exercises])
-        if form == "written":
-            return (self.text([f"{e.text} {e.written(rng)}" for e in exercises]), None), targets
-        told = self.cells([e.condensed(cells, rng) for e in exercises])
-        return (self.text([e.text for e in exercises]), told), targets
-
-    def denoising(self, exercises: Sequence[Exercise | ClipExercise], rng: Random) -> tuple[Inputs, Tensor]:
-        """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
-        masks = self.tokenizer.mask_token_id is not None  # BART's: the target is the whole text
-        sources, targets = [], []
-        for e in exercises:
-            line = rng.choice((e.written(rng), f"{e.text} {e.target}"))
-            ids = self.tokenizer(line, add_special_tokens=False).input_ids
-            source, i = [], 0
-            spans: list[list[int]] = []
-            while i < len(ids):
-                length = rng.randint(1, 5)
-                if rng.random() < (0.14 if masks else 0.06) and len(spans) < 99:
-                    word = cast(str, self.tokenizer.mask_token) if masks else f"<extra_id_{len(spans)}>"
-                    mark = cast(int, self.tokenizer.convert_tokens_to_ids(word))
-                    source.append(mark)
-                    spans.append([mark, *ids[i : i + length]])
-                    i += length
-                else:
-                    source.append(ids[i])
-                    i += 1
-            sources.append(source)
-            targets.append(ids if masks else [t for span in spans for t in span])
-        return (self.padded(sources), None), self.padded(targets)
-
-    def padded(self, lines: Sequence[list[int]]) -> Tensor:
-        """With the tokenizer's special tokens around each line."""
-        start = self.tokenizer.bos_token_id
-        bos = [] if start is None else [start]
-        ids = [torch.tensor([*bos, *line, self.tokenizer.eos_token_id]) for line in lines]
-        return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad)
-
-    @torch.no_grad()
-    def accuracy(self, task: str, *, form: str = "condensed", count: int = 200, seed: int = 1) -> float:
-        """Share of exact answers, generated greedily, to exercises about fresh scenes."""
-        was_training, rng = self.lm.training, Random(f"fresh-{task}-{seed}")
-        self.lm.eval()
-        exercises = [exercise(task, rng) for _ in range(count)]
-        inputs, _ = self.comprehension(exercises, form, FRAMES if task in CLIP_TASKS else GRID * GRID, rng)
-        states, mask = self.encode(*inputs)
-        ids = self.lm.generate(  # type: ignore[misc]  # the stub asks for a self that no model is
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask.long(),
-            max_length=40,
-            do_sample=False,
-        )
-        assert isinstance(ids, Tensor)
-        said = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        self.lm.train(was_training)
-        return sum(s == e.target for s, e in zip(said, exercises, strict=True)) / count
 
 
 def pretrain(
@@ -283,7 +87,7 @@ def pretrain(
     start: Path | None = None,
     course: str = "scenes",
 ) -> None:
-    """Train `mini-bart` or `mini-t5` and write the folder `out`.
+    """Train `mini-bart`, `mini-t5` or `mini-llama` and write the folder `out`.
 
     course: "scenes" or "clips". From random weights, or on from those of `start`, an earlier `out`, with the learning
     rate rising anew.
@@ -318,7 +122,7 @@ def pretrain(
     curve = train(reader, rng, name, course, steps)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        save(reader, draft)
+        reader.save(draft)
         record(draft, curve, f"{name} OUT --course {course} --seed {seed} --steps {steps}", before)
         draft.chmod(0o755)
         draft.rename(out)
@@ -407,30 +211,6 @@ def set_dropout(lm: nn.Module, rate: float) -> None:
         for name in ("dropout", "activation_dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, rate)
-
-
-def save(reader: Reader, folder: Path) -> None:
-    config = reader.lm.config
-    reader.lm.generation_config = GenerationConfig(
-        bos_token_id=reader.tokenizer.bos_token_id,
-        pad_token_id=config.pad_token_id,
-        eos_token_id=config.eos_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
-    )
-    reader.lm.save_pretrained(folder)
-    reader.tokenizer.save_pretrained(folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)
-
-
-def load_reader(folder: Path) -> Reader:
-    """A written backbone, to examine what it understands."""
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    lm = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    return Reader(lm.eval(), tokenizer)
 
 
 if __name__ == "__main__":

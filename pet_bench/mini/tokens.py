@@ -55,7 +55,25 @@ def bart_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def t5_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Unigram model of the world's words, ``… </s>``; <pad> 0, </s> 1, <unk> 2.
+    """Unigram model of the world's words, ``… </s>``; <pad> 0, </s> 1, <unk> 2."""
+    tokenizer = _words(seed, ["<pad>", "</s>", "<unk>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return _wrap(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def llama_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Unigram model of the world's words, ``<s> …``; <pad> 0, </s> 1, <unk> 2, <s> 3."""
+    tokenizer = _words(seed, ["<pad>", "</s>", "<unk>", "<s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 3)]
+    )
+    return _wrap(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", bos_token="<s>")
+
+
+def _words(seed: int, special: list[str]) -> Tokenizer:
+    """The special tokens, of which <unk> is the third, then the world's words.
 
     A piece is a word with log p = log of its relative frequency; unseen words fall apart into printable ASCII
     characters, which cost more than any word.
@@ -66,14 +84,11 @@ def t5_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     known = {word for word, _ in words}
     rare = math.log(1 / total) - 5
     characters = [(c, rare) for c in ["▁", *PRINTABLE] if c not in known]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *characters, *words]
+    vocabulary = [*((token, 0.0) for token in special), *characters, *words]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    return _wrap(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return tokenizer
 
 
 def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:

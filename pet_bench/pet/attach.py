@@ -32,6 +32,8 @@ def attach(model: Model, design: Design, tasks: Iterable[str] = ()) -> Model:
     for site in {site: None for insert in design.inserts for site in insert.sites}:
         if site not in model.anatomy.sites:
             faults.add(unknown("site", site, model.anatomy.sites))
+        elif not model.anatomy.in_scope(site):
+            faults.add(f'site "{site}" is not in the scope, {", ".join(model.anatomy.scope)}')
     for selector in design.train:
         with faults:
             trained |= select(model, selector)
@@ -79,16 +81,18 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
 
 
 def _place(build: Builder, stack: str, site: str, paths: Site, layer: int) -> Place:
-    model, width = build.model, build.model.anatomy.stacks[stack].width
+    model, of = build.model, build.model.anatomy.stacks[stack]
+    width, name = of.width_of(layer), of.name_of(layer)
     try:
-        writer = model.at(paths.writer, layer)
-        reader = model.at(paths.reader, layer) if paths.reader else None
-        feeds = model.at(paths.feeds, layer) if paths.feeds else None
+        writer = model.at(paths.writer, name)
+        reader = model.at(paths.reader, name) if paths.reader else None
+        feeds = model.at(paths.feeds, name) if paths.feeds else None
     except AttributeError as error:
         raise UserError(f'site "{site}" is not in {model.anatomy.backbone}: {error}') from None
     d_h: int = getattr(writer, "out_features", width) if feeds is None else cast(nn.Linear, feeds).in_features
+    d_h //= paths.part[1] if paths.part else 1
     d_x: int = d_h if reader is None else getattr(reader, "in_features", width)
     return Place(
         model=model, tasks=build.tasks, stack=stack, layer=layer, site=site, reader=reader, writer=writer, feeds=feeds,
-        d_x=d_x, d_h=d_h,
+        d_x=d_x, d_h=d_h, part=paths.part,
     )  # fmt: skip

@@ -84,7 +84,7 @@ class ByTask(nn.Module):
 class Place(Builder):
     """Where an insert is built: a site of one layer, the stock modules that X goes into and H comes from, their widths.
 
-    feeds: the projection that reads H, at hidden units.
+    feeds: the projection that reads H, at hidden units. part: as in `Site`.
     """
 
     stack: str
@@ -95,3 +95,4 @@ class Place(Builder):
     feeds: nn.Module | None
     d_x: int
     d_h: int
+    part: tuple[int, int] | None = None

@@ -75,7 +75,18 @@ class Inserted(nn.Module):
 
     @torch.no_grad()
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Weight (d_h, d_x) and bias (d_h,) of the one linear layer that equals this one with the insert."""
+        """Weight (d_h, d_x) and bias (d_h,) of the one linear layer that equals this one with the insert.
+
+        Of a fused layer, whose H is a part of what it gives, the rows of that part change.
+        """
+        if self.place.part is None:
+            return self._folded(weight, bias)
+        k, n = self.place.part
+        weights, biases = list(weight.chunk(n)), list([None] * n if bias is None else bias.chunk(n))
+        weights[k], biases[k] = self._folded(weights[k], biases[k])
+        return torch.cat(weights), None if bias is None else torch.cat([one for one in biases if one is not None])
+
+    def _folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         insert = self.insert
         factor = insert.scale * (1 if self.gate is None else self.gate.vector())
         if self.place.feeds:
@@ -116,12 +127,19 @@ def hook(place: Place, site: Site, inserted: Inserted) -> None:
     def read(module, args, kwargs):
         kept[:] = [args[0] if args else kwargs["hidden_states"]]
 
+    def written(h):
+        return inserted(h if reader is None else kept.pop(), h)
+
     def write(module, args, output):
         h = states_of(output)
-        return with_states(output, inserted(h if reader is None else kept.pop(), h))
+        if site.part is None:
+            return with_states(output, written(h))
+        parts = list(h.chunk(site.part[1], dim=-1))
+        parts[site.part[0]] = written(parts[site.part[0]])
+        return with_states(output, torch.cat(parts, dim=-1))
 
     def write_before(module, args):
-        return inserted(kept.pop(), args[0]), *args[1:]
+        return written(args[0]), *args[1:]
 
     def edit(module, args, kwargs):
         value = kwargs[argument]

@@ -193,7 +193,11 @@ def design_of(method: Method, anatomy: Anatomy) -> Design:
 
 def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
     """Why a built method is left out on a backbone of that anatomy; raises PluginError where the method fails."""
-    return ask(method, "skip", anatomy, returns=str | None)
+    if reason := ask(method, "skip", anatomy, returns=str | None):
+        return reason
+    sites = {site for insert in design_of(method, anatomy).inserts for site in insert.sites}
+    out = sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)})
+    return f"it attaches at {out[0]}, which is not in the scope {', '.join(anatomy.scope)}" if out else None
 
 
 def attach_method(model: Model, method: Method, design: Design, tasks: Iterable[str]) -> None:

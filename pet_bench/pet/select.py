@@ -22,17 +22,21 @@ def selectors(model: Model) -> list[str]:
 def select(model: Model, selector: str) -> set[str]:
     """Names of the backbone's and the visual embedding's parameters that a selector means (see `Design`).
 
-    Raises UserError where it matches none.
+    Only those in the scope; where the projector is not in it, `visual` means none. Raises UserError where a selector
+    matches none.
     """
-    names = {name for name, _ in model.named_parameters() if not name.startswith("pet.")}
+    anatomy, every = model.anatomy, {name for name, _ in model.named_parameters() if not name.startswith("pet.")}
+    names = {name for name in every if anatomy.part_of(name) in anatomy.scope}
     stacks = model.anatomy.stacks
     stack, _, kind = selector.rpartition(".")
     if selector == "all":
         chosen = names
     elif selector == "visual":
-        chosen = _below(names, stacks["projector"].path) if "projector" in stacks else set()
+        if "projector" in stacks and "projector" not in anatomy.scope:
+            return set()
+        chosen = {name for name in names if "projector" in stacks and stacks["projector"].holds(name)}
     elif selector in selectors(model):
-        inside = _below(names, stacks[stack].path if stack else "lm")
+        inside = {name for name in names if (stacks[stack].holds(name) if stack else name.startswith("lm."))}
         if kind == "biases":
             chosen = {name for name in inside if name.endswith(".bias")}
         else:
@@ -46,7 +50,3 @@ def select(model: Model, selector: str) -> set[str]:
             f"(possible: {', '.join(selectors(model))}, or a pattern over parameter names)"
         )
     return chosen
-
-
-def _below(names: set[str], path: str) -> set[str]:
-    return {name for name in names if name.startswith(f"{path}.")}

@@ -27,7 +27,7 @@ def card(result: TrialResult) -> str:
     Of equal trials only what their provenance and notes say differs; no times.
     """
     spec = TrialSpec.from_dict(result.spec)
-    anatomy = find_backbone(spec.backbone).anatomy
+    anatomy = find_backbone(spec.backbone).anatomy.scoped(spec.method.scope)
     method = build_method(restored(spec.method), anatomy)
     sections = {
         "Method": _method(spec, method, anatomy, result),

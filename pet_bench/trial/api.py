@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,15 @@ def attach(model: Model | str, method: Method, /, *, suite: str | None = None, *
         model = pet_bench.attach("mini-bart", "lora", suite="mini-image-text", rank=8)
     """
     chosen = method_spec(method)
-    chosen = MethodSpec(chosen.name, {**chosen.options, **options})
-    anatomy = find_backbone(model).anatomy if isinstance(model, str) else model.anatomy
+    chosen = replace(chosen, options={**chosen.options, **options})
+    anatomy = (find_backbone(model).anatomy if isinstance(model, str) else model.anatomy).scoped(chosen.scope)
     design = design_of(build_method(chosen, anatomy), anatomy)
     if isinstance(model, str):
         suite = suite or "image-text"
         model, _ = load_backbone(model, suite)
     elif len(model.pet):
         raise UserError(f"the model has a method already ({', '.join(model.pet)}): load another")
+    model.anatomy = anatomy
     return attach_design(model, design, suite_by_name(suite).tasks if suite else ())
 
 

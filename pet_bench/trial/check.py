@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.known import family_of, find_backbone
 from pet_bench.backbone.loading import build
 from pet_bench.data.reading import read_data
 from pet_bench.errors import Faults, PluginError, UserError
@@ -38,9 +38,9 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
     def check(spec: TrialSpec) -> None:
         backbone = find_backbone(spec.backbone)
         try:
-            method = build_method(restored(spec.method), backbone.anatomy)
-            design = design_of(method, backbone.anatomy)
-            attach_method(build(backbone, spec.visual, device="meta"), method, design, spec.tasks)
+            model = build(backbone, spec.visual, spec.method.scope, device="meta")
+            method = build_method(restored(spec.method), model.anatomy)
+            attach_method(model, method, design_of(method, model.anatomy), spec.tasks)
         except UserError as error:
             raise error.within(f"{spec.label} on {spec.backbone}") from error
 
@@ -84,8 +84,17 @@ def check_data(
     shared = shared or Shared()
     _each(
         specs,
-        lambda spec: (spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)),
-        lambda spec: shared.data(spec, runtime, progress) if pack else read_data(spec, runtime, pack=False),
+        lambda spec: (
+            family_of(find_backbone(spec.backbone)).fed,
+            spec.suite,
+            str(spec.protocol),
+            bool(spec.recipe.valid_every),
+        ),
+        lambda spec: (
+            shared.data(spec, runtime, progress)
+            if pack
+            else read_data(spec, runtime, pack=False, fed=family_of(find_backbone(spec.backbone)).fed)
+        ),
     )
 
 

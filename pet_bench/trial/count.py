@@ -37,10 +37,10 @@ class Description:
 def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
     known, chosen = find_backbone(backbone), suite_by_name(suite)
-    shape = known.anatomy
+    shape = known.anatomy.scoped(method.scope)
     built = build_method(method, shape)
     design = design_of(built, shape)
-    model = build(known, chosen.visual, device="meta")
+    model = build(known, chosen.visual, method.scope, device="meta")
     try:
         attach_method(model, built, design, chosen.tasks)
     except UserError as error:

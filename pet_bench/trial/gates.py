@@ -139,7 +139,7 @@ def gate_values(
     Raises UserError for a trial without gates or adapter, and for an unknown task, example or site.
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
-    anatomy = find_backbone(spec.backbone).anatomy
+    anatomy = find_backbone(spec.backbone).anatomy.scoped(spec.method.scope)
     inserts = design_of(build_method(restored(spec.method), anatomy), anatomy).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")

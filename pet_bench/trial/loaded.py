@@ -17,8 +17,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
 from pet_bench.data.batches import TaskBatches
-from pet_bench.data.reading import build_tasks, data_root, read_data
-from pet_bench.data.store import FeatureStore
+from pet_bench.data.reading import Store, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import Faults, UserError, unknown
@@ -88,7 +87,7 @@ class Loaded:
             answers |= dict(zip(numbers, texts, strict=True))
         return [answers[number] for number in range(len(asked))]
 
-    def _answers(self, task: Task, examples: list[Example], given: FeatureStore | None) -> list[str]:
+    def _answers(self, task: Task, examples: list[Example], given: Store | None) -> list[str]:
         """given: the features; None: they are where the data are."""
         recipe, features = self.spec.recipe, given or self._features(task, examples)
         reads = self.model.family.reader(self.tokenizer)
@@ -98,13 +97,16 @@ class Loaded:
         texts = predict(self.model, reads, batches, size, plain=recipe.generation == "plain")
         return [texts[example.id] for example in numbered]
 
-    def _features(self, task: Task, examples: list[Example]) -> FeatureStore:
-        """The noise of the control of that name depends on a feature's place among all of the trial's: all are read."""
+    def _features(self, task: Task, examples: list[Example]) -> Store:
+        """What the model sees of these examples, where the data are.
+
+        The noise of the control of that name depends on a feature's place among all of the trial's: all are read."""
+        fed = self.model.family.fed
         if self.spec.control == "noise":
-            data = read_data(self.spec, self.runtime)
+            data = read_data(self.spec, self.runtime, fed=fed)
             assert data is not None  # it was packed
             return data.store
-        return FeatureStore.pack(data_root(self.spec.suite, self.runtime), [(task, examples)], self.spec.visual)
+        return packed_for(fed, data_root(self.spec.suite, self.runtime), [(task, examples)], self.spec.visual)
 
 
 def _alike(asked: list[Example | Question]) -> dict[tuple[type, int], list[int]]:
@@ -175,7 +177,7 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, PreTrainedTokenizerB
     try:
         if not frozen.is_file():
             seed_everything(spec.seed)
-        model, tokenizer = load(backbone, spec.visual, stock)
+        model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
         attach(model, design_of(build_method(restored(spec.method), model.anatomy), model.anatomy), spec.tasks)
     finally:
         set_generators(before, cpu)

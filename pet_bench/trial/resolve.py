@@ -25,6 +25,11 @@ def known(backbone: str) -> tuple[Backbone, Anatomy]:
     return source, source.anatomy
 
 
+def labelled(name: str, method: MethodSpec) -> str:
+    """How tables call a method with the scope that was given to it: `lora [vision]`."""
+    return f"{name} [{', '.join(method.scope)}]" if method.scope else name
+
+
 def check_selection(tasks: list[Task], what: str = "recipe: selection is best") -> None:
     """Raises UserError where choosing the best model by validation would choose by what is tested or trained on.
 
@@ -87,6 +92,7 @@ def resolve(
     with faults:
         METHODS.get(method.name)
         if anatomy:
+            anatomy = anatomy.scoped(method.scope)
             built = build_method(method, anatomy)
     if source and anatomy and built:
         with faults:
@@ -106,7 +112,7 @@ def resolve(
     changed = {key: value for key, value in resolved.options.items() if value != defaults.options[key]}
     return TrialSpec(
         backbone=backbone,
-        method=MethodSpec(resolved.name, normal(built, resolved.options)),
+        method=MethodSpec(resolved.name, normal(built, resolved.options), method.scope),
         suite=suite,
         tasks=chosen.tasks,
         visual=chosen.visual,
@@ -114,5 +120,5 @@ def resolve(
         recipe=full,
         control=control,
         protocol={task: options for task, options in protocol.items() if options},
-        label=ask(built, "label", changed, returns=Line),
+        label=labelled(ask(built, "label", changed, returns=Line), method),
     )

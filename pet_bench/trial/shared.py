@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.known import family_of, find_backbone
 from pet_bench.backbone.loading import Stock, read_stock
-from pet_bench.data.reading import LeftOuts, TrialData, build_tasks, data_root, read_data
-from pet_bench.data.store import FeatureStore
+from pet_bench.data.reading import LeftOuts, Store, TrialData, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.task import Example, Split
 from pet_bench.spec import Runtime, TrialSpec
 
@@ -23,7 +22,7 @@ class Reading:
     """
 
     examples: dict[str, dict[Split, list[Example]]]
-    store: FeatureStore | None
+    store: Store | None
     fingerprint: str
     left_out: LeftOuts = field(default_factory=LeftOuts)
 
@@ -43,16 +42,17 @@ class Shared:
         """The data of a trial; raises UserError as `read_data` does."""
 
         def read() -> Reading:
-            data = read_data(spec, runtime, progress)
+            data = read_data(spec, runtime, progress, fed=fed)
             assert data is not None  # it was packed
             return Reading(data.examples, data.store, data.fingerprint, data.left_out)
 
-        about = [spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
+        fed = family_of(find_backbone(spec.backbone)).fed
+        about = [fed, spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
         key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
         reading = self._find(key, read)
         if reading.store is None:
             wanted = [(task, part) for task in tasks for part in reading.examples[task.name].values()]
-            packed = FeatureStore.pack(data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
+            packed = packed_for(fed, data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
             reading = self.kept[key] = replace(reading, store=packed)
         return TrialData(tasks, reading.examples, reading.store, reading.fingerprint, reading.left_out)
 

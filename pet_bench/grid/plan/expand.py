@@ -18,7 +18,7 @@ from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_o
 from pet_bench.pet.method import build_method, default_spec, why_skipped
 from pet_bench.registry import ask
 from pet_bench.spec import Control, Line, MethodSpec, TrialSpec, plain
-from pet_bench.trial.resolve import check_selection, known, resolve
+from pet_bench.trial.resolve import check_selection, known, labelled, resolve
 
 if TYPE_CHECKING:
     from pet_bench.grid.plan.spec import Grid
@@ -44,10 +44,10 @@ def expand(grid: Grid, lost: Faults | None = None) -> Plan:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where settings hold: a group, the bare name of its method, and the seed that its trials are looked at with."""
+    """Where settings hold: a group, its method, and the seed that its trials are looked at with."""
 
     group: Group
-    method: str
+    method: MethodSpec
     seed: int
 
 
@@ -59,7 +59,7 @@ class _Skips:
 
     def __call__(self, backbone: str, method: MethodSpec) -> bool:
         """Raises PluginError where the method fails when it is asked."""
-        key = backbone, repr((method.name, method.options))
+        key = backbone, repr((method.name, method.options, method.scope))
         if key not in self.asked:
             self.asked[key] = _skipped(backbone, method)
         return self.asked[key] is not None
@@ -72,7 +72,7 @@ class _Skips:
 def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
     """By the label that its trials would have; None where it can be had."""
     try:
-        shape = known(backbone)[1]
+        shape = known(backbone)[1].scoped(method.scope)
         built = build_method(method, shape)
     except UserError:  # which resolving the trial says
         return None
@@ -81,7 +81,7 @@ def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
         return None
     defaults = default_spec(build_method(MethodSpec(method.name), shape)).options
     changed = {key: value for key, value in default_spec(built).options.items() if value != defaults.get(key)}
-    return Skipped(backbone, ask(built, "label", changed, returns=Line), reason)
+    return Skipped(backbone, labelled(ask(built, "label", changed, returns=Line), method), reason)
 
 
 class _Product:
@@ -148,7 +148,7 @@ class _Product:
 
     def _of_seed(self, control: Control, seed: int) -> Iterator[Planned]:
         for suite, backbone, method in product(self.suites, self.backbones, self.methods):
-            place = _Place(Group(backbone, str(method), suite, control), method.name, seed)
+            place = _Place(Group(backbone, str(method), suite, control), method, seed)
             settings = Settings(dict(self.grid.recipe), dict(method.options), dict(self.grid.protocol))
             settings = self.overrides.applied(settings, method, backbone=backbone, suite=suite, control=control)
             settings = replace(
@@ -166,24 +166,24 @@ class _Product:
 
     def _candidates(self, search: Search, place: _Place, settings: Settings) -> list[Values]:
         """Nothing where what bounds the search's space has faults, lest every draw repeat them."""
-        faults, space = Faults(), search.of(place.method)
+        faults, space = Faults(), search.of(place.method.name)
         given = {f"recipe.{key}" for key in settings.recipe} | settings.options.keys()
         for key in filter(given.__contains__, space):
             faults.add(f"search: {key} is both set and searched for method {place.group.method}")
         with faults:
             tasks = build_tasks(suite_by_name(place.group.suite).tasks, settings.protocol)
             check_selection(tasks, "search: the best is chosen by validation")
-        for values in search.ends(place.method):
+        for values in search.ends(place.method.name):
             with faults:
                 if trial := self._trial(place, settings, values):
                     search.check_recipe(trial.recipe)
         for fault in faults.found:
             self.faults.add(fault)
-        return [] if faults.found else search.candidates(place.method, str(place.group))
+        return [] if faults.found else search.candidates(place.method.name, str(place.group))
 
     def _trial(self, place: _Place, settings: Settings, values: Values) -> TrialSpec | None:
         """The trial with these values, which its label shows; None where its method cannot be had on its backbone."""
-        method = MethodSpec(place.method, settings.options | options_of(values))
+        method = replace(place.method, options=settings.options | options_of(values))
         if self.skips(place.group.backbone, method):
             return None
         changed = recipe_of(values)

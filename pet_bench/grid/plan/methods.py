@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -31,7 +32,7 @@ def methods_of(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
         if (count := math.prod(map(len, sweep.values()))) > MOST:
             raise UserError(f"method {method.name}: its sweep makes {count:,} methods (possible: {MOST:,})")
         for values in product(*sweep.values()):
-            yield MethodSpec(method.name, method.options | dict(zip(sweep, values, strict=True)))
+            yield replace(method, options=method.options | dict(zip(sweep, values, strict=True)))
 
 
 def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list[Any]]]:
