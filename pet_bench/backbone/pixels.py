@@ -144,6 +144,50 @@ class PixelDecoder(SeesPixels):
         return torch.empty(1, 0, dtype=torch.long, device=self.device) if answer is None else answer[:, :-1]
 
 
+class PixelEncoderDecoder(SeesPixels):
+    """The encoder reads prompt and pictures, padded on the right; the decoder writes the answer."""
+
+    def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[PixelFamily]):
+        super().__init__(lm, anatomy, family)
+        self.at(anatomy.stacks[anatomy.writing].blocks, 0).register_forward_pre_hook(self._expand, with_kwargs=True)
+
+    def _expand(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """What was encoded once counts for each beam."""
+        states: Tensor = args[0] if args else kwargs["hidden_states"]
+        if self.context.mask is not None and len(states) > len(self.context.mask):
+            self.context.repeat(len(states) // len(self.context.mask))
+
+    @property
+    def start(self) -> int:
+        """What the decoder reads first."""
+        text = self.lm.config.get_text_config(decoder=True)
+        ids = self.lm.generation_config.decoder_start_token_id, getattr(text, "decoder_start_token_id", None)
+        return next(id for id in (*ids, text.bos_token_id) if id is not None)
+
+    def logits(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        given = self.taken(inputs)
+        self.read(given, given["attention_mask"])
+        return self.lm(**given, decoder_input_ids=self.read_before(targets), use_cache=False).logits
+
+    @torch.no_grad()
+    def generate(self, inputs: Inputs, *, num_beams: int, max_length: int, plain: bool = False) -> Tensor:
+        given = self.taken(inputs)
+        self.read(given, given["attention_mask"])
+        settings = self.settings(num_beams, max_length, plain) | {"decoder_start_token_id": self.start}
+        return self.lm.generate(**given, **settings)[:, 1:]
+
+    def choose(self, inputs: Inputs, words: list[int]) -> Tensor:
+        """After the start token."""
+        rows = len(inputs["input_ids"])
+        return self.logits(inputs, torch.full((rows, 1), -100, device=self.device))[:, -1, words]
+
+    def read_before(self, answer: Tensor | None) -> Tensor:
+        if answer is None:
+            return torch.tensor([[self.start]], device=self.device)
+        shifted = torch.cat([answer.new_full((len(answer), 1), self.start), answer[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == -100, self.pad)
+
+
 class PixelFamily(Family):
     """Families of stock vision-language models.
 
