@@ -14,43 +14,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-WORDS = [
-    "what",
-    "is",
-    "this",
-    "a",
-    "red",
-    "blue",
-    "green",
-    "circle",
-    "square",
-    "left",
-    "right",
-    "of",
-    "the",
-    "yes",
-    "no",
-    "how",
-    "many",
-    "are",
-    "there",
-    "color",
-    "shape",
-    "0",
-    "1",
-    "2",
-    "3",
-    "one",
-    "two",
-    ".",
-    "?",
-    ",",
-    ":",
-    "user",
-    "assistant",
-    "vqa",
-    "caption",
-]
+WORDS = (
+    "what", "is", "this", "a", "red", "blue", "green", "circle", "square", "left", "right", "of", "the", "yes", "no",
+    "how", "many", "are", "there", "color", "shape", "0", "1", "2", "3", "one", "two", ".", "?", ",", ":", "user",
+    "assistant", "vqa", "caption",
+)  # fmt: skip
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 D, FFN, LAYERS, HEADS, KEYS = 32, 48, 2, 4, 2  # width, feed-forward, layers, heads, heads of keys and values
 VOCABULARY = 128
