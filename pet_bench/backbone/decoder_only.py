@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from pet_bench.spec import Visual
 class ContinuingReader(Reader):
     """A text is its words alone, an answer its words and the end: the model begins, and answers in the same breath."""
 
+    @property
+    def end(self) -> int:
+        return cast(int, self.tokenizer.eos_token_id)
+
     def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
         options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
         return self.tokenizer(
@@ -29,7 +33,7 @@ class ContinuingReader(Reader):
     def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
         """Cut as an encoder-decoder's: the end is always there."""
         words = self.tokens(texts, None if limit is None else limit - 1)
-        return [[*ids, self.tokenizer.eos_token_id] for ids in words]
+        return [[*ids, self.end] for ids in words]
 
 
 class DecoderOnly(Model):

@@ -51,7 +51,7 @@ class Reader:
 
     def said(self, ids: list[int]) -> str:
         """What is left of a text that was cut to these ids."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def inputs(self, text: Tensor, seen: Any, said: Sequence[str]) -> dict[str, Any]:
         """A batch as the model reads it.

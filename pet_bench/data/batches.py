@@ -149,13 +149,13 @@ class TaskBatches:
         self.rows = store.rows(examples)
         spare = {e.text: e.spare for e in examples if any(e.spare)}
         tokenised = _tokenise(reader.tokens, [e.text for e in examples], task.max_text)
-        self.texts, self.text_of = Ragged(_shortened(reader, tokenised, task.max_text, spare)), tokenised.index
+        self.texts, self.text_of = Ragged(_shortened(reader, tokenised, task.max_text, spare)), tokenised.which
         self.said = _as_cut(reader, tokenised, task.max_text)
         # An example's possible targets stand side by side, from `starts` to `ends`.
         targets = [e.targets or (("", 0.0),) for e in examples]
         flat = [pair for pairs in targets for pair in pairs]
         answers = _tokenise(reader.targets, [answer for answer, _ in flat], task.max_target)
-        self.targets, self.target_of = Ragged(answers.ids), answers.index
+        self.targets, self.target_of = Ragged(answers.ids), answers.which
         self.target_scores = np.array([score for _, score in flat], np.float32)
         self.ends = np.cumsum([len(pairs) for pairs in targets])
         self.starts = self.ends - np.diff(self.ends, prepend=0)
@@ -238,7 +238,7 @@ class Tokenised(NamedTuple):
 
     distinct: dict[str, int]
     ids: list[list[int]]
-    index: np.ndarray
+    which: np.ndarray
 
 
 def _tokenise(

@@ -254,6 +254,10 @@ class Continuing(Reader):
     Padding stands on the right, behind the answer, but for texts of a batch, whose padding is masked where it is.
     """
 
+    @property
+    def begin(self) -> int:
+        return cast(int, self.lm.config.bos_token_id)
+
     def text(self, lines: Sequence[str]) -> Tensor:
         """Texts (B, L) without begin and end."""
         return self.tokenizer(list(lines), padding=True, return_tensors="pt", add_special_tokens=False).input_ids
@@ -263,7 +267,7 @@ class Continuing(Reader):
 
     def prompt(self, text: Tensor, cells: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """[begin; cells; text] (B, N, d) and its mask (B, N), padding on the left."""
-        begin = F.embedding(text.new_full((len(text), 1), self.lm.config.bos_token_id), _table(self.lm))
+        begin = F.embedding(text.new_full((len(text), 1), self.begin), _table(self.lm))
         seen = begin[:, :0] if cells is None else self.seen(*cells)
         states = torch.cat([begin, seen, F.embedding(text, _table(self.lm))], dim=1)
         mask = torch.cat([text.new_ones(len(text), 1 + seen.shape[1]), text.ne(self.pad).long()], dim=1)
@@ -305,9 +309,9 @@ def _llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
             max_position_embeddings=256,
             initializer_range=0.1,
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=3,
         )
     )
     _table(lm).data.mul_(3)

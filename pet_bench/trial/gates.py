@@ -20,7 +20,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
-from pet_bench.data.reading import build_tasks, data_root, read_data
+from pet_bench.data.reading import Store, build_tasks, data_root, read_data
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
@@ -180,7 +180,7 @@ def find_example(task: Task, root: Path, example: str | int) -> Example:
 
 
 @contextmanager
-def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example: Example) -> Iterator[FeatureStore]:
+def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example: Example) -> Iterator[Store]:
     """The features of one example, packed for the moment.
 
     The "noise" control's depend on a feature's place among all of the trial's, so that all are read.

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedTokenizerBase
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
+from pet_bench.backbone.reader import Tokenizer
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import Store, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.suite import suite_by_name
@@ -42,7 +42,7 @@ class Loaded:
     """
 
     model: Model
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     spec: TrialSpec
     result: TrialResult
     runtime: Runtime
@@ -165,7 +165,7 @@ def adapter_of(path: Path) -> Path:
     return adapter
 
 
-def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, PreTrainedTokenizerBase]:
+def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Tokenizer]:
     """A trial's model as it was tested, on the CPU and in evaluation mode, and its tokenizer.
 
     What is random and does not train lies beside the adapter, where the checkpoint does not give it; without that file,
