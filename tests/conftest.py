@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pet_bench.registry import REGISTRIES
+
 # Before any import of a hub client: nothing may be fetched at test time.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("COLUMNS", None)  # of the terminal that xdist imagines
@@ -24,6 +26,16 @@ def given(folder: str, claim: str) -> Path:
         why = f"no {folder}/: set PET_BENCH_SHARED to the folder that holds it"
         pytest.skip(f"unchecked: {claim} ({why})", allow_module_level=True)
     return path
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_one_test():
+    """What a test has registered is gone after it: which tests share a process is chance."""
+    before = {registry: {*registry.entries} for registry in REGISTRIES.values()}
+    yield
+    for registry, names in before.items():
+        for name in registry.entries.keys() - names:
+            del registry.entries[name]
 
 
 @pytest.fixture

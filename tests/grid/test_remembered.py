@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,15 @@ from pet_bench.grid.plan.ground import Ground
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.spec import load, parse, shipped
 from pet_bench.mini import __file__ as mini
-from pet_bench.registry import REGISTRIES
 
 HEAVY = ("torch", "transformers")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache of one's own, in a process that has imported nothing heavy, as far as plans are concerned, and that has
-    the plug-ins that packages bring: other tests may have loaded more."""
+    """A cache of one's own, in a process that has imported nothing heavy, as far as plans are concerned."""
     monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remembered, "LOADED", ())
-    for kind in REGISTRIES.values():
-        brought = {entry.name for entry in entry_points(group=kind.group)}
-        monkeypatch.setattr(kind, "_entries", {name: kind.entries[name] for name in kind.entries if name in brought})
     return tmp_path / "cache" / "plans"
 
 
