@@ -54,7 +54,8 @@ class Stack:
     """A stack of layers. width: of its residual stream; path: where it is in the model; blocks: its layers.
 
     names: what stands for `{i}` in the paths of each layer, where that is not its number; widths: that of each layer,
-    where they differ. also: parameters that belong to it and lie elsewhere.
+    where they differ. also: modules and parameters that belong to it and lie elsewhere. flat: its states are (N, d),
+    those of all images one behind the other, with no axis of examples.
     """
 
     layers: int
@@ -65,6 +66,7 @@ class Stack:
     names: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
+    flat: bool = False
 
     def name_of(self, layer: int) -> int | str:
         return self.names[layer] if self.names else layer
@@ -74,7 +76,7 @@ class Stack:
 
     def holds(self, parameter: str) -> bool:
         """Whether a parameter of that name is one of its own."""
-        return parameter.startswith(f"{self.path}.") or parameter in self.also
+        return any(parameter == path or parameter.startswith(f"{path}.") for path in (self.path, *self.also))
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,15 @@ class Anatomy:
             raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {', '.join(there)})")
         return replace(self, scope=tuple(part for part in SCOPE if part in scope))
 
+    def stack_of(self, parameter: str) -> str | None:
+        """The stack that a parameter of the backbone belongs to; a projector may lie inside of another one."""
+        holding = [name for name, stack in self.stacks.items() if stack.holds(parameter)]
+        return "projector" if "projector" in holding else next(iter(holding), None)
+
     def part_of(self, parameter: str) -> ScopePart:
         """The part that a parameter of the backbone belongs to; words, output layer and all else are language."""
-        if "vision" in self.stacks and self.stacks["vision"].holds(parameter):
-            within = "projector" in self.stacks and self.stacks["projector"].holds(parameter)
-            return "projector" if within else "vision"  # a projector may lie inside of the tower
-        return "projector" if "projector" in self.stacks and self.stacks["projector"].holds(parameter) else "language"
+        stack = self.stack_of(parameter)
+        return stack if stack == "vision" or stack == "projector" else "language"
 
     def in_scope(self, site: str) -> bool:
         """Whether an insert at that site is part of the scope."""

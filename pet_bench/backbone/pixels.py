@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -268,11 +269,16 @@ class PixelFamily(Family):
     # checkpoints -----------------------------------------------------------------------------------------------------
 
     @classmethod
+    def processor(cls, source: str) -> Any:
+        """The checkpoint's processor."""
+        return AutoProcessor.from_pretrained(source)
+
+    @classmethod
     def read_tokenizer(cls, backbone, config):
         """The processor; raises UserError, with all faults together, where there is none or it is another model's."""
         what = f'backbone "{backbone.name}"'
         try:
-            processor: Any = AutoProcessor.from_pretrained(backbone.source)
+            processor = cls.processor(backbone.source)
         except Exception as error:
             raise UserError(f"{what} cannot be loaded from {backbone.source}: its processor: {said(error)}") from error
         faults = Faults()
@@ -311,6 +317,25 @@ class PixelFamily(Family):
     @staticmethod
     def init_embedding(weight):
         nn.init.normal_(weight, std=0.02)
+
+
+@lru_cache
+def without_videos(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """That processor without its third part, for videos, which needs torchvision and which nothing here asks for."""
+
+    class Pictures(kind):  # type: ignore[valid-type, misc]  # a class all the same
+        apply_chat_template = ProcessorMixin.apply_chat_template  # some have one that asks the part for videos
+
+        @classmethod
+        def get_attributes(cls):
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+        @classmethod
+        def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any):
+            return [*super()._get_arguments_from_pretrained(*args, **kwargs), None]
+
+    Pictures.__name__ = kind.__name__  # it is saved under that name
+    return Pictures
 
 
 def _turn(text: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:

@@ -237,17 +237,23 @@ class WeightDecomposed(Delta):
                 f'site "{place.site}" has no weight to decompose that reads a width of {d_in} '
                 '(possible: a projection, with reads = "input")'
             )
-        return WeightDecomposedModule(self, place.writer, d_in, place.d_h)
+        return WeightDecomposedModule(self, place, place.writer, d_in)
 
 
 class WeightDecomposedModule(LowRankModule):
-    def __init__(self, spec: WeightDecomposed, linear: nn.Linear, d_in: int, d_out: int):
-        super().__init__(spec, d_in, d_out)
+    def __init__(self, spec: WeightDecomposed, place: Place, linear: nn.Linear, d_in: int):
+        super().__init__(spec, d_in, place.d_h)
         self.linear = (linear,)  # in a tuple: its weight is the backbone's, not this module's
-        self.m = nn.Parameter(linear.weight.detach().norm(dim=1))
+        self.part = place.part or (0, 1)
+        self.m = nn.Parameter(self._stock().detach().norm(dim=1))
+
+    def _stock(self) -> Tensor:
+        """W, of a fused layer the rows of its part."""
+        k, n = self.part
+        return self.linear[0].weight.chunk(n)[k]
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        weight = self.linear[0].weight
+        weight = self._stock()
         return weight, self.m / (weight + self.weight_update()).detach().norm(dim=1)
 
     def weight_update(self) -> Tensor:

@@ -138,6 +138,8 @@ class SmallGate(Gate):
 class Small(nn.Module):
     def __init__(self, spec: SmallGate, place: Place):
         super().__init__()
+        if place.anatomy.stacks[place.stack].flat:
+            raise UserError(f"{place.site}: the gate is a mean of each example, and states there have no such axis")
         self.project = place.linear(place.d_x + place.d_h, 1, zero=spec.zero_init)
         self.context = place.context if spec.padding == "masked" and place.stack == "encoder" else None
 

@@ -36,7 +36,7 @@ def select(model: Model, selector: str) -> set[str]:
             return set()
         chosen = {name for name in names if "projector" in stacks and stacks["projector"].holds(name)}
     elif selector in selectors(model):
-        inside = {name for name in names if (stacks[stack].holds(name) if stack else name.startswith("lm."))}
+        inside = {name for name in names if (anatomy.stack_of(name) == stack if stack else name.startswith("lm."))}
         if kind == "biases":
             chosen = {name for name in inside if name.endswith(".bias")}
         else:

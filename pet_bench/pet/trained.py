@@ -37,7 +37,7 @@ def group_of(name: str, anatomy: Anatomy) -> str:
         return f"{root}.{'gate' if 'gate' in places else 'delta'}"
     if any(name.startswith(f"{table}.") for table in anatomy.embeddings):
         return "embeddings"
-    stack = next((stack for stack, place in anatomy.stacks.items() if name.startswith(f"{place.path}.")), None)
+    stack = anatomy.stack_of(name)
     if stack == "projector":
         return "visual"
     kind = "norms" if "norm" in name else "biases" if name.endswith(".bias") else "weights"
