@@ -69,7 +69,7 @@ class Family(ABC):
         """The tokenizer, or the processor, as it comes; raises UserError where there is none, or another model's."""
         return read_tokenizer(backbone, config)
 
-    @classmethod
+    @classmethod  # noqa: B027  most have nothing to settle
     def settle(cls, lm: Any, tokenizer: Tokenizer) -> None:
         """Let a pre-trained stock model know what its tokenizer, or processor, alone says of it."""
 

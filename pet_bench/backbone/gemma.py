@@ -13,7 +13,7 @@ from pet_bench.errors import UserError
 
 
 class GemmaFamily(PixelFamily):
-    """reads: the norms that attention and feed-forward read through, by the model_type of the text; through: the
+    """reads: the norms that attention and feed-forward read through, by the model_type of the text; linear: the
     projector's linear layer, where it has one; gap: what is between pictures and text where there is no chat template.
 
     In a sandwich-normed layer X of a sub-layer is the residual stream, as in a pre-norm one, and H what attention or
@@ -24,7 +24,7 @@ class GemmaFamily(PixelFamily):
     turns = False  # pre-trained checkpoints have no chat template
     tower = "lm.model.vision_tower"
     reads: ClassVar[dict[str, tuple[str, str]]]
-    through: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[str] = ""
     gap: ClassVar[str] = ""
 
     @classmethod
@@ -40,7 +40,8 @@ class GemmaFamily(PixelFamily):
             "decoder": decoder_stack(root, text),
         }
         sites = tower_sites(tower.blocks) | decoder_sites(root, *cls.reads[text.model_type])
-        sites |= {"projector.in": Site(path, path) for path in (f"{projector}.{name}" for name in cls.through)}
+        if cls.linear:
+            sites["projector.in"] = Site(f"{projector}.{cls.linear}", f"{projector}.{cls.linear}")
         sites |= {"projector.output": Site(None, projector), "decoder.head": Site("lm.lm_head", "lm.lm_head")}
         return Anatomy(
             backbone, cls.name, stacks, sites, "decoder", "decoder", (f"{root}.embed_tokens",), "lm.lm_head",
@@ -68,6 +69,8 @@ class GemmaFamily(PixelFamily):
         yield from faults
         if faults:
             return
+        if getattr(processor.image_processor, "do_pan_and_scan", None):
+            yield "cuts pictures into several (do_pan_and_scan), which is not provided for"
         size, side = processor.image_processor.size, getattr(config, "encoder", config).vision_config.image_size
         if (size.height, size.width) != (side, side):
             yield f"makes pictures of {size.height} × {size.width}, and the tower looks at {side} × {side}"

@@ -28,7 +28,7 @@ class PaliGemma2(GemmaFamily):
         "gemma": ("input_layernorm", "post_attention_layernorm"),  # PaliGemma 1, which is pre-norm
         "gemma2": ("input_layernorm", "pre_feedforward_layernorm"),
     }
-    through = ("linear",)
+    linear = "linear"
 
     @classmethod
     def read(cls, processor, texts, pictures):

@@ -30,7 +30,9 @@ class T5Gemma2(GemmaFamily):
     norm = T5Gemma2RMSNorm
     padding = "right"
     tower = "lm.model.encoder.vision_tower"
-    reads: ClassVar = {"t5gemma2": ("pre_self_attn_layernorm", "pre_feedforward_layernorm")}
+    reads: ClassVar = dict.fromkeys(
+        ("t5gemma2_text", "t5gemma2_decoder"), ("pre_self_attn_layernorm", "pre_feedforward_layernorm")
+    )
     gap = " "
 
     @classmethod
@@ -43,7 +45,7 @@ class T5Gemma2(GemmaFamily):
         sites = tower_sites(tower.blocks)
         for name, root in roots.items():
             stacks[name] = decoder_stack(root, texts[name])
-            sites |= decoder_sites(root, *cls.reads[config.model_type], stack=name)
+            sites |= decoder_sites(root, *cls.reads[texts[name].model_type], stack=name)
         sites |= {"projector.output": Site(None, projector), "decoder.head": Site(head, head)}
         return Anatomy(
             backbone, cls.name, stacks, sites, "encoder", "decoder",
