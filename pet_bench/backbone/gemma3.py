@@ -20,7 +20,7 @@ class Gemma3(GemmaFamily):
     name = "gemma3"
     stock = Gemma3ForConditionalGeneration
     config = Gemma3Config
-    batch_size = 64
+    batch_size = 64  # our choice: no run of its tuning says one
     norm = Gemma3RMSNorm
     answers: ClassVar = {"token_type_ids": 0}  # 1 is an image token
     reads: ClassVar = {"gemma3_text": ("input_layernorm", "pre_feedforward_layernorm")}

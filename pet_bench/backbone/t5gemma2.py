@@ -26,7 +26,7 @@ class T5Gemma2(GemmaFamily):
     name = "t5gemma2"
     stock = T5Gemma2ForConditionalGeneration
     config = T5Gemma2Config
-    batch_size = 64
+    batch_size = 64  # our choice: no run of its tuning says one
     norm = T5Gemma2RMSNorm
     padding = "right"
     tower = "lm.model.encoder.vision_tower"
