@@ -161,15 +161,15 @@ PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_
 
 
 def decoder_stack(path: str, config: Any) -> Stack:
-    """The stack of a decoder of that path whose configuration calls its sizes as LLaMA does."""
+    """The stack of that path whose configuration calls its sizes as LLaMA does."""
     heads, layers = config.num_attention_heads, config.num_hidden_layers
     return Stack(layers, config.hidden_size, heads, path, f"{path}.layers.{{i}}")
 
 
-def decoder_sites(path: str, attention: str, ffn: str) -> dict[str, Site]:
-    """The sites of a LLaMA-like decoder; attention, ffn: the norms that its sub-layers read through."""
+def decoder_sites(path: str, attention: str, ffn: str, stack: str = "decoder") -> dict[str, Site]:
+    """The sites of a LLaMA-like stack; attention, ffn: the norms that its sub-layers read through."""
     layer = f"{path}.layers.{{i}}"
-    sites = attention_sites("decoder.self_attn", f"{layer}.{attention}", f"{layer}.self_attn", PROJECTIONS)
-    sites |= gated_sites("decoder.ffn", f"{layer}.{ffn}", f"{layer}.mlp")
-    sites |= {"decoder.input": Site(None, layer.format(i=0), before=True), "decoder.layer": Site(layer, layer)}
-    return sites | {"decoder.output": Site(None, f"{path}.norm")}
+    sites = attention_sites(f"{stack}.self_attn", f"{layer}.{attention}", f"{layer}.self_attn", PROJECTIONS)
+    sites |= gated_sites(f"{stack}.ffn", f"{layer}.{ffn}", f"{layer}.mlp")
+    sites |= {f"{stack}.input": Site(None, layer.format(i=0), before=True), f"{stack}.layer": Site(layer, layer)}
+    return sites | {f"{stack}.output": Site(None, f"{path}.norm")}

@@ -69,6 +69,10 @@ class Family(ABC):
         """The tokenizer, or the processor, as it comes; raises UserError where there is none, or another model's."""
         return read_tokenizer(backbone, config)
 
+    @classmethod  # noqa: B027  most have nothing to settle
+    def settle(cls, lm: Any, tokenizer: Tokenizer) -> None:
+        """Let a pre-trained stock model know what its tokenizer, or processor, alone says of it."""
+
     @staticmethod
     def tie_all(config: Any) -> None:
         """Let a stock model of that configuration tie all that it can, so that a checkpoint can say what it does."""

@@ -146,6 +146,7 @@ def read_stock(backbone: Backbone) -> Stock:
         if theirs is not None and theirs != ours:
             faults.add(f"{what}: {key} is {ours} in config.json and {theirs} in generation_config.json")
     faults.check()
+    family.settle(lm, tokenizer)
     return Stock(hold(lm.eval()), tokenizer)
 
 

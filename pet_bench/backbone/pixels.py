@@ -208,7 +208,7 @@ class PixelFamily(Family):
     tower: ClassVar[str]
 
     @classmethod
-    def model(cls, lm, anatomy, visual):
+    def model(cls, lm, anatomy, visual) -> SeesPixels:
         return PixelDecoder(lm, anatomy, cls)
 
     # texts and pictures ----------------------------------------------------------------------------------------------
@@ -266,6 +266,14 @@ class PixelFamily(Family):
             return first[0] if first and first[0] in processor.tokenizer.all_special_ids else eos
         return eos
 
+    @classmethod
+    def settle(cls, lm, tokenizer):
+        """What ends an answer ends generation too, where the checkpoint knows only other ends."""
+        end, ends = cls.end(tokenizer), lm.generation_config.eos_token_id
+        known = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        if end not in known:
+            lm.generation_config.eos_token_id = [*known, end]
+
     # checkpoints -----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -295,7 +303,7 @@ class PixelFamily(Family):
             return
         if cls.turns and not processor.chat_template:
             yield "has no chat template (chat_template.jinja): how a question is put to the model is not known"
-        theirs = getattr(processor, "image_token_id", None)
+        theirs = processor.image_token_ids[0]  # `image_token_id` may be that of the mark in a text
         ours = next((id for key in cls.image_ids if (id := getattr(config, key, None)) is not None), None)
         if theirs is not None and theirs != ours:
             yield f"puts {theirs} where an image is, and the model looks for {ours}"

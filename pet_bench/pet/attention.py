@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
 from pet_bench.backbone.interface import Model
 
@@ -85,6 +86,10 @@ def attend(
 
 
 def _stock(call: Call) -> Tensor:
+    if call.settings.get("softcap") is not None:  # Gemma 2's, which runs eagerly
+        hidden = torch.zeros_like(call.mask, dtype=call.query.dtype)
+        hidden = hidden.masked_fill(~call.mask, torch.finfo(hidden.dtype).min)
+        return eager_attention_forward(call.module, call.query, call.key, call.value, hidden, **call.settings)[0]
     return sdpa_attention_forward(
         call.module, call.query, call.key, call.value, call.mask, position_bias=call.bias, **call.settings
     )[0]
