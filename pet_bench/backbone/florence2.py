@@ -84,7 +84,9 @@ class Florence2(PixelFamily):
             for kind in ("spatial", "channel")
         )
         widths = tuple(width for depth, width in stages for _ in range(2 * depth))
-        return Stack(len(names), widths[-1], config.num_heads[-1], cls.tower, f"{cls.tower}.blocks.{{i}}", names, widths)
+        return Stack(
+            len(names), widths[-1], config.num_heads[-1], cls.tower, f"{cls.tower}.blocks.{{i}}", names, widths
+        )
 
     @classmethod
     def vision_sites(cls) -> dict[str, Site]:

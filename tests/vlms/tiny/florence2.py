@@ -19,8 +19,10 @@ def build():
             "model_type": "bart", "vocab_size": VOCABULARY, "d_model": D, "encoder_layers": LAYERS,
             "decoder_layers": LAYERS, "encoder_ffn_dim": FFN, "decoder_ffn_dim": FFN, "encoder_attention_heads": HEADS,
             "decoder_attention_heads": HEADS, "max_position_embeddings": 256, "decoder_start_token_id": 1,
-            "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "forced_bos_token_id": 2,
+            "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "forced_eos_token_id": None,
         },
         image_token_id=processor.image_token_id, pad_token_id=0, bos_token_id=2, eos_token_id=1,
     )  # fmt: skip
-    return Florence2ForConditionalGeneration(config), processor
+    model = Florence2ForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id = 2  # as the published checkpoints have it
+    return model, processor
