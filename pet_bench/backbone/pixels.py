@@ -219,7 +219,7 @@ class PixelFamily(Family):
     tower: ClassVar[str]
 
     @classmethod
-    def model(cls, lm, anatomy, visual):
+    def model(cls, lm, anatomy, visual) -> SeesPixels:
         return PixelDecoder(lm, anatomy, cls)
 
     # texts and pictures ----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMProcessor
-from transformers.utils import is_num2words_available
+from transformers.utils.import_utils import is_num2words_available
 
 from pet_bench.backbone.llava import LlavaLike
 from pet_bench.backbone.pixels import without_videos
@@ -32,5 +32,5 @@ class SmolVLM(LlavaLike):
 
     @classmethod
     def rows(cls, given, images):
-        """All is of examples: what has fewer tiles than another has empty ones."""
-        return dict(given)
+        """All is of examples: what has fewer tiles than another has empty ones, which the model leaves out."""
+        return {**given}
