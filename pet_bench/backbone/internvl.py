@@ -20,7 +20,7 @@ class InternVL(LlavaLike):
 
     @classmethod
     def vision(cls, config):
-        tower = tower_stack(cls.tower, config, "encoder.layer.{i}")
+        tower = tower_stack(cls.tower, config.vision_config, "encoder.layer.{i}")
         layer = tower.blocks
         mlp, projections = f"{layer}.mlp", TOWER_PROJECTIONS | {"out": "projection_layer"}
         sites = attention_sites("vision.self_attn", f"{layer}.layernorm_before", f"{layer}.attention", projections)

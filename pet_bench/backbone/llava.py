@@ -29,13 +29,13 @@ class LlavaLike(PixelFamily):
 
     @classmethod
     def vision(cls, config: Any) -> tuple[Stack, dict[str, Site]]:
-        """The tower's stack and sites. config: of the tower."""
-        tower = tower_stack(cls.tower, config)
+        """The tower's stack and sites."""
+        tower = tower_stack(cls.tower, config.vision_config)
         return tower, tower_sites(tower.blocks)
 
     @classmethod
     def anatomy(cls, backbone, config, rates_of=""):
-        text, (tower, sites) = config.get_text_config(), cls.vision(config.vision_config)
+        text, (tower, sites) = config.get_text_config(), cls.vision(config)
         stacks = {
             "vision": tower,
             "projector": Stack(1, text.hidden_size, 0, cls.projector, also=cls.also),

@@ -10,6 +10,7 @@ from transformers.utils.import_utils import is_num2words_available
 from pet_bench.backbone.llava import LlavaLike
 from pet_bench.backbone.pixels import without_videos
 from pet_bench.errors import UserError
+from pet_bench.packed import Rows
 
 
 class SmolVLM(LlavaLike):
@@ -31,6 +32,6 @@ class SmolVLM(LlavaLike):
         return without_videos(SmolVLMProcessor).from_pretrained(source)
 
     @classmethod
-    def rows(cls, given, images):
+    def rows(cls, given, images) -> dict[str, Rows]:
         """All is of examples: what has fewer tiles than another has empty ones, which the model leaves out."""
         return {**given}

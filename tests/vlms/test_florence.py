@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from ray import cloudpickle
+from safetensors.torch import load_file, save_file
 
+import pet_bench
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
 from pet_bench.data.batches import Batch
+from pet_bench.errors import UserError
 from pet_bench.pet import attach
 from pet_bench.pet.deltas import Bottleneck
 from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.inserted import Inserted
-from pet_bench.spec import SCOPE, Visual
+from pet_bench.results import predictions
+from pet_bench.spec import SCOPE, MethodSpec, Runtime, Visual
+from pet_bench.trial.resolve import resolve
+from pet_bench.trial.run import run_trial
 from tests.vlms.tiny import folder
 
 FAMILIES = ("florence2", "internvl", "llava-onevision", "smolvlm")
@@ -203,3 +215,67 @@ def test_parts_of_the_model(stock):
     assert counts["projector"] == size(anatomy.stacks["projector"].path) + newline
     assert sum(counts.values()) == sum(p.numel() for p in model.lm.parameters())
     assert all(counts.values())
+
+
+def test_a_folder_trains_loads_and_answers(family, stock, tmp_path):
+    backbone, _ = stock
+    recipe = {"lr": 1e-3, "max_steps": 2, "batch_size": 8, "valid_every": 0}
+    scope = MethodSpec("lora", scope=SCOPE)
+    spec = resolve(backbone.name, scope, "mini-image-text/nlvr2", 0, recipe=recipe)  # two pictures an example
+    result = run_trial(spec, Runtime(tmp_path, device="cpu", threads=1, accumulation=2))
+    assert result.metrics  # of so short a training; the predictions may have collapsed
+    assert {"vision.delta", "decoder.delta"} <= result.parameters.groups.keys()
+    again = pet_bench.load_trial(str(tmp_path / f"{spec.id}.json")).predict_test()
+    saved = predictions.read(tmp_path / predictions.name(spec.id, "nlvr2"))
+    assert again == {id: text for id, (text, _) in saved.items()}
+
+
+def spoil_config(folder, key, value):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {key: value}))
+
+
+def another_image_token(folder):
+    config = json.loads((folder / "config.json").read_text())
+    key = next(key for key in ("image_token_id", "image_token_index") if key in config)
+    spoil_config(folder, key, 7)
+    return r"puts \d+ where an image is, and the model looks for 7"
+
+
+def no_processor(folder):
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    return "its processor"
+
+
+def no_tower(folder):
+    path = folder / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if "vision" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    return "its checkpoint lacks tensors: .*vision"
+
+
+@pytest.mark.parametrize("spoil", (another_image_token, no_processor, no_tower))
+def test_a_bad_folder_is_one_line(stock, spoil, tmp_path):
+    folder = Path(shutil.copytree(stock[0].source, tmp_path / "spoilt"))
+    said = spoil(folder)
+    with pytest.raises(UserError) as raised:
+        read_stock(find_backbone(str(folder)))
+    assert len(raised.value.faults) == 1 and "\n" not in str(raised.value)
+    assert re.search(said, str(raised.value)) and str(folder) in str(raised.value)
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    backbone = find_backbone(str(folder("smolvlm", tmp_path)))
+    monkeypatch.setattr("pet_bench.backbone.smolvlm.is_num2words_available", lambda: False)
+    with pytest.raises(UserError, match=r"num2words: pip install 'pet-bench\[vlm\]'") as raised:
+        read_stock(backbone)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_processor_goes_to_another_process(stock):
+    processor = stock[1].tokenizer
+    there = cloudpickle.loads(cloudpickle.dumps(processor))
+    assert there.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert type(there).__name__ == type(processor).__name__
