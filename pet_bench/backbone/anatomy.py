@@ -53,9 +53,9 @@ class Site(NamedTuple):
 class Stack:
     """A stack of layers. width: of its residual stream; path: where it is in the model; blocks: its layers.
 
-    names: what stands for `{i}` in the paths of each layer, where that is not its number; widths: that of each layer,
-    where they differ. also: modules and parameters that belong to it and lie elsewhere. flat: its states are (N, d),
-    those of all images one behind the other, with no axis of examples.
+    names: what stands for `{i}` in the paths of each layer, where that is not its number, and for `{i.x}` its attribute
+    x; widths: that of each layer, where they differ. also: modules and parameters that belong to it and lie elsewhere.
+    flat: its states are (N, d), those of all images one behind the other, with no axis of examples.
     """
 
     layers: int

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
+from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -10,32 +13,48 @@ from pet_bench.backbone.decoder_only import decoder_sites, decoder_stack
 from pet_bench.backbone.pixels import PixelFamily, tower_sites, tower_stack
 
 
-class Llava(PixelFamily):
+class LlavaLike(PixelFamily):
+    """Families of a tower, a projector and a LLaMA-like decoder behind it.
+
+    root, projector: where decoder and projector are. ends: the projector's linear layers, the first and the last. also:
+    parameters of the projector that lie outside of it.
+    """
+
+    norm: ClassVar[type[nn.Module]] = LlamaRMSNorm
+    tower = "lm.model.vision_tower"
+    root: ClassVar[str] = "lm.model.language_model"
+    projector: ClassVar[str] = "lm.model.multi_modal_projector"
+    ends: ClassVar[dict[str, str]] = {"in": "linear_1", "out": "linear_2"}
+    also: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def vision(cls, config: Any) -> tuple[Stack, dict[str, Site]]:
+        """The tower's stack and sites."""
+        tower = tower_stack(cls.tower, config.vision_config)
+        return tower, tower_sites(tower.blocks)
+
+    @classmethod
+    def anatomy(cls, backbone, config, rates_of=""):
+        text, (tower, sites) = config.get_text_config(), cls.vision(config)
+        stacks = {
+            "vision": tower,
+            "projector": Stack(1, text.hidden_size, 0, cls.projector, also=cls.also),
+            "decoder": decoder_stack(cls.root, text),
+        }
+        for name, path in cls.ends.items():
+            sites[f"projector.{name}"] = Site(f"{cls.projector}.{path}", f"{cls.projector}.{path}")
+        sites |= decoder_sites(cls.root, "input_layernorm", "post_attention_layernorm")
+        sites |= {"projector.output": Site(None, cls.projector), "decoder.head": Site("lm.lm_head", "lm.lm_head")}
+        return Anatomy(
+            backbone, cls.name, stacks, sites, "decoder", "decoder", (f"{cls.root}.embed_tokens",), "lm.lm_head",
+            biases=False, rates_of=rates_of or backbone,
+        )  # fmt: skip
+
+
+class Llava(LlavaLike):
     """`llava-hf/llava-1.5-7b-hf` and its like (Liu et al., NeurIPS 2023; CVPR 2024)."""
 
     name = "llava"
     stock = LlavaForConditionalGeneration
     config = LlavaConfig
     batch_size = 128  # of fine-tuning (Liu et al., CVPR 2024, Table 9)
-    norm = LlamaRMSNorm
-    tower = "lm.model.vision_tower"
-
-    @classmethod
-    def anatomy(cls, backbone, config, rates_of=""):
-        text, root = config.get_text_config(), "lm.model.language_model"
-        projector = "lm.model.multi_modal_projector"
-        tower = tower_stack(cls.tower, config.vision_config)
-        stacks = {
-            "vision": tower,
-            "projector": Stack(1, text.hidden_size, 0, projector),
-            "decoder": decoder_stack(root, text),
-        }
-        sites = tower_sites(tower.blocks) | decoder_sites(root, "input_layernorm", "post_attention_layernorm")
-        sites |= {f"projector.{name}": Site(path, path) for name, path in (
-            ("in", f"{projector}.linear_1"), ("out", f"{projector}.linear_2")
-        )}  # fmt: skip
-        sites |= {"projector.output": Site(None, projector), "decoder.head": Site("lm.lm_head", "lm.lm_head")}
-        return Anatomy(
-            backbone, cls.name, stacks, sites, "decoder", "decoder", (f"{root}.embed_tokens",), "lm.lm_head",
-            biases=False, rates_of=rates_of or backbone,
-        )  # fmt: skip

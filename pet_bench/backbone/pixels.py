@@ -32,6 +32,7 @@ class PixelReader(Reader):
         self.tokenizer: Any = processor.tokenizer
         self.tokenizer.padding_side = family.padding
         self.pad = self.tokenizer.pad_token_id
+        self.begin = [getattr(self.tokenizer, key) for key in family.before_choice]
         self.end = family.end(processor)
 
     def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
@@ -42,7 +43,8 @@ class PixelReader(Reader):
 
     def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
         """Cut as an encoder-decoder's with its start and end: the end is always there."""
-        return [[*ids, self.end] for ids in self.tokens(texts, None if limit is None else limit - 1)]
+        words = self.tokens(texts, None if limit is None else limit - 1 - len(self.begin))
+        return [[*self.begin, *ids, self.end] for ids in words]
 
     def inputs(self, text: Tensor, seen: Pictures, said: Sequence[str]) -> dict[str, Rows]:
         pictures = [[Image.fromarray(picture) for picture in pictures] for pictures in seen]
@@ -159,11 +161,15 @@ class PixelEncoderDecoder(SeesPixels):
             self.context.repeat(len(states) // len(self.context.mask))
 
     @property
+    def text(self) -> Any:
+        """The decoder's configuration."""
+        return self.lm.config.get_text_config(decoder=True)
+
+    @property
     def start(self) -> int:
         """What the decoder reads first."""
-        text = self.lm.config.get_text_config(decoder=True)
-        ids = self.lm.generation_config.decoder_start_token_id, getattr(text, "decoder_start_token_id", None)
-        return next(id for id in (*ids, text.bos_token_id) if id is not None)
+        ids = self.lm.generation_config.decoder_start_token_id, getattr(self.text, "decoder_start_token_id", None)
+        return next(id for id in (*ids, self.text.bos_token_id) if id is not None)
 
     def logits(self, inputs: Inputs, targets: Tensor) -> Tensor:
         given = self.taken(inputs)
@@ -178,13 +184,16 @@ class PixelEncoderDecoder(SeesPixels):
         return self.lm.generate(**given, **settings)[:, 1:]
 
     def choose(self, inputs: Inputs, words: list[int]) -> Tensor:
-        """After the start token."""
-        rows = len(inputs["input_ids"])
-        return self.logits(inputs, torch.full((rows, 1), -100, device=self.device))[:, -1, words]
+        """After what `read_before(None)` has."""
+        given = self.taken(inputs)
+        self.read(given, given["attention_mask"])
+        ids = self.read_before(None).expand(len(given["input_ids"]), -1)
+        return self.lm(**given, decoder_input_ids=ids, use_cache=False).logits[:, -1, words]
 
     def read_before(self, answer: Tensor | None) -> Tensor:
         if answer is None:
-            return torch.tensor([[self.start]], device=self.device)
+            begin = [getattr(self.text, key) for key in self.family.before_choice]
+            return torch.tensor([[self.start, *begin]], device=self.device)
         shifted = torch.cat([answer.new_full((len(answer), 1), self.start), answer[:, :-1]], dim=1)
         return shifted.masked_fill(shifted == -100, self.pad)
 
@@ -193,8 +202,9 @@ class PixelFamily(Family):
     """Families of stock vision-language models.
 
     padding: the side of prompts. image_ids: keys of the configuration that name image tokens, which are never said.
-    turns: whether the checkpoint must have a chat template. tower: path of the module whose output, of one image after
-    the other, may be kept while it is frozen. source: of the published PET recipe that the defaults follow.
+    turns: whether the checkpoint must have a chat template. before_choice: keys of the special tokens that an answer of
+    an encoder-decoder begins with, as it was trained. tower: path of the module whose output, of one image after the
+    other, may be kept while it is frozen. source: of the published PET recipe that the defaults follow.
     """
 
     fed = "pixels"
@@ -205,6 +215,7 @@ class PixelFamily(Family):
     padding: ClassVar[str] = "left"
     image_ids: ClassVar[tuple[str, ...]] = ("image_token_id", "image_token_index")
     turns: ClassVar[bool] = True
+    before_choice: ClassVar[tuple[str, ...]] = ()
     tower: ClassVar[str]
 
     @classmethod

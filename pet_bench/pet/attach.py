@@ -68,7 +68,7 @@ def _open_doors(build: Builder, design: Design) -> set[str]:
 def _insert(build: Builder, insert: Insert, site: str) -> None:
     model, paths = build.model, build.model.anatomy.sites[site]
     stack, name = site.split(".", 1)
-    layered = "{i}" in paths.writer
+    layered = "{i" in paths.writer
     for i in range(model.anatomy.stacks[stack].layers if layered else 1):
         place = _place(build, stack, site, paths, i)
         with torch.device(model.device):
