@@ -107,22 +107,28 @@ class Anatomy:
         """With another scope; None: this one. Raises UserError for a part that the model does not have."""
         if scope is None:
             return self
-        there = [part for part in SCOPE if part == "language" or part in self.stacks]
-        if lacking := [part for part in scope if part not in there]:
-            raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {', '.join(there)})")
+        if lacking := [part for part in scope if part not in self.parts]:
+            possible = ", ".join(self.parts)
+            raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {possible})")
         return replace(self, scope=tuple(part for part in SCOPE if part in scope))
+
+    @property
+    def parts(self) -> tuple[ScopePart, ...]:
+        """Those that the model has."""
+        return tuple(part for part in SCOPE if part == "language" or part in self.stacks)
+
+    def stack_of(self, parameter: str) -> str | None:
+        """The stack that a parameter of the backbone belongs to, the innermost: a projector may lie inside a tower."""
+        holding = [name for name, stack in self.stacks.items() if stack.holds(parameter)]
+        return max(holding, key=lambda name: len(self.stacks[name].path), default=None)
 
     def part_of(self, parameter: str) -> ScopePart:
         """The part that a parameter of the backbone belongs to; words, output layer and all else are language."""
-        if "vision" in self.stacks and self.stacks["vision"].holds(parameter):
-            within = "projector" in self.stacks and self.stacks["projector"].holds(parameter)
-            return "projector" if within else "vision"  # a projector may lie inside of the tower
-        return "projector" if "projector" in self.stacks and self.stacks["projector"].holds(parameter) else "language"
+        return as_part(self.stack_of(parameter))
 
     def in_scope(self, site: str) -> bool:
         """Whether an insert at that site is part of the scope."""
-        stack = site.partition(".")[0]
-        return (stack if stack in SCOPE else "language") in self.scope
+        return as_part(site.partition(".")[0]) in self.scope
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -171,6 +177,11 @@ class Anatomy:
     def among(self, table: Mapping[str, T]) -> T:
         """The value of this family in a table of published ones by family, or the one of every other family, "*"."""
         return table[self.family if self.family in table else ELSE]
+
+
+def as_part(stack: str | None) -> ScopePart:
+    """The part of the model that a stack is of; what lies in none is of the language model."""
+    return next((part for part in SCOPE if part == stack), "language")
 
 
 def attention_sites(name: str, reader: str, writer: str, projections: Mapping[str, str]) -> dict[str, Site]:

@@ -18,7 +18,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.reader import Reader, Tokenizer
 from pet_bench.backbone.source import read_tokenizer
 from pet_bench.registry import attribute_faults
-from pet_bench.spec import Count, Fed, Visual
+from pet_bench.spec import Count, Fed, Scope, ScopePart, Visual
 
 if TYPE_CHECKING:
     from pet_bench.backbone.known import Backbone
@@ -31,7 +31,8 @@ class Family(ABC):
     the checkpoint's own processor. stock, config: the classes of `transformers`. sizes: keys that its `config.json`
     has, the last `optional` of which may be left out. batch_size: of the published runs. norm, visual_eps: the norm of
     the visual embedding. word_std: of vocabulary rows added to a pre-trained table. ids_alike: keys that `config.json`
-    and `generation_config.json` must not have different values for.
+    and `generation_config.json` must not have different values for. scope: what methods touch where none is given, as
+    the family's published practice has it.
     """
 
     plugin_kind: ClassVar[str] = "family"
@@ -47,6 +48,7 @@ class Family(ABC):
     visual_eps: ClassVar[float]
     word_std: ClassVar[float]
     ids_alike: ClassVar[tuple[str, ...]] = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    scope: ClassVar[tuple[ScopePart, ...]] = ("language", "projector")
 
     @classmethod
     @abstractmethod
@@ -96,6 +98,7 @@ ATTRIBUTES = {
     "batch_size": Count,
     "visual_eps": float,
     "word_std": float,
+    "scope": Scope,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,7 +93,8 @@ class Backbone:
     @property
     def anatomy(self) -> Anatomy:
         """Its stacks and sites; raises UserError as `read_config` does."""
-        return family_of(self).anatomy(self.name, self.read_config(), self.rates_of)
+        family = family_of(self)
+        return replace(family.anatomy(self.name, self.read_config(), self.rates_of), scope=family.scope)
 
 
 def family_of(backbone: Backbone) -> type[Family]:
