@@ -177,7 +177,7 @@ def test_a_frozen_projector_comes_back_as_it_was_drawn(trial):
 
 
 def test_a_result_of_before_reads_and_writes_as_before():
-    old = store.load(store.files(ROOT / "results" / "mini-image-text-bart")[0])
+    old = store.load(store.files(ROOT / "results" / "mini-image-text-t5")[0])
     assert old.parameters
     assert old.parameters.parts == {}
     assert "parts" not in json.loads(old.model_dump_json())["parameters"]
