@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def group_of(name: str, anatomy: Anatomy) -> str:
             return first
         if root not in anatomy.stacks:
             return root
-        return f"{root}.{'gate' if 'gate' in places else 'delta'}"
+        gates = any(of.isdigit() and what == "gate" for of, what in pairwise(places))  # no site of that name
+        return f"{root}.{'gate' if gates else 'delta'}"
     if any(name.startswith(f"{table}.") for table in anatomy.embeddings):
         return "embeddings"
     stack = anatomy.stack_of(name)

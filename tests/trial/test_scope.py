@@ -11,6 +11,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.errors import UserError
 from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import trained_parameters
+from pet_bench.report.tables.beneath import notes
 from pet_bench.results import store
 from pet_bench.results.card import card
 from pet_bench.results.frames import load_settings
@@ -18,6 +19,7 @@ from pet_bench.spec import SCOPE, MethodSpec
 from pet_bench.trial.count import count_parameters
 from pet_bench.trial.resolve import resolve
 from tests.conftest import ROOT
+from tests.report.conftest import call  # noqa: F401
 from tests.vlms.tiny import folder
 
 GRID = {"name": "g", "suites": ["mini-image-text"], "backbones": ["mini-bart"]}
@@ -148,12 +150,19 @@ def test_a_grid_s_faults_about_scopes_are_lines():
         parse({**GRID, "methods": [{"name": "lora", "scope": ["vision"]}]}).trials()
 
 
-def test_what_would_train_nothing_is_left_out():
-    grid = parse({**GRID, "methods": ["lora", {"name": "projector-only", "scope": ["language"]}]})
+@pytest.mark.parametrize(
+    ("method", "scope", "reason"),
+    [
+        ("projector-only", "language", "there is nothing that it trains in the scope language"),
+        ("lora", "projector", "there is nothing that it adapts in the scope projector"),
+    ],
+)
+def test_what_would_do_nothing_is_left_out(method, scope, reason):
+    grid = parse({**GRID, "methods": ["bitfit", {"name": method, "scope": [scope]}]})
     (skipped,) = grid.skipped()
-    assert (skipped.method, skipped.reason) == (
-        "projector-only [language]", "it trains nothing in the scope language"
-    )  # fmt: skip
+    assert (skipped.method, skipped.reason) == (f"{method} [{scope}]", reason)
+    with pytest.raises(UserError, match=reason):
+        count_parameters("mini-bart", MethodSpec(method, scope=(scope,)), "mini-image-text")
 
 
 def test_the_result_the_card_and_the_frames_say_it(trial):
@@ -164,6 +173,33 @@ def test_the_result_the_card_and_the_frames_say_it(trial):
     assert f"| projector | frozen | 0 | {parts['projector']['total']:,} |" in card(result)
     assert store.to_frame([result]).scope[0] == "language adapted, projector frozen"
     assert load_settings(out)["method.scope"][0] == ("language",)
+
+
+def test_tables_and_the_command_line_say_it(trial, call, tmp_path):  # noqa: F811
+    out, result = trial
+    assert "language adapted, projector frozen: lora [language]" in notes(store.to_frame([result]))
+    code, text, err = call("show", out / f"{result.id}.json")
+    assert (code, err) == (0, "")
+    shown = " ".join(text.split())
+    assert "lora [language] on mini-bart" in shown
+    assert f"projector frozen 0 of {result.parameters.parts['projector'].total:,}" in shown
+    flags = [
+        "--backbone",
+        "mini-bart",
+        "--suite",
+        "mini-image-text",
+        "--method",
+        "lora",
+        "--out",
+        tmp_path,
+        "--dry-run",
+    ]
+    code, text, err = call("run", *flags, "--set", "lora.scope=[language]")
+    assert (code, err) == (0, "")
+    assert "lora [language]" in text
+    code, _, err = call("params", "--method", "lora", "--scope", "language,tower")
+    assert code == 2
+    assert "scope.1: Input should be 'language', 'projector' or 'vision', found 'tower'" in err
 
 
 def test_a_frozen_projector_comes_back_as_it_was_drawn(trial):
