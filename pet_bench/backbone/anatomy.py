@@ -118,9 +118,9 @@ class Anatomy:
         return tuple(part for part in SCOPE if part == "language" or part in self.stacks)
 
     def stack_of(self, parameter: str) -> str | None:
-        """The stack that a parameter of the backbone belongs to, the innermost: a projector may lie inside a tower."""
+        """The stack that a parameter of the backbone belongs to; a projector may lie inside of another one."""
         holding = [name for name, stack in self.stacks.items() if stack.holds(parameter)]
-        return max(holding, key=lambda name: len(self.stacks[name].path), default=None)
+        return "projector" if "projector" in holding else next(iter(holding), None)
 
     def part_of(self, parameter: str) -> ScopePart:
         """The part that a parameter of the backbone belongs to; words, output layer and all else are language."""
@@ -181,7 +181,10 @@ class Anatomy:
 
 def as_part(stack: str | None) -> ScopePart:
     """The part of the model that a stack is of; what lies in none is of the language model."""
-    return next((part for part in SCOPE if part == stack), "language")
+    for part in SCOPE:
+        if part == stack:
+            return part
+    return "language"
 
 
 def attention_sites(name: str, reader: str, writer: str, projections: Mapping[str, str]) -> dict[str, Site]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Family(ABC):
     """One backbone family.
 
-    model_type: of its `config.json`, by default the family's name. fed: with stored features, or with pixels through
+    model_type: of its `config.json`, by default the family's name; model_types: further ones that are read as it. fed: with stored features, or with pixels through
     the checkpoint's own processor. stock, config: the classes of `transformers`. sizes: keys that its `config.json`
     has, the last `optional` of which may be left out. batch_size: of the published runs. norm, visual_eps: the norm of
     the visual embedding. word_std: of vocabulary rows added to a pre-trained table. ids_alike: keys that `config.json`
@@ -38,6 +38,7 @@ class Family(ABC):
     plugin_kind: ClassVar[str] = "family"
     name: ClassVar[str]
     model_type: ClassVar[str] = ""
+    model_types: ClassVar[tuple[str, ...]] = ()
     fed: ClassVar[Fed] = "features"
     stock: ClassVar[type[PreTrainedModel]]
     config: ClassVar[type[PreTrainedConfig]]

@@ -114,7 +114,7 @@ def family_for(model_type: Any) -> str | None:
     if not isinstance(model_type, str):
         return None
     alike = [name for name in FAMILIES.names() if plain(name) == plain(model_type)]
-    named = alike or [family.name for family in FAMILIES if family.model_type == model_type]
+    named = alike or [one.name for one in FAMILIES if model_type in (one.model_type, *one.model_types)]
     return named[0] if named else None
 
 
