@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 class Family(ABC):
     """One backbone family.
 
-    model_type: of its `config.json`, by default the family's name; model_types: further ones that are read as it. fed: with stored features, or with pixels through
-    the checkpoint's own processor. stock, config: the classes of `transformers`. sizes: keys that its `config.json`
-    has, the last `optional` of which may be left out. batch_size: of the published runs. norm, visual_eps: the norm of
-    the visual embedding. word_std: of vocabulary rows added to a pre-trained table. ids_alike: keys that `config.json`
-    and `generation_config.json` must not have different values for. scope: what methods touch where none is given, as
-    the family's published practice has it.
+    model_type: of its `config.json`, by default the family's name; model_types: further ones that are read as that.
+    fed: with stored features, or with pixels through the checkpoint's own processor. stock, config: the classes of
+    `transformers`. sizes: keys that its `config.json` has, the last `optional` of which may be left out. batch_size: of
+    the published runs. norm, visual_eps: the norm of the visual embedding. word_std: of vocabulary rows added to a
+    pre-trained table. ids_alike: keys that `config.json` and `generation_config.json` must not have different values
+    for. scope: what methods touch where none is given, as the family's published practice has it.
     """
 
     plugin_kind: ClassVar[str] = "family"
