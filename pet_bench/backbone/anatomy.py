@@ -109,10 +109,15 @@ class Anatomy:
         """With another scope; None: this one. Raises UserError for a part that the model does not have."""
         if scope is None:
             return self
-        there = [part for part in SCOPE if part == "language" or part in self.stacks]
-        if lacking := [part for part in scope if part not in there]:
-            raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {', '.join(there)})")
+        if lacking := [part for part in scope if part not in self.parts]:
+            possible = ", ".join(self.parts)
+            raise UserError(f"scope: {self.backbone} has no {' and no '.join(lacking)} (possible: {possible})")
         return replace(self, scope=tuple(part for part in SCOPE if part in scope))
+
+    @property
+    def parts(self) -> tuple[ScopePart, ...]:
+        """Those that the model has."""
+        return tuple(part for part in SCOPE if part == "language" or part in self.stacks)
 
     def stack_of(self, parameter: str) -> str | None:
         """The stack that a parameter of the backbone belongs to; a projector may lie inside of another one."""
@@ -121,13 +126,11 @@ class Anatomy:
 
     def part_of(self, parameter: str) -> ScopePart:
         """The part that a parameter of the backbone belongs to; words, output layer and all else are language."""
-        stack = self.stack_of(parameter)
-        return stack if stack == "vision" or stack == "projector" else "language"
+        return as_part(self.stack_of(parameter))
 
     def in_scope(self, site: str) -> bool:
         """Whether an insert at that site is part of the scope."""
-        stack = site.partition(".")[0]
-        return (stack if stack in SCOPE else "language") in self.scope
+        return as_part(site.partition(".")[0]) in self.scope
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -176,6 +179,14 @@ class Anatomy:
     def among(self, table: Mapping[str, T]) -> T:
         """The value of this family in a table of published ones by family, or the one of every other family, "*"."""
         return table[self.family if self.family in table else ELSE]
+
+
+def as_part(stack: str | None) -> ScopePart:
+    """The part of the model that a stack is of; what lies in none is of the language model."""
+    for part in SCOPE:
+        if part == stack:
+            return part
+    return "language"
 
 
 def attention_sites(name: str, reader: str, writer: str, projections: Mapping[str, str]) -> dict[str, Site]:

@@ -18,7 +18,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.reader import Reader, Tokenizer
 from pet_bench.backbone.source import read_tokenizer
 from pet_bench.registry import attribute_faults
-from pet_bench.spec import Count, Fed, Visual
+from pet_bench.spec import Count, Fed, Scope, ScopePart, Visual
 
 if TYPE_CHECKING:
     from pet_bench.backbone.known import Backbone
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 class Family(ABC):
     """One backbone family.
 
-    model_type: of its `config.json`, by default the family's name. fed: with stored features, or with pixels through
-    the checkpoint's own processor. stock, config: the classes of `transformers`. sizes: keys that its `config.json`
-    has, the last `optional` of which may be left out. batch_size: of the published runs. norm, visual_eps: the norm of
-    the visual embedding. word_std: of vocabulary rows added to a pre-trained table. ids_alike: keys that `config.json`
-    and `generation_config.json` must not have different values for.
+    model_type: of its `config.json`, by default the family's name; model_types: further ones that are read as that.
+    fed: with stored features, or with pixels through the checkpoint's own processor. stock, config: the classes of
+    `transformers`. sizes: keys that its `config.json` has, the last `optional` of which may be left out. batch_size: of
+    the published runs. norm, visual_eps: the norm of the visual embedding. word_std: of vocabulary rows added to a
+    pre-trained table. ids_alike: keys that `config.json` and `generation_config.json` must not have different values
+    for. scope: what methods touch where none is given, as the family's published practice has it.
     """
 
     plugin_kind: ClassVar[str] = "family"
     name: ClassVar[str]
     model_type: ClassVar[str] = ""
+    model_types: ClassVar[tuple[str, ...]] = ()
     fed: ClassVar[Fed] = "features"
     stock: ClassVar[type[PreTrainedModel]]
     config: ClassVar[type[PreTrainedConfig]]
@@ -47,6 +49,7 @@ class Family(ABC):
     visual_eps: ClassVar[float]
     word_std: ClassVar[float]
     ids_alike: ClassVar[tuple[str, ...]] = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    scope: ClassVar[tuple[ScopePart, ...]] = ("language", "projector")
 
     @classmethod
     @abstractmethod
@@ -100,6 +103,7 @@ ATTRIBUTES = {
     "batch_size": Count,
     "visual_eps": float,
     "word_std": float,
+    "scope": Scope,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,7 +93,8 @@ class Backbone:
     @property
     def anatomy(self) -> Anatomy:
         """Its stacks and sites; raises UserError as `read_config` does."""
-        return family_of(self).anatomy(self.name, self.read_config(), self.rates_of)
+        family = family_of(self)
+        return replace(family.anatomy(self.name, self.read_config(), self.rates_of), scope=family.scope)
 
 
 def family_of(backbone: Backbone) -> type[Family]:
@@ -113,7 +114,7 @@ def family_for(model_type: Any) -> str | None:
     if not isinstance(model_type, str):
         return None
     alike = [name for name in FAMILIES.names() if plain(name) == plain(model_type)]
-    named = alike or [family.name for family in FAMILIES if family.model_type == model_type]
+    named = alike or [one.name for one in FAMILIES if model_type in (one.model_type, *one.model_types)]
     return named[0] if named else None
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,19 @@ from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
 from pet_bench.cli.search import best
-from pet_bench.cli.shared import SEEDS, App, Commands, Plugins, changes, examples, load_plugins, only_with, report_error
+from pet_bench.cli.shared import (
+    SEEDS,
+    App,
+    Commands,
+    Plugins,
+    ScopeOption,
+    changes,
+    examples,
+    load_plugins,
+    only_with,
+    report_error,
+    scoped,
+)
 from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
 
@@ -65,6 +77,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument()] = None, plugin: Plugins
     epilog=examples(
         "pet-bench show lora --backbone bart-base",
         "pet-bench show vl-adapter --backbone t5-base",
+        "pet-bench show lora --backbone llava-hf/llava-1.5-7b-hf --scope language,vision",
         "pet-bench show results/demo/0123456789ab.json",
         "pet-bench show 0123 --out results/demo",
     )
@@ -84,6 +97,7 @@ def show(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Of a method: change an option; repeatable."),
     ] = None,
+    scope: ScopeOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a trial's id; by default all in results/.")] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -94,11 +108,11 @@ def show(
 
     if name not in METHODS:
         lost.check()  # it may be theirs
-        only_with("a METHOD, which this is not", False, backbone=backbone, suite=suite, set=option)
+        only_with("a METHOD, which this is not", False, backbone=backbone, suite=suite, set=option, scope=scope)
         show_trial(name, out)
         return
     only_with("a TRIAL, and this is a method", False, out=out)
-    _show_method(name, backbone or "bart-base", suite or "image-text", changes(option, "OPTION=VALUE"))
+    _show_method(name, backbone or "bart-base", suite or "image-text", scoped(changes(option, "OPTION=VALUE"), scope))
     lost.check()
 
 
@@ -107,12 +121,15 @@ def _show_method(name: str, backbone: str, suite: str, options: dict[str, Any]) 
     from rich.markup import escape
     from rich.table import Table
 
+    from pet_bench.results.schema import shares
     from pet_bench.spec import MethodSpec, plain
     from pet_bench.trial.count import describe
 
-    about = describe(MethodSpec(name, options), backbone, suite)
+    method = MethodSpec(name).changed(options)
+    about = describe(method, backbone, suite)
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(name)}[/bold] on {backbone}, for {suite}: {about.method.source}\n")
+    scope = f"\\[{', '.join(method.scope)}] " if method.scope else ""
+    console.print(f"[bold]{escape(name)}[/bold] {scope}on {backbone}, for {suite}: {about.method.source}\n")
     console.print(escape(about.doc), soft_wrap=True)
     rows = {
         "options": [f"{key} = {plain(value)}" for key, value in about.options.items()],
@@ -129,6 +146,8 @@ def _show_method(name: str, backbone: str, suite: str, options: dict[str, Any]) 
             *(f"{group} {number:,}" for group, number in about.counts["groups"].items()),
             "trainable {trainable:,} of {total:,} ({percent:.2f} %)".format(**about.counts),
         ],
+        "parts": shares(about.counts["parts"]),
+        "stacks": shares(about.counts["stacks"]),
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for title, lines in rows.items():
@@ -139,7 +158,11 @@ def _show_method(name: str, backbone: str, suite: str, options: dict[str, Any]) 
 
 
 @app.command(
-    epilog=examples("pet-bench params", "pet-bench params --method lora --backbone bart-base --format csv > counts.csv")
+    epilog=examples(
+        "pet-bench params",
+        "pet-bench params --method lora --backbone bart-base --format csv > counts.csv",
+        "pet-bench params --method lora --backbone llava-hf/llava-1.5-7b-hf --scope language,vision --by stack",
+    )
 )
 def params(
     suite: Annotated[list[str] | None, typer.Option(help="Suite; repeatable. Default: image-text.")] = None,
@@ -147,10 +170,17 @@ def params(
         list[str] | None, typer.Option(help="Backbone; repeatable. Default: bart-base and t5-base.")
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. Default: all.")] = None,
+    scope: ScopeOption = None,
+    by: Annotated[
+        Literal["part", "stack"] | None, typer.Option(help="A line for each part of the model, or for each stack.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="What to print.")] = Format.TABLE,
     plugin: Plugins = None,
 ) -> None:
-    """Count trainable parameters, without loading weights; csv and json also by group. What cannot be is said last."""
+    """Count parameters, without loading weights; csv and json also by group. What cannot be is said last.
+
+    A backbone's folder needs its config.json only. json has the counts by part and by stack too.
+    """
     lost, counts = Faults(), []
     load_plugins(plugin, lost)
     from pet_bench.registry import METHODS
@@ -161,36 +191,51 @@ def params(
         for one_backbone in backbone or ["bart-base", "t5-base"]:
             for one_method in method or METHODS.names():
                 with lost:
-                    counts.append(count_parameters(one_backbone, MethodSpec(one_method), one_suite))
+                    chosen = MethodSpec(one_method).changed(scoped({}, scope))
+                    counts.append(count_parameters(one_backbone, chosen, one_suite))
     if counts:
-        _print_counts(counts, format)
+        _print_counts(counts, format, by)
     lost.check()
 
 
-def _print_counts(counts: list[dict[str, Any]], format: Format) -> None:
+def _print_counts(counts: list[dict[str, Any]], format: Format, by: Literal["part", "stack"] | None) -> None:
     if format == Format.JSON:
         print(json.dumps(counts, indent=1))
         return
 
     import pandas as pd
 
-    groups = list(dict.fromkeys(group for count in counts for group in count["groups"]))
-    keys = ["suite", "backbone", "method", "trainable", "total", "percent"]
+    keys = ["suite", "backbone", "method"]
+    if by:
+        rows = [
+            {**{key: count[key] for key in keys}, by: name, **share}
+            for count in counts
+            for name, share in count[f"{by}s"].items()
+        ]
+    else:
+        groups = dict.fromkeys((group for count in counts for group in count["groups"]), 0)
+        rows = [{key: count[key] for key in (*keys, "trainable", "total", "percent")} for count in counts]
+        if format == Format.CSV:
+            rows = [row | groups | count["groups"] for row, count in zip(rows, counts, strict=True)]
+    frame = pd.DataFrame(rows)
     if format == Format.CSV:
-        rows = [[count[key] for key in keys] + [count["groups"].get(g, 0) for g in groups] for count in counts]
-        print(pd.DataFrame(rows, columns=keys + groups).to_csv(index=False, lineterminator="\n"), end="")
+        print(frame.to_csv(index=False, lineterminator="\n"), end="")
         return
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in keys:
-        table.add_column(name, justify="right" if name in keys[3:] else "left")
-    for count in counts:
-        numbers = f"{count['trainable']:,}", f"{count['total']:,}", f"{count['percent']:.2f}"
-        table.add_row(*(count[key] for key in keys[:3]), *numbers)
+    for name in frame:
+        table.add_column(str(name), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
+    for row in rows:
+        table.add_row(*(escape(value) if isinstance(value, str) else _number(value) for value in row.values()))
     Console().print(table)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
 
 
 app.command(

@@ -78,6 +78,21 @@ Plugins = Annotated[
 ]
 
 
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART,...",
+        help="Of a method: which parts of the model it touches, of language, projector and vision; by default as the "
+        "backbone's family has it.",
+    ),
+]
+
+
+def scoped(options: dict[str, Any], scope: str | None) -> dict[str, Any]:
+    """A method's options with the scope that `--scope` gives."""
+    return options if scope is None else options | {"scope": [part.strip() for part in scope.split(",")]}
+
+
 def only_with(what: str, chosen: bool, **options: Any) -> None:
     """Raises UserError for options that were given although what they are for was not chosen."""
     if not chosen and (given := [name for name, value in options.items() if value is not None]):

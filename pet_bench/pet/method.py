@@ -22,7 +22,7 @@ from pet_bench.registry import METHODS, ask, attribute_faults, title
 from pet_bench.spec import MethodSpec, Recipe, Text, option_faults, validate
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-OF_THE_GRID = ("name", "sweep", "recipe")  # keys that a grid file has beside a method's options
+OF_THE_GRID = ("name", "sweep", "recipe", "scope")  # keys that a grid file has beside a method's options
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,18 @@ def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
     """Why a built method is left out on a backbone of that anatomy; raises PluginError where the method fails."""
     if reason := ask(method, "skip", anatomy, returns=str | None):
         return reason
-    sites = {site for insert in design_of(method, anatomy).inserts for site in insert.sites}
+    scope = ", ".join(anatomy.scope)
+    try:
+        design = design_of(method, anatomy)
+    except PluginError:
+        if anatomy.adapted:
+            raise
+        return f"there is nothing that it adapts in the scope {scope}"
+    sites = {site for insert in design.inserts for site in insert.sites}
+    if not (sites or design.doors) and design.train == ("visual",) and "projector" not in anatomy.scope:
+        return f"there is nothing that it trains in the scope {scope}"
     out = sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)})
-    return f"it attaches at {out[0]}, which is not in the scope {', '.join(anatomy.scope)}" if out else None
+    return f"it attaches at {out[0]}, which is not in the scope {scope}" if out else None
 
 
 def attach_method(model: Model, method: Method, design: Design, tasks: Iterable[str]) -> None:

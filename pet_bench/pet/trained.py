@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.anatomy import Anatomy, as_part
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import UserError
 from pet_bench.files import impostor
 from pet_bench.pet.parts import Door
+from pet_bench.spec import ScopePart
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -34,7 +37,8 @@ def group_of(name: str, anatomy: Anatomy) -> str:
             return first
         if root not in anatomy.stacks:
             return root
-        return f"{root}.{'gate' if 'gate' in places else 'delta'}"
+        gates = any(of.isdigit() and what == "gate" for of, what in pairwise(places))  # no site of that name
+        return f"{root}.{'gate' if gates else 'delta'}"
     if any(name.startswith(f"{table}.") for table in anatomy.embeddings):
         return "embeddings"
     stack = anatomy.stack_of(name)
@@ -45,24 +49,63 @@ def group_of(name: str, anatomy: Anatomy) -> str:
     return f"{stack}.{kind}" if stack else "head" if name.startswith(f"{anatomy.head}.") else "embeddings"
 
 
-def count(model: Model) -> dict:
-    """{trainable, total, percent, groups}: exact integers; a tied tensor counts once.
+def place_of(name: str, anatomy: Anatomy) -> tuple[ScopePart, str]:
+    """The part of the model that a parameter stands in, and the stack.
+
+    `words` are the word tables and the output layer. What a door adds beside the stacks, or inserts share, is called as
+    in `pet`, and is of the language model where that is in the scope.
+    """
+    places = name.split(".")
+    if places[0] == "pet":
+        if (root := places[1]) in anatomy.stacks:
+            return as_part(root), root
+        return next(part for part in ("language", "vision", "projector") if part in anatomy.scope), root
+    if any(name.startswith(f"{path}.") for path in (*anatomy.embeddings, anatomy.head)):
+        return "language", "words"
+    return anatomy.part_of(name), anatomy.stack_of(name) or "words"
+
+
+def is_added(name: str) -> bool:
+    """Whether a parameter is an insert's or a door's."""
+    places = name.split(".")
+    return places[0] == "pet" or any(door in places for door in Door.kinds)
+
+
+def count(model: Model) -> dict[str, Any]:
+    """{trainable, total, percent, groups, parts, stacks}: exact integers; a tied tensor counts once.
 
     percent = 100 · trainable / total, total being the grown backbone, the visual embedding and every added module:
-    the convention of the published tables.
+    the convention of the published tables. groups: trainable ones by `group_of`. parts, stacks: {state, trainable,
+    total} by `place_of`; state is "adapted" where inserts or a door's modules stand, else "trained" where a part's own
+    parameters train, else "frozen".
     """
-    trained = trained_parameters(model)
-    groups: Counter[str] = Counter()
-    for name, parameter in trained.items():
-        groups[group_of(name, model.anatomy)] += parameter.numel()
-    trainable = sum(groups.values())
-    total = sum(parameter.numel() for parameter in model.parameters())
+    anatomy, groups = model.anatomy, Counter[str]()
+    parts = {part: _nothing() for part in anatomy.parts}
+    stacks = {stack: _nothing() for stack in (*anatomy.stacks, "words")}
+    for name, parameter in model.named_parameters():
+        part, stack = place_of(name, anatomy)
+        for share in (parts[part], stacks.setdefault(stack, _nothing())):
+            share["total"] += parameter.numel()
+            share["trainable"] += parameter.numel() * parameter.requires_grad
+            if is_added(name):
+                share["state"] = "adapted"
+            elif parameter.requires_grad and share["state"] == "frozen":
+                share["state"] = "trained"
+        if parameter.requires_grad:
+            groups[group_of(name, anatomy)] += parameter.numel()
+    trainable, total = (sum(share[key] for share in parts.values()) for key in ("trainable", "total"))
     return {
         "trainable": trainable,
         "total": total,
         "percent": 100 * trainable / total,
         "groups": dict(sorted(groups.items())),
+        "parts": parts,
+        "stacks": stacks,
     }
+
+
+def _nothing() -> dict[str, Any]:
+    return {"state": "frozen", "trainable": 0, "total": 0}
 
 
 def save_trained(model: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> int:

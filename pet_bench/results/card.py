@@ -131,6 +131,10 @@ def _parameters(result: TrialResult) -> Iterator[str]:
     )
     yield ""
     yield from _table(("group", "trained"), ((name, f"{n:,}") for name, n in counts.groups.items()), left=1)
+    if counts.parts:
+        yield ""
+        rows = ((part, it.state, f"{it.trainable:,}", f"{it.total:,}") for part, it in counts.parts.items())
+        yield from _table(("part of the model", "", "trained", "of"), rows, left=2)
 
 
 def _scores(result: TrialResult) -> Iterator[str]:

@@ -127,6 +127,11 @@ def _parameters(result: TrialResult) -> Iterator[str]:
             yield f"percent is {counts.percent}, but {counts.trainable} of {counts.total} parameters are trainable"
         if (together := sum(counts.groups.values())) != counts.trainable:
             yield f"its groups have {together} parameters together, but {counts.trainable} are trainable"
+        for name, shares in (("parts", counts.parts), ("stacks", counts.stacks)):
+            for key in ("trainable", "total"):
+                expected, together = getattr(counts, key), sum(getattr(share, key) for share in shares.values())
+                if shares and together != expected:
+                    yield f"its {name} have {together} {key} parameters together, but there are {expected}"
 
 
 def _curve(result: TrialResult) -> Iterator[str]:

@@ -138,7 +138,8 @@ def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _flat(spec: dict[str, Any]) -> dict[str, Any]:
     """`{"recipe": {"lr": 0.1}, "method": {"name": "lora", "options": {"rank": 4}}}` → recipe.lr, method.rank."""
-    method = {"name": spec["method"]["name"], **spec["method"]["options"]}
+    of = spec["method"]
+    method = {"name": of["name"], **of["options"], **({"scope": of["scope"]} if of.get("scope") else {})}
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:

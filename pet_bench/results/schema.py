@@ -76,6 +76,30 @@ class Provenance(Record):
     finished: str = Field(description="UTC, ISO 8601")
 
 
+class Share(Record):
+    """What became of a part of the model, or of one of its stacks."""
+
+    state: Literal["frozen", "trained", "adapted"] = Field(
+        description="adapted: something was added there; trained: its own parameters received updates; frozen: neither"
+    )
+    trainable: Count = Field(description="parameters there that receive updates, added ones included")
+    total: Count = Field(description="all parameters there, added ones included")
+
+
+def shares(shares: dict[str, dict[str, Any]]) -> list[str]:
+    """`vision    frozen           0 of 303,507,456`: a line for each share, as plain data, of parts or of stacks."""
+    width = max(map(len, shares), default=0)
+    return [
+        f"{name:{width}} {share['state']:7} {share['trainable']:>11,} of {share['total']:,}"
+        for name, share in shares.items()
+    ]
+
+
+def _later(description: str) -> Any:
+    """A mapping that results of before do not have, and that is not written where it is empty."""
+    return Field(default={}, description=description, exclude_if=lambda value: not value)
+
+
 class Parameters(Record):
     """Parameter counts of the model as trained."""
 
@@ -83,6 +107,8 @@ class Parameters(Record):
     total: Count = Field(description="all parameters, those of the method included")
     percent: Quantity = Field(description="100 · trainable / total")
     groups: dict[str, Count] = Field(default={}, description="trainable parameters by group")
+    parts: dict[str, Share] = _later("language, and projector and vision where the model has them → its share")
+    stacks: dict[str, Share] = _later("stack → its share; words: word tables and output layer; others: added modules")
 
 
 class Score(Record):

@@ -236,6 +236,7 @@ def _named(name: str, folder: Path) -> Iterator[Path]:
 
 
 MEASURED = {"metrics", "breakdowns", "average", "parameters", "behaviour", "selected"}
+SHARES = {"parts", "stacks"}  # of parameters; results of before do not have them
 
 
 def difference(one: TrialResult, other: TrialResult) -> str:
@@ -243,7 +244,9 @@ def difference(one: TrialResult, other: TrialResult) -> str:
 
     What it cost, and the way to it, differs from run to run.
     """
-    ours, theirs = (_flat(result.model_dump(include=MEASURED)) for result in (one, other))
+    ours, theirs = (
+        _flat(result.model_dump(include=MEASURED, exclude={"parameters": SHARES})) for result in (one, other)
+    )
     key = next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None)
     return "" if key is None else f"{key}: {ours.get(key)} and {theirs.get(key)}"
 
@@ -276,16 +279,26 @@ COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "resumed",
-    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error",
+    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error", "scope",
 ]  # fmt: skip
+
+
+def scope_of(result: TrialResult) -> str:
+    """`language adapted, projector trained, vision frozen`.
+
+    Nothing where there is nothing to choose: the method was given no scope, and the model has no tower.
+    """
+    parts = result.parameters.parts if result.parameters else {}
+    told = "vision" in parts or result.spec["method"].get("scope")
+    return ", ".join(f"{part} {share.state}" for part, share in parts.items()) if told else ""
 
 
 def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) -> pd.DataFrame:
     """Tidy results: one row per trial × task × metric, one row without a task for a trial that has no scores.
 
     Trials of `missing` have the status "missing". `setup` is equal for trials that differ only in their seed.
-    `resumed`: how often it was taken up again. `dropped`: examples left out for want of a feature, in words. `error`:
-    also why it is suspect.
+    `resumed`: how often it was taken up again. `dropped`: examples left out for want of a feature, in words. `scope`:
+    what became of the parts of the model, in words (`scope_of`). `error`: also why it is suspect.
     """
     rows = []
     for result in results:
@@ -297,10 +310,10 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         }
         row |= base(result.spec)
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
-        row["plugins"] = codes(result.provenance.plugins)
+        row |= {"plugins": codes(result.provenance.plugins), "scope": scope_of(result)}
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
-        row |= result.parameters.model_dump(exclude={"groups"}) if result.parameters else {}
+        row |= result.parameters.model_dump(exclude={"groups", *SHARES}) if result.parameters else {}
         row |= result.cost.model_dump() if result.cost else {}
         scores = [
             {"task": task, "metric": metric, "primary": first == 0, **score.model_dump()}

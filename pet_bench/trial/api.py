@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pet_bench.pet import attach as attach_design
 from pet_bench.pet import build_method, design_of
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
-from pet_bench.spec import Control, MethodSpec, Runtime, TrialSpec
+from pet_bench.spec import Control, MethodSpec, Runtime, ScopePart, TrialSpec
 from pet_bench.trial import run
 from pet_bench.trial.build import OnProgress
 from pet_bench.trial.resolve import resolve
@@ -72,18 +71,27 @@ def load_backbone(name: str, suite: str = "image-text") -> tuple[Model, Tokenize
     return load(find_backbone(name), suite_by_name(suite).visual)
 
 
-def attach(model: Model | str, method: Method, /, *, suite: str | None = None, **options: Any) -> Model:
+def attach(
+    model: Model | str,
+    method: Method,
+    /,
+    *,
+    suite: str | None = None,
+    scope: Iterable[ScopePart] | None = None,
+    **options: Any,
+) -> Model:
     """A model with a method attached and exactly what the method trains trainable, for a loop of one's own.
 
     model: one without a method, which is changed; or a backbone's name, which is loaded (`load_backbone` gives its
     tokenizer as well). suite: what the visual embedding and the parts that tasks have of their own are made for; by
-    default image-text for a name, and no tasks for a model. options: the method's. Raises UserError, with all faults
-    together, as a grid would.
+    default image-text for a name, and no tasks for a model. scope: the parts of the model that the method touches, of
+    language, projector and vision; by default as the backbone's family has it. options: the method's. Raises UserError,
+    with all faults together, as a grid would.
 
         model = pet_bench.attach("mini-bart", "lora", suite="mini-image-text", rank=8)
     """
     chosen = method_spec(method)
-    chosen = replace(chosen, options={**chosen.options, **options})
+    chosen = chosen.changed(options if scope is None else {**options, "scope": list(scope)})
     anatomy = (find_backbone(model).anatomy if isinstance(model, str) else model.anatomy).scoped(chosen.scope)
     design = design_of(build_method(chosen, anatomy), anatomy)
     if isinstance(model, str):

@@ -77,7 +77,7 @@ def resolve(
     Raises UserError, with all faults together, for unknown names, options and recipe keys, values out of range, and
     a learning rate that neither the method nor the recipe gives. Reads no weights and no data.
     """
-    faults, recipe, protocol = Faults(), recipe or {}, protocol or {}
+    faults, recipe, protocol, scope = Faults(), recipe or {}, protocol or {}, method.scope
     source = anatomy = chosen = tasks = built = full = None
     with faults:
         source, anatomy = known(backbone)
@@ -92,7 +92,8 @@ def resolve(
     with faults:
         METHODS.get(method.name)
         if anatomy:
-            anatomy = anatomy.scoped(method.scope)
+            scope = None if scope == anatomy.scope else scope  # named or not, it is the same trial
+            anatomy = anatomy.scoped(scope)
             built = build_method(method, anatomy)
     if source and anatomy and built:
         with faults:
@@ -112,7 +113,7 @@ def resolve(
     changed = {key: value for key, value in resolved.options.items() if value != defaults.options[key]}
     return TrialSpec(
         backbone=backbone,
-        method=MethodSpec(resolved.name, normal(built, resolved.options), method.scope),
+        method=MethodSpec(resolved.name, normal(built, resolved.options), scope),
         suite=suite,
         tasks=chosen.tasks,
         visual=chosen.visual,

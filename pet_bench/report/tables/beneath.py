@@ -38,6 +38,7 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
     for mark, group in (("† suspect", trials), ("suspect, not in any mean", unused)):
         for trial in group[group.status == "suspect"].to_dict("records"):
             lines.append(f"{mark}: {names[trial['id']]}: {trial['error']}")
+    lines += _scopes(trials)
     lines += _ran(trials, names)
     lines += _lacking(trials, names)
     for suite, group in trials.groupby("suite", sort=False):
@@ -51,6 +52,12 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
     if labels.duplicated(["suite", "backbone", "method", "control"]).any():
         lines.append("caution: rows with the same name differ in their recipe or protocol")
     return lines
+
+
+def _scopes(trials: pd.DataFrame) -> list[str]:
+    """A line for each way in which parts of the models were frozen, trained and adapted."""
+    told = trials[trials.scope.fillna("").ne("")] if "scope" in trials else trials[:0]
+    return [f"{how}: {', '.join(dict.fromkeys(group.method))}" for how, group in told.groupby("scope", sort=False)]
 
 
 def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:

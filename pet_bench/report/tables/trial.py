@@ -16,7 +16,7 @@ from pet_bench.grid.shown import COLOURS, duration
 from pet_bench.results import store
 from pet_bench.results.dropped import summary
 from pet_bench.results.plugins import codes, differences, running
-from pet_bench.results.schema import TrialResult
+from pet_bench.results.schema import TrialResult, shares
 from pet_bench.spec import Recipe, plain
 
 
@@ -45,6 +45,8 @@ def trial_view(path: Path, commit: str | None = None) -> list[RenderableType]:
         "notes": result.run.notes,
         "made": list(_made(result, commit)),
         "parameters": list(_parameters(result)),
+        "parts": _shares(result, "parts"),
+        "stacks": _shares(result, "stacks"),
         "tested": _tested(result),
         "files": list(_files(path)),
     }
@@ -121,6 +123,10 @@ def _parameters(result: TrialResult) -> Iterator[str]:
         for group, number in counts.groups.items():
             yield f"{group:{width}} {number:>11,}"
         yield f"{'trainable':{width}} {counts.trainable:>11,} of {counts.total:,} ({counts.percent:.2f} %)"
+
+
+def _shares(result: TrialResult, of: str) -> list[str]:
+    return shares(result.parameters.model_dump().get(of, {})) if result.parameters else []
 
 
 def _tested(result: TrialResult) -> list[str]:
