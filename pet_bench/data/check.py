@@ -12,17 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pet_bench.data.packing import Progress
 from pet_bench.data.rows import shown
 from pet_bench.data.store import (
     FeatureStore,
-    Progress,
     Sources,
     check_header,
     files_of,
     packed_in,
     read_feature,
     sources_of,
-    verify,
 )
 from pet_bench.data.suite import Suite
 from pet_bench.data.task import Example, Split, Task, absent
@@ -141,7 +140,7 @@ def check(
     folder = packed_in(listing, visual, cache) if listing else None
     if folder and folder.exists():
         report.packed, report.whole = folder, FeatureStore.open(folder) is not None
-        lines += verify(folder) if packed else ()
+        lines += FeatureStore.verify(folder) if packed else ()
     report.faults = list(dict.fromkeys(lines))
     for task in tasks:
         for pattern, origin in task.origins.items():
