@@ -158,11 +158,9 @@ def _draft(folder: Path) -> Iterator[Path]:
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Whether this process is the only one at a folder; a lock goes with its process, however that ends."""
-    path = folder.parents[1] / LOCKS / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        lock = _lock(folder)
+        lock.acquire(timeout=0)
     except (Timeout, NotImplementedError, OSError):
         yield False
         return
@@ -170,6 +168,31 @@ def locked(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def taking_turns(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Until this process is the only one at a folder, `waiting` is called every second. Raises OSError where locks are
+    not possible."""
+    try:
+        lock = _lock(folder)
+        while True:
+            with suppress(Timeout):
+                lock.acquire(timeout=1)
+                break
+            waiting()
+    except NotImplementedError as error:
+        raise OSError(f"{folder} is where files cannot be locked") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path) -> FileLock:
+    path = folder.parents[1] / LOCKS / folder.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 def digest(content: Any) -> str:

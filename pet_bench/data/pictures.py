@@ -17,7 +17,7 @@ from pet_bench.data.albums import Place
 from pet_bench.errors import UserError
 from pet_bench.files import HEAD, impostor
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")  # no others of Pillow's: some run programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # no others of Pillow's: some run programs
 PIXELS = 1 << 26  # of a picture: 200 MB in memory
 BYTES = 1 << 27  # of its file, unpacked
 ROWS = 16  # of a parquet table that are in memory at once

@@ -72,7 +72,7 @@ class Pieces:
 
 @contextmanager
 def growing(data: Path, lines: Path) -> Iterator[Pieces]:
-    """Both files, with what is whole of them; what has been added is safe where the block ends without an exception."""
+    """Both files, with what is whole of them; what has been added is safe when the block ends, however it does."""
     data.touch()
     lines.touch()
     there = read_pieces(lines, data.stat().st_size)
@@ -80,5 +80,11 @@ def growing(data: Path, lines: Path) -> Iterator[Pieces]:
     os.truncate(lines, whole)
     with ExitStack() as files:
         pieces = Pieces(files.enter_context(data.open("ab")), files.enter_context(lines.open("ab")), there)
-        yield pieces
+        try:
+            yield pieces
+        except OSError:
+            raise  # what has been written is not known
+        except BaseException:
+            pieces.flush()
+            raise
         pieces.flush()
