@@ -31,7 +31,7 @@ class Tower:
 
     def __init__(self, model: SeesPixels):
         self.model, stack = model, model.anatomy.stacks["vision"]
-        self.module = model.at(model.family.tower)
+        self.module: Any = model.at(model.family.tower)
         self.layers = [model.at(stack.blocks, stack.name_of(i)) for i in range(stack.layers)]
         self.read = model.family.read_layers(model.lm.config, stack.layers)
         self.stock: Callable[..., Any] = self.module.forward

@@ -78,9 +78,10 @@ class ImageStore(PackedFolder):
         archive that cannot be read, a cache that cannot be written.
         """
         root = Path(root)
-        sources, faults = sources_of(root, wanted, albums or Albums())
-        if faults:
-            raise shown(faults, cls.what)
+        looked = look_for(root, wanted, albums or Albums())
+        if looked.said:
+            raise shown(looked.said, cls.what)
+        sources = looked.sources
         folder = packed_in(sources, cache)
         if store := cls.open(folder, sources):
             return store
@@ -91,10 +92,9 @@ class ImageStore(PackedFolder):
     @classmethod
     def faults(cls, root: Path, wanted: Wanted, albums: Albums, cache: Path | None = None) -> list[str]:
         """What `pack` would raise, but for what is found only in reading all of a picture, or of an archive."""
-        sources, said = sources_of(root, wanted, albums)
-        if said or not cls.open(packed_in(sources, cache), sources):
-            said += damage(sources)
-        return said
+        looked = look_for(root, wanted, albums)
+        whole = not looked.said and cls.open(packed_in(looked.sources, cache), looked.sources)
+        return [] if whole else [*looked.said, *damage(looked.sources)]
 
     def rows(self, examples: Sequence[Example]) -> np.ndarray:
         """Row numbers (examples, I) of examples that each have I images."""
@@ -105,30 +105,54 @@ class ImageStore(PackedFolder):
         return self
 
     @property
+    def bytes_wanted(self) -> int:
+        """What the pictures that are wanted take."""
+        return sum(3 * height * width for _, height, width in self.places)
+
+    @property
     def bytes_on_device(self) -> int:
         return 0
 
     def gather(self, rows: np.ndarray, *, control: Control = "none") -> list[list[np.ndarray]]:
         """The pictures (height, width, 3) of row numbers (B, I); black ones for "text-only", and for "noise" noise that
         depends on the picture's place among those that are wanted."""
-        return [[self._picture(row, control) for row in example] for example in rows]
+        return [[self._shown(row, control) for row in example] for example in rows]
 
     def named(self, rows: np.ndarray, *, control: Control = "none") -> dict[str, Rows]:
         """What a model is told of which pictures it sees: their rows, or nothing where it sees none of them."""
         return {"pictures": torch.from_numpy(rows)} if control == "none" else {}
 
-    def _picture(self, row: int, control: Control) -> np.ndarray:
+    def picture(self, row: int) -> np.ndarray:
+        """(height, width, 3) uint8, memory-mapped."""
         offset, height, width = self.places[row]
-        if control == "text-only":
-            return np.zeros((height, width, 3), np.uint8)
-        if control == "noise":
-            return np.random.default_rng(row).integers(0, 256, (height, width, 3), np.uint8)
         return self.flat[offset : offset + 3 * height * width].reshape(height, width, 3)
 
+    def _shown(self, row: int, control: Control) -> np.ndarray:
+        shape = (*self.places[row][1:], 3)
+        if control == "text-only":
+            return np.zeros(shape, np.uint8)
+        if control == "noise":
+            return np.random.default_rng(row).integers(0, 256, shape, np.uint8)
+        return self.picture(row)
 
-def sources_of(root: Path, wanted: Wanted, albums: Albums) -> tuple[Sources, list[str]]:
-    """The pictures of these examples, by key in the order of their places, and what is wrong with where they are."""
+
+class Looked(NamedTuple):
+    """sources: the pictures of some examples, by key in the order of their places. lacking: a task that reads each of
+    the others, and what is wrong. faults: what else is."""
+
+    sources: Sources
+    lacking: dict[str, tuple[Task, Sequence[str]]]
+    faults: list[str]
+
+    @property
+    def said(self) -> list[str]:
+        return [*self.faults, *(line for task, lines in self.lacking.values() for line in lines)]
+
+
+def look_for(root: Path, wanted: Wanted, albums: Albums) -> Looked:
+    """Where the pictures of these examples are."""
     sources: Sources = {}
+    lacking: dict[str, tuple[Task, Sequence[str]]] = {}
     faults: list[str] = []
     for task, examples in wanted:
         uneven = {len(example.images) for example in examples}
@@ -140,22 +164,30 @@ def sources_of(root: Path, wanted: Wanted, albums: Albums) -> tuple[Sources, lis
             try:
                 place = albums.find(folder, name)
             except UserError as error:
-                faults += [f"{task.name}: {fault}" for fault in error.faults]
+                lacking[key] = task, [f"{task.name}: {fault}" for fault in error.faults]
                 continue
             other = sources.setdefault(key, Source(task, place))
             if other.place != place:
                 faults.append(f"{task.name}: image {key!r} is another picture in task {other.task.name}")
-    faults = [*albums.faults, *faults]
-    return dict(sorted(sources.items(), key=lambda one: (*one[1].place[:2], one[0]))), faults
+    ordered = sorted(sources.items(), key=lambda one: (*one[1].place[:2], one[0]))
+    return Looked(dict(ordered), lacking, [*albums.faults, *faults])
 
 
 def damage(sources: Sources) -> Iterator[str]:
     """A line for every picture in a file of its own that is none by its first bytes."""
-    for task, place in sources.values():
+    for source in sources.values():
         try:
-            look(place)
+            check_picture(source)
         except UserError as error:
-            yield f"{task.name}: {error}"
+            yield from error.faults
+
+
+def check_picture(source: Source) -> None:
+    """Raises UserError where the file of a picture is none by its first bytes; those in archives are not looked at."""
+    try:
+        look(source.place)
+    except UserError as error:
+        raise UserError(f"{source.task.name}: {error}") from None
 
 
 def read_picture(contents: Contents, key: str, source: Source) -> np.ndarray:

@@ -13,7 +13,7 @@ from pet_bench.data.images import ImageStore
 from pet_bench.data.rows import shown
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import suite_by_name
-from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, data_fingerprint
+from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, check_pictures, data_fingerprint
 from pet_bench.errors import Faults, UserError, foreign
 from pet_bench.registry import TASKS, ask
 from pet_bench.spec import Fed, MissingFeatures, Runtime, TrialSpec, Visual, validate
@@ -128,15 +128,6 @@ def read_and_pack(
         faults.check()
         return Read(examples, None, LeftOuts.of(unused))
     return Read(examples, packed_for(fed, root, wanted, visual, cache, progress, albums), LeftOuts.of(unused))
-
-
-def check_pictures(tasks: Sequence[Task]) -> None:
-    """Raises UserError, in one line, where a backbone that is fed with pixels could not be shown a task's images."""
-    if without := [task.name for task in tasks if not task.pictures]:
-        raise UserError(
-            f"{', '.join(without)}: there are features of clips and no pictures, and the backbone is fed with pixels; "
-            "take one that is fed with features"
-        )
 
 
 def packed_for(

@@ -123,6 +123,11 @@ class FeatureStore(PackedFolder):
         return self
 
     @property
+    def bytes_wanted(self) -> int:
+        """What the features that are wanted take."""
+        return len(self.index) * self.array[:1].nbytes
+
+    @property
     def bytes_on_device(self) -> int:
         """What the features take of an accelerator's memory."""
         return self.resident.nbytes if self.resident is not None else 0

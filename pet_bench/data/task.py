@@ -345,6 +345,15 @@ class Task(ABC):
         return scored(self.metrics()[0], constant, test).primary
 
 
+def check_pictures(tasks: Sequence[Task]) -> None:
+    """Raises UserError, in one line, where a backbone that is fed with pixels could not be shown a task's images."""
+    if without := [task.name for task in tasks if not task.pictures]:
+        raise UserError(
+            f"{', '.join(without)}: there are features of clips and no pictures, and the backbone is fed with pixels; "
+            "take one that is fed with features"
+        )
+
+
 ATTRIBUTES = {
     "loss": Loss,
     "max_text": Optional[PositiveInt],  # noqa: UP045  Annotated has no | for a checker

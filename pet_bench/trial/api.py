@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load
+from pet_bench.backbone.reader import Tokenizer
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.pet import attach as attach_design
@@ -65,7 +64,7 @@ def run_trial(
     return run.run_trial(spec, runtime, on_progress)
 
 
-def load_backbone(name: str, suite: str = "image-text") -> tuple[Model, PreTrainedTokenizerBase]:
+def load_backbone(name: str, suite: str = "image-text") -> tuple[Model, Tokenizer]:
     """A stock backbone with a visual embedding for the features of a suite, newly drawn, and its tokenizer.
 
     Both have VL-T5's extra words. Raises UserError for an unknown name and a checkpoint that is not whole.

@@ -11,7 +11,7 @@ from pet_bench.backbone.known import family_of, find_backbone
 from pet_bench.backbone.loading import Stock, read_stock
 from pet_bench.data.reading import LeftOuts, Store, TrialData, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.task import Example, Split
-from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.spec import Fed, Runtime, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Shared:
             assert data is not None  # it was packed
             return Reading(data.examples, data.store, data.fingerprint, data.left_out)
 
-        fed = family_of(find_backbone(spec.backbone)).fed
+        fed: Fed = family_of(find_backbone(spec.backbone)).fed
         about = [fed, spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
         key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
         reading = self._find(key, read)

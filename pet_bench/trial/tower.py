@@ -43,7 +43,7 @@ def keep_tower(trial: Trial, runtime: Runtime) -> None:
     outputs = Outputs(key_of(tower, reader, trial.device), next(iter(tower.parameters.values())).dtype)
 
     def make(row: int) -> list[Tensor]:
-        return outputs_of(model, reader, store.gather([[row]])[0][0], trial.device)
+        return outputs_of(model, reader, store.picture(row), trial.device)
 
     def report(done: int, total: int) -> None:
         trial.on_progress(Progress(trial.spec.id, "prepare", done, total))
