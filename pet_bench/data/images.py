@@ -80,7 +80,7 @@ class ImageStore(PackedFolder):
         root = Path(root)
         looked = look_for(root, wanted, albums or Albums())
         if looked.said:
-            raise shown(looked.said, cls.what)
+            raise shown([*looked.said, *damage(looked.sources)], cls.what)
         sources = looked.sources
         folder = packed_in(sources, cache)
         if store := cls.open(folder, sources):
