@@ -20,11 +20,12 @@ Kept = list[Tensor]  # of some pictures, one behind the other: what each layer t
 class Tower:
     """The vision tower of a model, which it takes the place of.
 
-    While nothing in it trains, it sees one picture, or tile of one, after the other, in evaluation mode and without
-    autocast: what it gives of one depends on nothing else in a batch. Only what the layers in `read` write is taken of
-    these passes, or of an earlier one that was kept; the stock tower then runs on all pictures, each of these layers
-    giving what was taken and every other one passing on what it reads. So whatever lies behind them, a projector inside
-    of the tower as well, is the stock model's and can train. A tower that a method may touch is left as it is.
+    While nothing in it trains, it sees one picture, or tile of one, after the other, in evaluation mode and in the
+    precision of its weights: what it gives of one depends on nothing else in a batch. Only what the layers in `read`
+    write is taken of these passes, or of an earlier one that was kept; the stock tower then runs on all pictures, each
+    of these layers giving what was taken and every other one passing on what it reads. So whatever lies behind them, a
+    projector inside of the tower as well, is the stock model's and can train. A tower that a method may touch is left
+    as it is.
 
     pictures: the rows (B, I) of what the model sees next, where it is told. kept: gives what was kept of these rows.
     """
@@ -74,9 +75,10 @@ class Tower:
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Kept:
         written: dict[int, list[Tensor]] = {i: [] for i in self.read}
         training, device = self.module.training, self.model.device.type
+        halves = any(parameter.dtype != torch.float32 for parameter in self.parameters.values())
         self.module.eval()
         try:
-            with ExitStack() as hooks, torch.autocast(device, enabled=False):
+            with ExitStack() as hooks, torch.autocast(device, torch.bfloat16, enabled=halves):
                 for i, states in written.items():
                     handle = self.layers[i].register_forward_hook(lambda *call, states=states: states.append(call[-1]))
                     hooks.callback(handle.remove)

@@ -23,14 +23,15 @@ class Full(Exception):
 
 
 class Outputs:
-    """Tensors of one type, several of each picture, which is known by the digest of its pixels.
+    """Tensors, several of each picture, which is known by the digest of its pixels.
 
-    A folder holds `outputs.bin`, memory-mapped, and `index.jsonl`, a `Piece` a picture with the tensors' shapes. Trials
-    that need others of the same tower add them; what was being added when a process stopped is added by the next.
+    A folder holds `outputs.bin`, memory-mapped, and `index.jsonl`, a `Piece` a picture with type and shape of each of
+    its tensors. Trials that need other pictures of the same tower add them; what was being added when a process stopped
+    is added by the next.
     """
 
-    def __init__(self, key: str, dtype: torch.dtype, cache: Path | None = None):
-        self.folder, self.dtype = Path(cache or cache_dir()) / WHAT / key, dtype
+    def __init__(self, key: str, cache: Path | None = None):
+        self.folder = Path(cache or cache_dir()) / WHAT / key
         self.pieces: dict[str, Piece] = {}
         self.flat = np.empty(0, np.uint8)
 
@@ -66,7 +67,7 @@ class Outputs:
                     tensors = [tensor.detach().cpu().contiguous() for tensor in make(first[digest])]
                     content = b"".join(tensor.view(torch.uint8).numpy().tobytes() for tensor in tensors)
                     self._check_space(len(content) * (len(left) - number))
-                    pieces.add(digest, content, [list(tensor.shape) for tensor in tensors])
+                    pieces.add(digest, content, [[str(t.dtype).removeprefix("torch."), *t.shape] for t in tensors])
                     progress(len(first) - len(left) + number + 1, len(first))
         self.look()
 
@@ -79,8 +80,9 @@ class Outputs:
         """A picture's tensors, as they were given."""
         piece, tensors = self.pieces[digest], []
         at = piece.start
-        for shape in piece.about[0]:
-            end = at + int(np.prod(shape)) * self.dtype.itemsize
-            tensors.append(torch.from_numpy(self.flat[at:end].copy()).view(self.dtype).view(shape))
+        for name, *shape in piece.about[0]:
+            dtype: torch.dtype = getattr(torch, name)
+            end = at + int(np.prod(shape)) * dtype.itemsize
+            tensors.append(torch.from_numpy(self.flat[at:end].copy()).view(dtype).view(shape))
             at = end
         return tensors

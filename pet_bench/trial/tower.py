@@ -40,7 +40,7 @@ def keep_tower(trial: Trial, runtime: Runtime) -> None:
     trial.run.tower = "run"
     if trial.spec.control != "none" or not runtime.keep_tower:
         return
-    outputs = Outputs(key_of(tower, reader, trial.device), next(iter(tower.parameters.values())).dtype)
+    outputs = Outputs(key_of(tower, reader, trial.device))
 
     def make(row: int) -> list[Tensor]:
         return outputs_of(model, reader, store.picture(row), trial.device)

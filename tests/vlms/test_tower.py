@@ -142,6 +142,25 @@ class TestEveryFamily:
         assert not model.tower.frozen
         assert not loaded(checkpoints(family), method=None)[0].tower.frozen
 
+    def test_weights_in_half_precision(self, checkpoints, family):
+        model, reader, inputs, targets = loaded(checkpoints(family))
+        for parameter in model.parameters():
+            if not parameter.requires_grad and parameter.dim() > 1:
+                parameter.data = parameter.data.bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            before = model.logits(inputs, targets)
+        named = of_rows(model, reader)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.logits(inputs | named, targets), before)
+
+    def test_autocast_does_not_matter_to_the_tower(self, checkpoints, family):
+        model, _, inputs, targets = loaded(checkpoints(family))
+        model.logits(inputs, targets)
+        before = model.tower.made
+        with torch.autocast("cpu", torch.bfloat16):
+            model.logits(inputs, targets)
+        assert all(torch.equal(a, b) for a, b in zip(model.tower.made, before, strict=True))
+
     def test_a_copy_is_a_model_of_its_own(self, checkpoints, family):
         model, _, inputs, targets = loaded(checkpoints(family))
         twin = copy.deepcopy(model)
@@ -273,15 +292,16 @@ def test_what_is_kept_belongs_to_the_tower_as_it_is(checkpoints):
 # files ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_tensors_come_back_to_the_bit(tmp_path, dtype):
-    made = [[torch.randn(1, 3 + i, 4).to(dtype), torch.randn(2, 2).to(dtype)] for i in range(3)]
-    store = Outputs("key", dtype, tmp_path)
+def test_tensors_come_back_to_the_bit(tmp_path):
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    made = [[torch.randn(1, 3 + i, 4).to(dtype), torch.randn(2, 2)] for i, dtype in enumerate(types)]
+    store = Outputs("key", tmp_path)
     store.fill(["a", "b", "c"], made.__getitem__, lambda *_: None)
     for i, digest in enumerate("abc"):
         assert all(torch.equal(one, other) for one, other in zip(store[digest], made[i], strict=True))
+        assert [one.dtype for one in store[digest]] == [types[i], torch.float32]
     calls = []
-    again = Outputs("key", dtype, tmp_path)
+    again = Outputs("key", tmp_path)
     again.fill(["c", "d", "a", "d"], lambda i: calls.append(i) or made[i], lambda *_: None)
     assert calls == [1]
     assert torch.equal(again["d"][0], made[1][0]) and torch.equal(again["b"][0], made[1][0])
@@ -291,10 +311,10 @@ def test_tensors_come_back_to_the_bit(tmp_path, dtype):
 @pytest.mark.parametrize("size", [0, 20, 60])
 def test_wherever_it_was_cut_off(tmp_path, name, size):
     made = [[torch.full((1, 5), float(i))] for i in range(4)]
-    Outputs("key", torch.float32, tmp_path).fill([*"abcd"], made.__getitem__, lambda *_: None)
+    Outputs("key", tmp_path).fill([*"abcd"], made.__getitem__, lambda *_: None)
     path = tmp_path / kept_files.WHAT / "key" / name
     path.write_bytes(path.read_bytes()[:size])
-    store = Outputs("key", torch.float32, tmp_path)
+    store = Outputs("key", tmp_path)
     store.fill([*"abcd"], made.__getitem__, lambda *_: None)
     assert [float(store[digest][0][0, 0]) for digest in "abcd"] == [0, 1, 2, 3]
 
@@ -302,7 +322,7 @@ def test_wherever_it_was_cut_off(tmp_path, name, size):
 def test_what_fits_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 30})())
     with pytest.raises(Full, match="GB are free"):
-        Outputs("key", torch.float32, tmp_path).fill([*"abcd"], lambda i: [torch.ones(1, 5)], lambda *_: None)
+        Outputs("key", tmp_path).fill([*"abcd"], lambda i: [torch.ones(1, 5)], lambda *_: None)
 
 
 def test_processes_take_turns(tmp_path):
