@@ -67,18 +67,18 @@ class Tower:
         owner = next(one for one in (self.model.lm.base_model, self.model.lm) if hasattr(one, "get_image_features"))
         names = inspect.signature(owner.get_image_features).parameters
         self.made = None
-        owner.get_image_features(**{name: given[name] for name in names if name in given})
+        with self._own_precision():
+            owner.get_image_features(**{name: given[name] for name in names if name in given})
         assert self.made is not None  # the tower has run
         return self.made
 
     @torch.no_grad()
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Kept:
         written: dict[int, list[Tensor]] = {i: [] for i in self.read}
-        training, device = self.module.training, self.model.device.type
-        halves = any(parameter.dtype != torch.float32 for parameter in self.parameters.values())
+        training = self.module.training
         self.module.eval()
         try:
-            with ExitStack() as hooks, torch.autocast(device, torch.bfloat16, enabled=halves):
+            with ExitStack() as hooks, self._own_precision():
                 for i, states in written.items():
                     handle = self.layers[i].register_forward_hook(lambda *call, states=states: states.append(call[-1]))
                     hooks.callback(handle.remove)
@@ -88,6 +88,11 @@ class Tower:
             self.module.train(training)
         self.made = [torch.cat(states) for states in written.values()]
         return self.made
+
+    def _own_precision(self) -> torch.autocast:
+        """Half precision where weights are kept so, which do not mix with float32 by themselves; else float32."""
+        halves = any(parameter.dtype != torch.float32 for parameter in self.parameters.values())
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=halves)
 
     @contextmanager
     def _replaying(self, kept: Kept) -> Iterator[None]:

@@ -144,9 +144,10 @@ class TestEveryFamily:
 
     def test_weights_in_half_precision(self, checkpoints, family):
         model, reader, inputs, targets = loaded(checkpoints(family))
-        for parameter in model.parameters():
-            if not parameter.requires_grad and parameter.dim() > 1:
-                parameter.data = parameter.data.bfloat16()
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad and not type(module).__name__.endswith("Norm"):
+                    parameter.data = parameter.data.bfloat16()
         with torch.autocast("cpu", torch.bfloat16):
             before = model.logits(inputs, targets)
         named = of_rows(model, reader)
