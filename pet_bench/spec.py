@@ -205,7 +205,8 @@ class Runtime:
     accumulation: parts that each batch is split into, their gradients added up. checkpoint_seconds, checkpoint_steps:
     a checkpoint is written when so much time has passed or so many updates have been made since the last (None: never
     for this reason). missing_features: "drop" leaves out the examples, in every split, of which a feature is not there.
-    What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`.
+    What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`. keep_tower:
+    whether what a frozen vision tower gives is kept in the cache; without, it runs each time, to the same bits.
     """
 
     out: Path
@@ -217,6 +218,7 @@ class Runtime:
     checkpoint_seconds: float | None = Field(default=600.0, gt=0)
     checkpoint_steps: Count | None = None
     missing_features: MissingFeatures = "refuse"
+    keep_tower: bool = True
 
 
 def option_faults(cls: type) -> Iterator[str]:

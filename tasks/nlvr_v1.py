@@ -97,11 +97,20 @@ class NLVRv1(Task):
         """A key is `nlvr-v1/<path of the PNG>#<box>`."""
         return _home(root) / key.removeprefix(f"{PREFIX}/").rsplit("#", 1)[0]
 
+    def picture(self, root: Path | str, key: str) -> tuple[Path, str]:
+        """Folder and name, the boxes' pictures being in `<split>/images`."""
+        split, _, place = key.removeprefix(f"{PREFIX}/").rsplit("#", 1)[0].split("/", 2)
+        return _home(root) / split, place
+
+    def seen(self, picture: Image.Image, key: str) -> Image.Image:
+        """The box."""
+        if picture.size != SIZE:
+            raise ValueError(f"the image has {picture.size} pixels, expected {SIZE}")
+        return picture.crop(BOXES[int(key.rsplit("#", 1)[1])])
+
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         with Image.open(self.feature_path(root, key)) as image:
-            if image.size != SIZE:
-                raise ValueError(f"the image has {image.size} pixels, expected {SIZE}")
-            return patches(image.crop(BOXES[int(key.rsplit("#", 1)[1])]))
+            return patches(self.seen(image, key))
 
 
 def _home(root: Path | str) -> Path:

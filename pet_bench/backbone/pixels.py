@@ -18,9 +18,11 @@ from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
 from pet_bench.backbone.reader import Reader
 from pet_bench.backbone.source import said
+from pet_bench.backbone.tower import Call, Tower, apart, read_layers
 from pet_bench.errors import Faults, UserError
 from pet_bench.packed import Packed, Rows
 
+BESIDE = ("task", "pictures")  # what a batch has for the model and the stock model does not take
 Pictures = Sequence[Sequence[np.ndarray]]  # of each example, (height, width, 3) uint8
 
 
@@ -61,6 +63,7 @@ class SeesPixels(Model):
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[PixelFamily]):
         super().__init__(lm, anatomy, family)
         self.pet = nn.ModuleDict()
+        self.tower = Tower(self)
         self._places: Tensor | None = None  # (B, N), where image tokens are, until they have been read
         self.at(anatomy.stacks[anatomy.reading].blocks, 0).register_forward_pre_hook(self._look, with_kwargs=True)
 
@@ -71,9 +74,9 @@ class SeesPixels(Model):
         return next((id for id in ids if id is not None), 0)
 
     def taken(self, inputs: Inputs) -> dict[str, Tensor]:
-        """What the stock model is given of a batch; its task goes to the context."""
-        self.context.task = inputs.get("task")
-        given = {k: v.flat if isinstance(v, Packed) else v for k, v in inputs.items() if k != "task"}
+        """What the stock model is given of a batch; its task goes to the context, which pictures it is to the tower."""
+        self.context.task, self.tower.pictures = inputs.get("task"), inputs.get("pictures")
+        given = {k: v.flat if isinstance(v, Packed) else v for k, v in inputs.items() if k not in BESIDE}
         return self.family.prepared(given)
 
     def read(self, given: dict[str, Tensor], mask: Tensor) -> None:
@@ -203,8 +206,9 @@ class PixelFamily(Family):
 
     padding: the side of prompts. image_ids: keys of the configuration that name image tokens, which are never said.
     turns: whether the checkpoint must have a chat template. before_choice: keys of the special tokens that an answer of
-    an encoder-decoder begins with, as it was trained. tower: path of the module whose output, of one image after the
-    other, may be kept while it is frozen. source: of the published PET recipe that the defaults follow.
+    an encoder-decoder begins with, as it was trained. tower: path of the module that sees one image after the other
+    while it is frozen, so that what it gives may be kept (see `backbone.tower`). source: of the published PET recipe
+    that the defaults follow.
     """
 
     fed = "pixels"
@@ -221,6 +225,16 @@ class PixelFamily(Family):
     @classmethod
     def model(cls, lm, anatomy, visual) -> SeesPixels:
         return PixelDecoder(lm, anatomy, cls)
+
+    @classmethod
+    def read_layers(cls, config: Any, layers: int) -> tuple[int, ...]:
+        """The layers of the tower whose output is read behind it: all that is kept of a frozen one."""
+        return read_layers(config, layers)
+
+    @classmethod
+    def apart(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Call]:
+        """A call of the tower as one for each picture, or tile of one."""
+        return apart(args, kwargs)
 
     # texts and pictures ----------------------------------------------------------------------------------------------
 

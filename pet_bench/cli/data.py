@@ -23,6 +23,10 @@ SuiteName = Annotated[
     str | None, typer.Option(help="Suite; by default every suite on user data of which the folder holds annotations.")
 ]
 TaskNames = Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")]
+FedWith = Annotated[
+    Literal["features", "pixels"],
+    typer.Option("--fed", help="What backbones see of an image: stored features, or pixels of the pictures."),
+]
 Root = Annotated[Path, typer.Argument(metavar="ROOT", help="Root folder of the datasets.")]
 
 
@@ -32,6 +36,7 @@ Root = Annotated[Path, typer.Argument(metavar="ROOT", help="Root folder of the d
         "pet-bench data check ~/datasets --suite image-text --all --packed",
         "pet-bench data check ~/datasets --task vqa --task nlvr2",
         "pet-bench data check ~/nlvr --suite nlvr-v1 --set nlvr-v1.train=dev",
+        "pet-bench data check ~/datasets --task vqa --fed pixels",
     )
 )
 def check(
@@ -40,6 +45,7 @@ def check(
     task: TaskNames = None,
     all_: Annotated[bool, typer.Option("--all", help="Read the values of every feature, not of a sample.")] = False,
     packed: Annotated[bool, typer.Option("--packed", help="Compare packed features with their checksums too.")] = False,
+    fed: FedWith = "features",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
     ] = None,
@@ -57,7 +63,7 @@ def check(
     console, faults = Console(highlight=False), 0
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"checking {chosen.name}") as progress:
-            report = check_data(root, tasks, chosen.visual, whole=all_, packed=packed, progress=progress)
+            report = check_data(root, tasks, chosen.visual, whole=all_, packed=packed, progress=progress, fed=fed)
         for view in _check_views(root, chosen.name, report):
             console.print(view, soft_wrap=isinstance(view, str))
         faults += len(report.faults)
@@ -114,12 +120,13 @@ def pack(
         Literal["refuse", "drop"],
         typer.Option("--missing-features", help="As for run; drop leaves examples out."),
     ] = "refuse",
+    fed: FedWith = "features",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Pack the features of a suite ahead of training, as a run would. If interrupted, run it again to go on.
+    """Pack the features, or pictures, of a suite ahead of training, as a run would. If interrupted, run it again.
 
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
     """
@@ -130,13 +137,14 @@ def pack(
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
             _, store, left_out = read_and_pack(
-                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress
+                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress, fed=fed
             )
         assert store is not None  # as packing was asked for
-        size = f"{len(store.index):,} features, {len(store.index) * store.array[:1].nbytes / 1e9:.2f} GB"
+        size = f"{len(store.index):,} {store.what}, {store.bytes_wanted / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")
         if left_out.dropped:
-            print(f"{chosen.name}: examples left out, since a feature is missing: {summary(counts(left_out.dropped))}")
+            what = "picture" if fed == "pixels" else "feature"
+            print(f"{chosen.name}: examples left out, since a {what} is missing: {summary(counts(left_out.dropped))}")
     if out:
         print(f"runs find it with PET_BENCH_CACHE={out}")
 
@@ -230,7 +238,7 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
     from pet_bench.results.dropped import summary
 
     table = Table("task", "split", "named", "files", box=None, pad_edge=False)
-    for name in ("examples", "images", "features", "faults"):
+    for name in ("examples", "images", "pictures" if report.fed == "pixels" else "features", "faults"):
         table.add_column(name, justify="right")
     for part in report.parts:
         states = Counter(part.files.values())
@@ -254,8 +262,9 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
         total = sum(part.dropped for part in report.parts)
         left.append(f"--missing-features drop would leave out {total:,} examples: {summary(report.dropped)}")
     views += ["", *left] if left else []
-    values = f"all {report.features:,}" if report.sampled == report.features else f"{report.sampled:,}"
-    looked = f"values of {values} features read" if report.features else "no features looked for"
+    what, values = ("pictures", "pixels") if report.fed == "pixels" else ("features", "values")
+    read = f"all {report.features:,}" if report.sampled == report.features else f"{report.sampled:,}"
+    looked = f"{values} of {read} {what} read" if report.features else f"no {what} looked for"
     there = f"packed in {report.packed}" if report.packed else "not packed yet"
     there += ", but damaged: a run packs anew" if report.packed and not report.whole else ""
     verdict = f"{len(report.faults)} faults" if report.faults else "a run would go through"

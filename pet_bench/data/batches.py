@@ -43,6 +43,8 @@ class Store(Protocol):
 
     def gather(self, rows: np.ndarray, *, control: Control = "none") -> Any: ...
 
+    def named(self, rows: np.ndarray, *, control: Control = "none") -> dict[str, Rows]: ...
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -219,14 +221,16 @@ class TaskBatches:
             yield self.batch(indices, best[indices])
 
     def batch(self, indices: np.ndarray, targets: np.ndarray) -> Batch:
+        rows = self.rows[indices]
+        inputs = self.reader.inputs(
+            self.texts.padded(self.text_of[indices], self.reader.pad),
+            self.store.gather(rows, control=self.control),
+            [self.said[row] for row in self.text_of[indices]],
+        )
         return Batch(
             task=self.task.name,
             ids=tuple(self.examples[i].id for i in indices),
-            tensors=self.reader.inputs(
-                self.texts.padded(self.text_of[indices], self.reader.pad),
-                self.store.gather(self.rows[indices], control=self.control),
-                [self.said[row] for row in self.text_of[indices]],
-            ),
+            tensors=inputs | self.store.named(rows, control=self.control),
             targets=self.targets.padded(self.target_of[targets], -100),
             scores=torch.from_numpy(self.target_scores[targets]),
             indices=torch.from_numpy(indices.astype(np.int64)),

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from pet_bench.data import images, store
+from pet_bench.data.albums import Albums
+from pet_bench.data.images import ImageStore
+from pet_bench.data.packing import PackedFolder, Progress
+from pet_bench.data.pictures import Contents
 from pet_bench.data.rows import shown
-from pet_bench.data.store import (
-    FeatureStore,
-    Progress,
-    Sources,
-    check_header,
-    files_of,
-    packed_in,
-    read_feature,
-    sources_of,
-    verify,
-)
+from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import Suite
-from pet_bench.data.task import Example, Split, Task, absent
+from pet_bench.data.task import Example, Split, Task, absent, check_pictures
 from pet_bench.errors import UserError
 from pet_bench.registry import SUITES, TASKS
-from pet_bench.spec import Visual
+from pet_bench.spec import Fed, Visual
 
 State = Literal["found", "missing", "broken"]  # of an annotation file
+Wanted = tuple[Task, list[Example]]
 SAMPLE = 256  # features whose values are read where not all are
 
 
@@ -57,13 +53,14 @@ class Part:
 class Report:
     """faults: a line each, long lists cut with a count. origins: where to get what is at fault, by glob pattern.
 
-    sampled: of how many features values were read. packed: the folder of the packed features, where there is one;
-    whole: whether they can be used.
+    fed: whether features were looked at, or pictures. sampled: of how many of them all was read. packed: the folder of
+    the packed ones, where there is one; whole: whether they can be used.
     """
 
     parts: list[Part] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    fed: Fed = "features"
     sampled: int = 0
     features: int = 0
     packed: Path | None = None
@@ -88,15 +85,17 @@ def check(
     packed: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
+    fed: Fed = "features",
 ) -> Report:
     """Everything that would stop a run of these tasks, and more.
 
     Annotations are read by the tasks' own readers. Of every feature the presence, shape and type are checked, and the
-    values of a sample, or with `whole` of all. packed: also compare the packed features, if there are any, with their
+    values of a sample, or with `whole` of all; with fed "pixels", of every picture the presence and, in a file of its
+    own, the header, and the pixels of a sample or all. packed: also compare what is packed, if anything is, with its
     checksums.
     """
-    root, report = Path(root), Report()
-    wanted: list[tuple[Task, list[Example]]] = []
+    root, report = Path(root), Report(fed=fed)
+    wanted: list[Wanted] = []
     lines: list[str] = []
     for task in tasks:
         lines += _tried(task.check_metrics)[1]
@@ -123,25 +122,24 @@ def check(
             wanted.append((task, examples))
             lines += said
         lines += _tried(partial(task.check_splits, root, read))[1]
-    sources, faults = sources_of(root, [(task, examples) for task, examples in wanted if examples], visual)
-    sample = set(sources if whole else islice(sources, 0, None, max(1, -(-len(sources) // SAMPLE))))
-    bad = _features(root, sources, visual, sample, progress)
-    missing = {key for key in bad if absent(sources[key].feature_path(root, key))}
-    report.features, report.sampled = len(sources), len(sample)
+    some = [(task, examples) for task, examples in wanted if examples]
+    if fed == "pixels":
+        seen = _pictures(root, some, whole, cache, progress)
+    else:
+        seen = _features(root, some, visual, whole, cache, progress)
+    report.features, report.sampled = len(seen.readers), seen.sampled
     for part, (_, examples) in zip(report.parts, wanted, strict=True):
         keys = {key for example in examples for key in example.images}
-        part.images, part.ready = len(keys), len(keys - bad.keys())
+        part.images, part.ready = len(keys), len(keys - seen.bad.keys())
         part.faults += part.images - part.ready
-        part.dropped += sum(not missing.isdisjoint(example.images) for example in examples)
-    lines += faults
+        part.dropped += sum(not seen.missing.isdisjoint(example.images) for example in examples)
+    lines += seen.faults
     for task in tasks:
-        said = [line for key, lines_of in bad.items() if sources[key] is task for line in lines_of]
-        lines += shown(said, f"{task.name}: features").faults if said else ()
-    listing = files_of(root, sources)
-    folder = packed_in(listing, visual, cache) if listing else None
-    if folder and folder.exists():
-        report.packed, report.whole = folder, FeatureStore.open(folder) is not None
-        lines += verify(folder) if packed else ()
+        said = [line for key, lines_of in seen.bad.items() if seen.readers[key] is task for line in lines_of]
+        lines += shown(said, f"{task.name}: {seen.store.what}").faults if said else ()
+    if seen.folder and seen.folder.exists():
+        report.packed, report.whole = seen.folder, seen.store.open(seen.folder) is not None
+        lines += seen.store.verify(seen.folder) if packed else ()
     report.faults = list(dict.fromkeys(lines))
     for task in tasks:
         for pattern, origin in task.origins.items():
@@ -180,16 +178,56 @@ def _state(path: Path, said: Sequence[str]) -> State:
     return "broken" if any(str(path) in line for line in said) else "found"
 
 
+class Seen(NamedTuple):
+    """What examples' images are: features, or pictures. store: what packs them.
+
+    readers: a task that reads each, by key. bad: what is wrong with those that cannot be used; missing: which of these
+    are not there. faults: what else is wrong. sampled: of how many all was read. folder: where they are packed, if so.
+    """
+
+    store: type[PackedFolder]
+    readers: Mapping[str, Task]
+    bad: dict[str, Sequence[str]]
+    missing: set[str]
+    faults: list[str]
+    sampled: int
+    folder: Path | None
+
+
 def _features(
-    root: Path, sources: Sources, visual: Visual, sample: set[str], progress: Progress | None
-) -> dict[str, Sequence[str]]:
-    """What is wrong with each feature that cannot be used, by its key."""
-    bad = {}
+    root: Path, wanted: list[Wanted], visual: Visual, whole: bool, cache: Path | None, progress: Progress | None
+) -> Seen:
+    sources, faults = store.sources_of(root, wanted, visual)
+    sample, bad = _sample(sources, whole), {}
     for done, (key, task) in enumerate(sources.items(), start=1):
-        look = read_feature if key in sample else check_header
-        _, said = _tried(partial(look, task, root, key, visual))
-        if said:
+        look = store.read_feature if key in sample else store.check_header
+        if said := _tried(partial(look, task, root, key, visual))[1]:
             bad[key] = said
         if progress:
             progress(done, len(sources))
-    return bad
+    missing = {key for key in bad if absent(sources[key].feature_path(root, key))}
+    listing = store.files_of(root, sources)
+    folder = store.packed_in(listing, visual, cache) if listing else None
+    return Seen(FeatureStore, sources, bad, missing, faults, len(sample), folder)
+
+
+def _pictures(root: Path, wanted: list[Wanted], whole: bool, cache: Path | None, progress: Progress | None) -> Seen:
+    sources, lacking, faults = images.look_for(root, wanted, Albums())
+    _, said = _tried(partial(check_pictures, [task for task, _ in wanted]))
+    sample, bad = _sample(sources, whole), {key: lines for key, (_, lines) in lacking.items()}
+    with Contents() as contents:
+        for done, (key, source) in enumerate(sources.items(), start=1):
+            read = partial(images.read_picture, contents, key, source)
+            if lines := _tried(read if key in sample else partial(images.check_picture, source))[1]:
+                bad[key] = lines
+            if progress:
+                progress(done, len(sources))
+    folder = images.packed_in(sources, cache) if sources and not lacking else None
+    readers = {key: source.task for key, source in sources.items()} | {key: task for key, (task, _) in lacking.items()}
+    return Seen(ImageStore, readers, bad, {*lacking}, [*said, *faults], len(sample), folder)
+
+
+def _sample(sources: Iterable[str], whole: bool) -> set[str]:
+    """Keys of what is read as a whole."""
+    keys = [*sources]
+    return set(keys if whole else islice(keys, 0, None, max(1, -(-len(keys) // SAMPLE))))

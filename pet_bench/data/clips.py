@@ -65,6 +65,7 @@ class ClipTask(Task):
     """
 
     folder: ClassVar[str]
+    pictures: ClassVar = False
     max_text: ClassVar = 600
     origins: ClassVar = {
         "video/ann": "VL-Adapter's data package, folder video; annotations and subtitles are the VALUE benchmark's",

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pet_bench.data.albums import Albums
 from pet_bench.data.images import ImageStore
 from pet_bench.data.rows import shown
-from pet_bench.data.store import FeatureStore, damage, files_of, packed_in, sources_of
+from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import suite_by_name
-from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, data_fingerprint
+from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, check_pictures, data_fingerprint
 from pet_bench.errors import Faults, UserError, foreign
 from pet_bench.registry import TASKS, ask
 from pet_bench.spec import Fed, MissingFeatures, Runtime, TrialSpec, Visual, validate
@@ -94,10 +95,15 @@ def read_and_pack(
 ) -> Read:
     """Examples by task and split, and the packed features, or pixels, of all of them. missing: as in `Runtime`.
 
-    Raises one UserError for everything that is wrong. Nothing is packed, and of features no values are read, where
+    Raises one UserError for everything that is wrong. Nothing is packed, and no values are read, where
     annotations are at fault and without `pack`; what is packed already has been read.
     """
-    faults = Faults()
+    faults, albums = Faults(), None
+    if fed == "pixels":
+        albums = Albums()
+        with faults:
+            check_pictures(tasks)
+        faults.check()
     examples: Examples = {}
     unused: dict[str, dict[Split, list[LeftOut]]] = {}
     for task in tasks:
@@ -105,26 +111,23 @@ def read_and_pack(
         for split in splits:
             if split != "valid" or task.valid is not None:
                 with faults:
-                    part, unused[task.name][split] = task.used(root, split, missing)
+                    part, unused[task.name][split] = task.used(root, split, missing, albums)
                     examples[task.name][split] = part
                     if split != "train":
                         task.check_scorable(split, part)
         with faults:
             task.check_splits(root, examples[task.name])
     wanted = [(task, part) for task in tasks for part in examples[task.name].values()]
-    if fed == "pixels":
-        faults.check()
-        return Read(examples, packed_for(fed, root, wanted, visual, cache, progress), LeftOuts.of(unused))
     if faults.found or not pack:
-        sources, said = sources_of(root, wanted, visual)
-        files = files_of(root, sources)
-        if said or files is None or not FeatureStore.open(packed_in(files, visual, cache), sources):
-            said += damage(root, sources, visual)
+        if albums is not None:
+            said = ImageStore.faults(root, wanted, albums, cache)
+        else:
+            said = FeatureStore.faults(root, wanted, visual, cache)
         if said:
-            faults.add(shown(said, "features"))
+            faults.add(shown(said, "features" if albums is None else "images"))
         faults.check()
         return Read(examples, None, LeftOuts.of(unused))
-    return Read(examples, packed_for(fed, root, wanted, visual, cache, progress), LeftOuts.of(unused))
+    return Read(examples, packed_for(fed, root, wanted, visual, cache, progress, albums), LeftOuts.of(unused))
 
 
 def packed_for(
@@ -134,10 +137,11 @@ def packed_for(
     visual: Visual,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    albums: Albums | None = None,
 ) -> Store:
     """The store of what a backbone sees of these examples; raises UserError as `pack` of either store does."""
     if fed == "pixels":
-        return ImageStore.pack(root, wanted, cache=cache, progress=progress)
+        return ImageStore.pack(root, wanted, cache=cache, progress=progress, albums=albums)
     return FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
 
 

@@ -6,10 +6,8 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -17,40 +15,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from pet_bench.data.cache import cache_dir, unwritable
+from pet_bench.data.packing import BLOCK, MANIFEST, PackedFolder, Progress, check_space, digest
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task, open_hdf5
 from pet_bench.errors import UserError, foreign
-from pet_bench.files import impostor_at, read_json
+from pet_bench.files import impostor_at
+from pet_bench.packed import Rows
 from pet_bench.registry import title
 from pet_bench.spec import Control, Visual
 
-Progress = Callable[[int, int], None]
 Sources = dict[str, Task]  # feature key → a task that reads it
 Files = list[tuple[str, int, int]]  # feature key, size and time of its source file
 FORMAT = 3
-LOCKS = ".locks"
-BLOCK = 64  # rows between two moments at which everything packed is safely on disk
 HALF = np.dtype("<f2")
-ARRAY, INDEX, MANIFEST = "features.npy", "index.json", "manifest.json"
+ARRAY, INDEX = "features.npy", "index.json"
 
 
-class FeatureStore:
+class FeatureStore(PackedFolder):
     """Features as one array (features, tokens, width) float16, and the row of each.
 
     `pack` makes or finds it; nothing after that opens the source files. A folder holds `features.npy`, `index.json`
     (in the order of the rows, each key with size, time and digest of its feature) and `manifest.json`: counts, shape,
     type, the SHA-256 of both files and of the listing of the source files.
-
-    keys: those that are wanted of a store that may hold more; by default all. fingerprint: SHA-256 of their names and
-    contents, the same from whichever store they come.
     """
 
+    what, checked = "features", (ARRAY, INDEX)
+
     def __init__(self, folder: Path, keys: Iterable[str] | None = None):
-        manifest = _read(folder / MANIFEST)
-        index = _read(folder / INDEX)
+        manifest = self.read(folder / MANIFEST)
+        index = self.read(folder / INDEX)
         array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
         if manifest["format"] != FORMAT or list(array.shape) != manifest["shape"] or array.dtype != HALF:
             raise ValueError("array and manifest disagree")
@@ -59,7 +53,7 @@ class FeatureStore:
         self.folder, self.array = folder, array
         rows = {key: row for row, key in enumerate(index)}
         self.index = rows if keys is None else {key: rows[key] for key in keys}
-        self.fingerprint = _digest(sorted((key, index[key][2]) for key in self.index))
+        self.fingerprint = digest(sorted((key, index[key][2]) for key in self.index))
         self.used = np.array(sorted(self.index.values()), np.int64)
         self.resident: torch.Tensor | None = None  # the rows `used` on an accelerator
 
@@ -90,62 +84,24 @@ class FeatureStore:
         if faults or files is None:
             raise shown([*faults, *damage(root, sources, visual)], "features")
         folder = packed_in(files, visual, cache)
-        return cls.open(folder, sources) or cls._write(folder, files, root, sources, visual, progress)
+        return cls.open(folder, sources) or cls.written(
+            folder, lambda draft: _pack(draft, files, root, sources, visual, progress)
+        )
 
     @classmethod
-    def open(cls, folder: Path, keys: Iterable[str] | None = None) -> FeatureStore | None:
-        """None where there is nothing, or nothing whole."""
-        try:
-            return cls(folder, keys)
-        except (UserError, OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
-            return None
-
-    def __reduce__(self):
-        """In another process the same folder is opened anew; None on a machine that does not have it."""
-        return FeatureStore.open, (self.folder, tuple(self.index))
-
-    @classmethod
-    def _write(cls, folder, files, root, sources, visual, progress) -> FeatureStore:
-        shape = (len(sources), visual.tokens, visual.width)
-        try:
-            with _draft(folder) as draft:
-                array = draft / ARRAY
-                size = HALF.itemsize * int(np.prod(shape)) - (array.stat().st_size if array.exists() else 0)
-                free = shutil.disk_usage(draft).free
-                if free < size:
-                    need = f"{size / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free"
-                    raise UserError(f"features: packing needs {need}")
-                faults = _fill(array, shape, root, sources, visual, progress)
-                if faults:
-                    shutil.rmtree(draft, ignore_errors=True)  # a mended file will make it another folder
-                    raise shown(faults, "features")
-                index = {key: about for (key, *about) in _digested(files, array)}
-                (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
-                manifest = {
-                    "format": FORMAT,
-                    "source": root.name,
-                    "listing": listing_of(files, visual),
-                    "features": len(sources),
-                    "shape": shape,
-                    "dtype": HALF.name,
-                    "bytes": array.stat().st_size,
-                    "sha256": {name: _file_digest(draft / name) for name in (ARRAY, INDEX)},
-                }
-                (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-                if folder.exists() and not cls.open(folder):
-                    shutil.rmtree(folder, ignore_errors=True)  # damaged
-                try:
-                    os.rename(draft, folder)  # noqa: PTH104  fails, as it should, where another process was first
-                except OSError:
-                    if not folder.is_dir():
-                        raise
-                    shutil.rmtree(draft, ignore_errors=True)
-        except OSError as error:
-            raise unwritable("features:", folder.parent, error) from None
-        store = cls.open(folder)
-        if store is None:
-            raise UserError(f"features: the packed features in {folder} cannot be read back; remove that folder")
-        return store
+    def faults(
+        cls,
+        root: Path,
+        wanted: Iterable[tuple[Task, Sequence[Example]]],
+        visual: Visual,
+        cache: Path | None = None,
+    ) -> list[str]:
+        """What `pack` would raise, but for values; of what is packed already nothing is looked at."""
+        sources, said = sources_of(root, wanted, visual)
+        files = files_of(root, sources)
+        if said or files is None or not cls.open(packed_in(files, visual, cache), sources):
+            said += damage(root, sources, visual)
+        return said
 
     def rows(self, examples: Sequence[Example]) -> np.ndarray:
         """Row numbers (examples, I) of examples that each have I images."""
@@ -165,6 +121,11 @@ class FeatureStore:
                 rows = self.used[at : at + BLOCK]
                 self.resident[at : at + BLOCK] = torch.from_numpy(self.array[rows])
         return self
+
+    @property
+    def bytes_wanted(self) -> int:
+        """What the features that are wanted take."""
+        return len(self.index) * self.array[:1].nbytes
 
     @property
     def bytes_on_device(self) -> int:
@@ -188,36 +149,13 @@ class FeatureStore:
             return self.resident[torch.from_numpy(np.searchsorted(self.used, rows)).to(device)].float()
         return torch.from_numpy(self.array[rows].astype(np.float32))
 
+    def named(self, rows: np.ndarray, *, control: Control = "none") -> dict[str, Rows]:
+        """What a model is told of which features it sees: nothing."""
+        return {}
+
 
 def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-
-
-def _read(path: Path) -> Any:
-    return read_json(path, f"features: packed {path}")
-
-
-def verify(folder: Path) -> Iterator[str]:
-    """A line for everything in a packed store that is not as it was packed; reads all of it."""
-    remedy = f"remove {folder} and the features are packed anew"
-    try:
-        expected = _read(folder / MANIFEST)["sha256"].items()
-    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        yield f"features: {folder / MANIFEST} of the packed features cannot be read; {remedy}"
-        return
-    intact = True
-    for name, digest in expected:
-        try:
-            same = _file_digest(folder / name) == digest
-        except OSError as error:
-            intact = False
-            yield f"features: packed {folder / name} cannot be read: {error.strerror}; {remedy}"
-            continue
-        if not same:
-            intact = False
-            yield f"features: packed {folder / name} has another SHA-256 than when it was packed; {remedy}"
-    if intact and FeatureStore.open(folder) is None:
-        yield f"features: array, index and manifest in {folder} disagree; {remedy}"
 
 
 # source files --------------------------------------------------------------------------------------------------------
@@ -258,7 +196,7 @@ def files_of(root: Path, sources: Sources) -> Files | None:
 
 
 def listing_of(files: Files, visual: Visual) -> str:
-    return _digest([FORMAT, visual.tokens, visual.width, *files])
+    return digest([FORMAT, visual.tokens, visual.width, *files])
 
 
 def packed_in(files: Files, visual: Visual, cache: Path | None = None) -> Path:
@@ -266,21 +204,17 @@ def packed_in(files: Files, visual: Visual, cache: Path | None = None) -> Path:
 
     The former where neither exists.
     """
-    stores = Path(cache or cache_dir()) / "features"
-    own = stores / listing_of(files, visual)[:24]
-    if own.exists():
-        return own
-    for folder in sorted(stores.glob("[!.]*")):
-        try:
-            manifest = _read(folder / MANIFEST)
-            large = manifest["format"] == FORMAT and manifest["shape"][0] >= len(files)
-            if large and manifest["shape"][1:] == [visual.tokens, visual.width]:
-                index = _read(folder / INDEX)
-                if all(key in index and index[key][:2] == about for key, *about in files) and FeatureStore.open(folder):
-                    return folder
-        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # being written, of an older format or damaged: nothing to find there
-    return own
+
+    def holds(folder: Path) -> bool:
+        manifest = FeatureStore.read(folder / MANIFEST)
+        if manifest["format"] != FORMAT or manifest["shape"][0] < len(files):
+            return False
+        if manifest["shape"][1:] != [visual.tokens, visual.width]:
+            return False
+        index = FeatureStore.read(folder / INDEX)
+        return all(key in index and index[key][:2] == about for key, *about in files)
+
+    return FeatureStore.place(listing_of(files, visual), cache, holds)
 
 
 def damage(root: Path, sources: Sources, visual: Visual) -> Iterator[str]:
@@ -345,42 +279,27 @@ def _check_form(task: Task, root: Path, key: str, visual: Visual, shape: tuple[i
 # packing -------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _draft(folder: Path) -> Iterator[Path]:
-    """The folder to pack in. It stays where packing is stopped, so that the next call goes on there.
-
-    Who finds it in use, or is where locks are not possible, gets a folder for this call alone.
-    """
-    with _locked(folder.parents[1] / LOCKS / folder.name) as free:
-        draft = folder.parent / f".packing-{folder.name}"
-        if free:
-            draft.mkdir(parents=True, exist_ok=True)
-        else:
-            draft = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
-        try:
-            yield draft
-        finally:
-            if free:
-                with suppress(OSError):
-                    draft.rmdir()  # only where nothing was packed
-            else:
-                shutil.rmtree(draft, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether this process is the only one here; a lock goes with its process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except (Timeout, NotImplementedError, OSError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+def _pack(
+    draft: Path, files: Files, root: Path, sources: Sources, visual: Visual, progress: Progress | None
+) -> dict[str, Any]:
+    """Write all features into the draft; returns what the manifest says of them."""
+    shape, array = (len(sources), visual.tokens, visual.width), draft / ARRAY
+    done = array.stat().st_size if array.exists() else 0
+    check_space("features", draft, HALF.itemsize * int(np.prod(shape)) - done)
+    if faults := _fill(array, shape, root, sources, visual, progress):
+        shutil.rmtree(draft, ignore_errors=True)  # a mended file will make it another folder
+        raise shown(faults, "features")
+    index = {key: about for (key, *about) in _digested(files, array)}
+    (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return {
+        "format": FORMAT,
+        "source": root.name,
+        "listing": listing_of(files, visual),
+        "features": len(sources),
+        "shape": shape,
+        "dtype": HALF.name,
+        "bytes": array.stat().st_size,
+    }
 
 
 def _fill(
@@ -422,12 +341,3 @@ def _digested(files: Files, array: Path) -> Iterator[tuple[str, int, int, str]]:
     features = np.load(array, mmap_mode="r", allow_pickle=False)
     for (key, size, time), feature in zip(files, features, strict=True):
         yield key, size, time, sha256(feature.tobytes()).hexdigest()[:24]
-
-
-def _digest(content: Any) -> str:
-    return sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt
 
+from pet_bench.data.albums import Albums
 from pet_bench.data.rows import shown
 from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of
 from pet_bench.metrics.scores import Metric, Scores, scored
@@ -29,7 +30,6 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 FEATURES = "clip_features/data_clip_RN101_att"
 SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,3})?%?:((?P<end>\d{1,3})%?)?\])?")
 
@@ -131,8 +131,9 @@ class Task(ABC):
     names joined by "+" are read one after the other, and `name[:95%]` is a part of one (see `SplitPart`). Lengths count
     special tokens, None is no truncation. A batch of this task holds floor(batch_ratio · nominal batch size) examples.
     masks_empty: whether visual vectors that are all zero are hidden from attention. closed: whether every question has
-    the same few answers, so that a score near the majority answer's says that nothing was learnt. origins: where files
-    come from, by glob pattern below the root. hub: what the Hugging Face hub calls it: the type of task, the data set's
+    the same few answers, so that a score near the majority answer's says that nothing was learnt. pictures: whether its
+    images are single pictures, which a backbone may be fed with as pixels. origins: where files come from, by glob
+    pattern below the root. hub: what the Hugging Face hub calls it: the type of task, the data set's
     identifier and its name.
     """
 
@@ -148,6 +149,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     masks_empty: ClassVar[bool] = False
     closed: ClassVar[bool] = False
+    pictures: ClassVar[bool] = True
     origins: ClassVar[dict[str, str]] = {}
     hub: ClassVar[tuple[str, str, str] | None] = None
 
@@ -178,9 +180,11 @@ class Task(ABC):
         return self.used(root, split)[0]
 
     def used(
-        self, root: Path | str, split: Split, missing: MissingFeatures = "refuse"
+        self, root: Path | str, split: Split, missing: MissingFeatures = "refuse", albums: Albums | None = None
     ) -> tuple[list[Example], list[LeftOut]]:
         """The examples of a split and what is left out of it, with "drop" also examples of which a feature is missing.
+
+        albums: where pictures are wanted in place of features.
 
         Raises UserError, with several faults together, where an annotation file is missing, is no JSON, lacks a key or
         has a value of the wrong type, where an id occurs twice, where the split is empty or nothing of it is left.
@@ -190,12 +194,16 @@ class Task(ABC):
             if without := [f"{self.name}: {item.why}" for item in unused if item.missing]:
                 raise shown(without, self.name)
             return examples, unused
-        gone = {key for key in {key for e in examples for key in e.images} if absent(self.feature_path(root, key))}
+        gone = {key for key in {key for e in examples for key in e.images} if self._lacks(root, key, albums)}
+        what = "feature" if albums is None else "picture"
         kept = [example for example in examples if gone.isdisjoint(example.images)]
         if not kept:
-            raise UserError(f'{self.name}: split "{getattr(self, split)}": each of its examples lacks a feature')
+            raise UserError(f'{self.name}: split "{getattr(self, split)}": each of its examples lacks a {what}')
         lacking = [example.id for example in examples if not gone.isdisjoint(example.images)]
-        return kept, unused + [LeftOut(id, "a feature is missing", missing=True) for id in lacking]
+        return kept, unused + [LeftOut(id, f"a {what} is missing", missing=True) for id in lacking]
+
+    def _lacks(self, root: Path | str, key: str, albums: Albums | None) -> bool:
+        return absent(self.feature_path(root, key)) if albums is None else albums.lack(*self.picture(root, key))
 
     def read_split(self, root: Path | str, split: Split) -> tuple[list[Example], list[LeftOut]]:
         """All that a split's readers give; raises UserError as `used` does, but for what is missing."""
@@ -267,22 +275,17 @@ class Task(ABC):
 
     # pictures -------------------------------------------------------------------------------------------------------
 
-    def image_path(self, root: Path | str, key: str) -> Path:
-        """The file of the picture that a feature is of; by default `<folder>/images/<image>` with any usual suffix.
+    def picture(self, root: Path | str, key: str) -> tuple[Path, str]:
+        """The folder and the name in it of the picture that a feature is of (see `data.albums.Album`).
 
-        Raises UserError where there is none.
+        By default a key is `<folder>/<image>`, and the picture `<folder>/images/<image>.jpg` or the like.
         """
         folder, image = key.split("/", 1)
-        places = [Path(root) / folder / "images" / f"{image}{suffix}" for suffix in PICTURES]
-        for path in places:
-            if path.is_file():
-                return path
-        raise UserError(f"picture {places[0].parent / image} is missing (possible: {', '.join(PICTURES)})")
+        return Path(root) / folder, image
 
-    def image(self, root: Path | str, key: str) -> np.ndarray:
-        """The picture of a key, (height, width, 3) uint8. Raises OSError where it cannot be read."""
-        with Image.open(self.image_path(root, key)) as image:
-            return np.asarray(image.convert("RGB"))
+    def seen(self, picture: Image.Image, key: str) -> Image.Image:
+        """What of a picture in RGB a key means; by default all of it. Raises ValueError where it cannot be that."""
+        return picture
 
     # scoring --------------------------------------------------------------------------------------------------------
 
@@ -342,6 +345,15 @@ class Task(ABC):
         return scored(self.metrics()[0], constant, test).primary
 
 
+def check_pictures(tasks: Sequence[Task]) -> None:
+    """Raises UserError, in one line, where a backbone that is fed with pixels could not be shown a task's images."""
+    if without := [task.name for task in tasks if not task.pictures]:
+        raise UserError(
+            f"{', '.join(without)}: there are features of clips and no pictures, and the backbone is fed with pixels; "
+            "take one that is fed with features"
+        )
+
+
 ATTRIBUTES = {
     "loss": Loss,
     "max_text": Optional[PositiveInt],  # noqa: UP045  Annotated has no | for a checker
@@ -353,6 +365,7 @@ ATTRIBUTES = {
     "higher_is_better": bool,
     "masks_empty": bool,
     "closed": bool,
+    "pictures": bool,
     "origins": dict[str, str],
     "hub": tuple[str, str, str] | None,
 }

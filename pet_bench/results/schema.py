@@ -172,6 +172,9 @@ class Run(Record):
     peak_memory_bytes: Count | None = Field(
         default=None, description="peak of the last attempt, also where it did not finish"
     )
+    tower: Literal["kept", "run"] | None = Field(
+        default=None, description="a frozen vision tower: what it gave of each picture was kept, or it ran each time"
+    )
     notes: list[str] = Field(
         default=[], description="what befell it, a line each: a checkpoint that could not be used, say"
     )

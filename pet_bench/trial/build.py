@@ -28,6 +28,7 @@ from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
 from pet_bench.trial.shared import Shared
+from pet_bench.trial.tower import keep_tower
 
 OnProgress = Callable[[Progress], None]
 
@@ -106,6 +107,7 @@ def build_trial(
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
     trial.run.accumulation = runtime.accumulation
+    keep_tower(trial, runtime)
     return trial
 
 

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from pet_bench.backbone.interface import Model
-from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.known import family_of, find_backbone
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.clips import ClipTask
-from pet_bench.data.reading import Store, build_tasks, data_root, read_data
-from pet_bench.data.store import FeatureStore
+from pet_bench.data.reading import Store, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.task import Example, Generate, Task
 from pet_bench.errors import UserError, unknown
 from pet_bench.pet import build_method, design_of
@@ -181,17 +180,18 @@ def find_example(task: Task, root: Path, example: str | int) -> Example:
 
 @contextmanager
 def _features(spec: TrialSpec, runtime: Runtime, root: Path, task: Task, example: Example) -> Iterator[Store]:
-    """The features of one example, packed for the moment.
+    """The features, or the pixels, of one example, packed for the moment.
 
     The "noise" control's depend on a feature's place among all of the trial's, so that all are read.
     """
+    fed = family_of(find_backbone(spec.backbone)).fed
     if spec.control == "noise":
-        data = read_data(spec, runtime)
+        data = read_data(spec, runtime, fed=fed)
         assert data is not None  # it was packed
         yield data.store
         return
     with TemporaryDirectory() as cache:
-        yield FeatureStore.pack(root, [(task, [example])], spec.visual, cache=Path(cache))
+        yield packed_for(fed, root, [(task, [example])], spec.visual, Path(cache))
 
 
 def _record(

@@ -16,6 +16,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
 from pet_bench.backbone.reader import Tokenizer
+from pet_bench.data.albums import Albums
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import Store, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.suite import suite_by_name
@@ -30,7 +31,7 @@ from pet_bench.spec import MissingFeatures, Runtime, TrialSpec
 from pet_bench.trial.build import prepare_device, seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
 from pet_bench.trial.evaluate import predict
-from pet_bench.trial.questions import Given, Question, question
+from pet_bench.trial.questions import Question, given_store, question
 from pet_bench.trial.run import ADAPTER
 
 
@@ -38,7 +39,8 @@ from pet_bench.trial.run import ADAPTER
 class Loaded:
     """A finished trial. model: in evaluation mode, on its device, the tensors of the moment that was tested.
 
-    tokenizer: with the words that the model has. result: what the trial measured. runtime: where data are read.
+    tokenizer: with the words that the model has, or the processor. result: what the trial measured. runtime: where data
+    are read.
     """
 
     model: Model
@@ -57,7 +59,8 @@ class Loaded:
     def test_examples(self, task: str | None = None) -> list[Example]:
         """The examples that the trial was tested on, in their order; raises UserError where their files are not."""
         root = data_root(self.spec.suite, self.runtime)
-        return self.task(task).used(root, "test", self.runtime.missing_features)[0]
+        albums = Albums() if self.model.family.fed == "pixels" else None
+        return self.task(task).used(root, "test", self.runtime.missing_features, albums)[0]
 
     def predict_test(self, task: str | None = None) -> dict[str, str]:
         """The prediction of every test example, by id: those that the trial saved, on the machine that it ran on."""
@@ -68,22 +71,25 @@ class Loaded:
         """What the model answers to each example, as one of a task of the trial, by default the first.
 
         examples: those of the task's reader, whose features are looked for where the data are; or people's own, as
-        `{"text": "what color is the ball?", "image": features}` (see `questions.question`). They are answered in
-        batches of the trial's size. Raises UserError, with all faults together, for what is no example and for features
-        that are not there.
+        `{"text": "what color is the ball?", "image": features}`, or with the picture itself for a model that is fed
+        with pixels (see `questions.question`). They are answered in batches of the trial's size. Raises UserError, with
+        all faults together, for what is no example and for features that are not there.
         """
         reader, suite, faults = self.task(task), suite_by_name(self.spec.suite), Faults()
+        fed = self.model.family.fed
         asked: list[Example | Question] = []
         for number, one in enumerate(examples):
             with faults:
-                asked.append(one if isinstance(one, Example) else question(one, number, reader, suite))
+                asked.append(one if isinstance(one, Example) else question(one, number, reader, suite, fed))
         faults.check()
         answers: dict[int, str] = {}
         for numbers in _alike(asked).values():
             group = [asked[number] for number in numbers]
             own = [each for each in group if isinstance(each, Question)]
             read = [each for each in group if isinstance(each, Example)]
-            texts = self._answers(reader, read or [each.example for each in own], Given(own) if own else None)
+            texts = self._answers(
+                reader, read or [each.example for each in own], given_store(own, fed) if own else None
+            )
             answers |= dict(zip(numbers, texts, strict=True))
         return [answers[number] for number in range(len(asked))]
 

@@ -8,41 +8,75 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from pet_bench.data.clips import ClipTask, resample
+from pet_bench.data.images import ImageStore
+from pet_bench.data.pictures import in_rgb, opened
 from pet_bench.data.store import HALF, FeatureStore
 from pet_bench.data.suite import Suite
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import UserError, shortened, text_of, unknown
+from pet_bench.files import impostor_at
+from pet_bench.packed import Rows
+from pet_bench.spec import Control, Fed
 
 KEYS = ("text", "image", "images")
+MOST = 64  # pictures of one question
 
 Extractor = Callable[[Path], np.ndarray]
 
 
 class Question(NamedTuple):
-    """An example with its features (images, tokens, width)."""
+    """An example and what the model sees of its images: features (tokens, width), or pictures (height, width, 3)."""
 
     example: Example
-    features: np.ndarray
+    seen: list[np.ndarray]
 
 
 class Given(FeatureStore):
     """The features of questions, in half precision as packed ones are."""
 
     def __init__(self, questions: Iterable[Question]):
-        pairs = [pair for example, features in questions for pair in zip(example.images, features, strict=True)]
-        self.array = np.stack([feature for _, feature in pairs])
-        self.index = {key: row for row, (key, _) in enumerate(pairs)}
-        self.used, self.resident = np.arange(len(pairs)), None
+        keys, features = _flat(questions)
+        self.array = np.stack(features)
+        self.index = {key: row for row, key in enumerate(keys)}
+        self.used, self.resident = np.arange(len(keys)), None
 
 
-def question(given: Any, number: int, task: Task, suite: Suite) -> Question:
+class Shown(ImageStore):
+    """The pictures of questions."""
+
+    def __init__(self, questions: Iterable[Question]):
+        keys, self.pictures = _flat(questions)
+        self.index = {key: row for row, key in enumerate(keys)}
+        self.places = [(0, *picture.shape[:2]) for picture in self.pictures]
+
+    def named(self, rows: np.ndarray, *, control: Control = "none") -> dict[str, Rows]:
+        """Nothing: what is kept of pictures is not of these."""
+        return {}
+
+    def picture(self, row: int) -> np.ndarray:
+        return self.pictures[row]
+
+
+def _flat(questions: Iterable[Question]) -> tuple[list[str], list[np.ndarray]]:
+    pairs = [pair for example, seen in questions for pair in zip(example.images, seen, strict=True)]
+    return [key for key, _ in pairs], [one for _, one in pairs]
+
+
+def given_store(questions: Iterable[Question], fed: Fed) -> Given | Shown:
+    """What holds what the model sees of these."""
+    return Shown(questions) if fed == "pixels" else Given(questions)
+
+
+def question(given: Any, number: int, task: Task, suite: Suite, fed: Fed = "features") -> Question:
     """`{"text": "what color is the ball?", "image": …}` as the example of that number.
 
     text: without the task's prompt, which is added where it is not there; may be left out where it is all of the text.
     image: features (N, f) or, of several images, (I, N, f), as NumPy array or torch tensor; where the suite makes
-    features of pictures, also the path of one. images: a list of these, one an image. A clip may have any number of
+    features of pictures, also the path of one. Of a model that is fed with pixels, a picture: its path, one of Pillow's
+    or an array (height, width, 3) of uint8. images: a list of these, one an image. A clip may have any number of
     frames. Raises UserError with what was found and what is possible.
     """
     what = f"example {number}"
@@ -58,11 +92,36 @@ def question(given: Any, number: int, task: Task, suite: Suite) -> Question:
     images = [given["image"]] if "image" in given else given["images"]
     if not isinstance(images, list | tuple):
         raise UserError(f'{what}: images is a list, found {shortened(repr(images))}; one alone is an "image"')
-    features = [feature for image in images for feature in _features(image, what, task, suite)]
-    if not 1 <= len(features) <= suite.visual.images:
-        raise UserError(f"{what} has {len(features)} images (possible: 1 to {suite.visual.images})")
-    keys = tuple(f"{number}/{i}" for i in range(len(features)))
-    return Question(Example(str(number), prompted(task, text), keys), np.stack(features))
+    if fed == "pixels":
+        seen, most = [_picture(image, what) for image in images], MOST
+    else:
+        seen, most = [one for image in images for one in _features(image, what, task, suite)], suite.visual.images
+    if not 1 <= len(seen) <= most:
+        raise UserError(f"{what} has {len(seen)} images (possible: 1 to {most})")
+    keys = tuple(f"{number}/{i}" for i in range(len(seen)))
+    return Question(Example(str(number), prompted(task, text), keys), seen)
+
+
+def _picture(image: Any, what: str) -> np.ndarray:
+    """A picture as (height, width, 3) uint8, as packed ones are."""
+    if isinstance(image, Image.Image):
+        return np.asarray(in_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, str | Path):
+        try:
+            if odd := impostor_at(Path(image)):
+                raise UserError(odd)
+            return np.asarray(opened(image))
+        except UserError as error:
+            raise UserError(f'{what}: picture "{shortened(str(image))}" {error}') from None
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return image
+        kind = f"an array {image.shape} of {image.dtype}"
+    else:
+        kind = shortened(text_of(image))
+    raise UserError(
+        f"{what}: expected the path of a picture, a PIL image or an array (height, width, 3) of uint8, found {kind}"
+    )
 
 
 def prompted(task: Task, text: str) -> str:

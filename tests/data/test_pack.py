@@ -17,7 +17,7 @@ import pytest
 
 from pet_bench.cli import main
 from pet_bench.data import store as stores
-from pet_bench.data.store import BLOCK, FeatureStore, verify
+from pet_bench.data.store import BLOCK, FeatureStore
 from pet_bench.data.task import FEATURES, Example
 from pet_bench.errors import UserError
 from pet_bench.spec import MethodSpec, Runtime, Visual
@@ -211,9 +211,9 @@ def flip(path):
 )
 def test_damage_to_a_store_is_seen(pack, name, damage, said):
     folder = pack().folder
-    assert list(verify(folder)) == []
+    assert list(FeatureStore.verify(folder)) == []
     damage(folder / name)
-    (line,) = verify(folder)
+    (line,) = FeatureStore.verify(folder)
     assert said in line and str(folder) in line
 
 

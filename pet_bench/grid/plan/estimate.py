@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pet_bench.errors import Faults, PluginError, UserError, foreign
 from pet_bench.grid.plan.costs import Timed, alike, seconds, setup, whole
 from pet_bench.results.schema import TrialResult
-from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.spec import Fed, Runtime, TrialSpec
 
 if TYPE_CHECKING:
     from pet_bench.trial.measure import Measured, Sizes, Workload
@@ -112,15 +112,17 @@ class _Estimator:
         """Examples by task and split, from the annotations alone; or what is wrong with those."""
         key = _data_of(spec)
         if key not in self.sizes:
+            from pet_bench.data.albums import Albums
             from pet_bench.data.reading import SPLITS, build_tasks, data_root
 
             self.say(f"counting examples: {spec.suite}")
             try:
                 root = data_root(spec.suite, self.runtime)
                 splits = SPLITS if spec.recipe.valid_every else ("train", "test")
+                albums = Albums() if _fed(spec) == "pixels" else None
                 self.sizes[key] = {
                     task.name: {
-                        s: len(task.used(root, s, self.runtime.missing_features)[0])
+                        s: len(task.used(root, s, self.runtime.missing_features, albums)[0])
                         for s in splits
                         if s != "valid" or task.valid
                     }
@@ -182,4 +184,10 @@ class _Estimator:
 
 
 def _data_of(spec: TrialSpec) -> str:
-    return json.dumps([spec.suite, spec.protocol, bool(spec.recipe.valid_every)], sort_keys=True)
+    return json.dumps([_fed(spec), spec.suite, spec.protocol, bool(spec.recipe.valid_every)], sort_keys=True)
+
+
+def _fed(spec: TrialSpec) -> Fed:
+    from pet_bench.backbone.known import family_of, find_backbone
+
+    return family_of(find_backbone(spec.backbone)).fed

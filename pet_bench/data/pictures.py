@@ -1,0 +1,152 @@
+"""How pictures become pixels: read from wherever they are, within limits, upright and in RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pet_bench.data.albums import Place
+from pet_bench.errors import UserError
+from pet_bench.files import HEAD, impostor
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # no others of Pillow's: some run programs
+PIXELS = 1 << 26  # of a picture: 200 MB in memory
+BYTES = 1 << 27  # of its file, unpacked
+ROWS = 16  # of a parquet table that are in memory at once
+
+
+class Contents:
+    """Reads pictures one after the other, fastest in the order of their places: archives stay open, tables stream."""
+
+    def __init__(self):
+        self.archive: tuple[Path, zipfile.ZipFile] | None = None
+        self.rows: tuple[Path, int, Iterator[tuple[int, bytes | None]]] | None = None
+        self.open = ExitStack()
+
+    def __enter__(self) -> Contents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.close()
+
+    def picture(self, place: Place) -> Image.Image:
+        """The picture at a place in RGB, upright; raises UserError that begins with the place."""
+        try:
+            content = self._content(place)
+            if len(content) > BYTES:
+                raise UserError(f"has more than {BYTES:,} bytes")
+            if odd := impostor(content[:HEAD]):
+                raise UserError(odd)
+            return opened(io.BytesIO(content))
+        except UserError as error:
+            raise UserError(f"picture {place} {error}") from None
+        except Exception as error:  # a damaged archive can fail in any way its format knows
+            raise UserError(f"picture {place} cannot be read: {_why(error)}") from None
+
+    def _content(self, place: Place) -> bytes:
+        if isinstance(place.within, tuple):
+            return self._row(place.file, *place.within)
+        if place.within:
+            return self._member(place.file, place.within)
+        with place.file.open("rb") as file:
+            return file.read(BYTES + 1)
+
+    def _member(self, path: Path, name: str) -> bytes:
+        if self.archive is None or self.archive[0] != path:
+            self.open.close()
+            self.archive = path, self.open.enter_context(zipfile.ZipFile(path))
+        info = self.archive[1].getinfo(name)
+        if info.flag_bits & 1:
+            raise UserError("is encrypted")
+        if info.file_size > BYTES:
+            raise UserError(f"has {info.file_size:,} bytes unpacked, at most {BYTES:,} are read")
+        with self.archive[1].open(info) as member:
+            return member.read(BYTES + 1)
+
+    def _row(self, path: Path, group: int, wanted: int) -> bytes:
+        for _ in range(2):  # from where the last one was and, if that was behind this one, from the start
+            if self.rows is None or self.rows[:2] != (path, group):
+                self.rows = path, group, _rows_of(path, group)
+            for row, content in self.rows[2]:
+                if row == wanted:
+                    if content is None:
+                        raise UserError("has no bytes")
+                    return content
+            self.rows = None
+        raise UserError("is not there any more")
+
+
+def _rows_of(path: Path, group: int) -> Iterator[tuple[int, bytes | None]]:
+    """The rows of a row group, few of them in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(batch_size=ROWS, row_groups=[group], columns=["image.bytes"])
+        values = (value for batch in batches for value in batch.column(0).field("bytes"))
+        yield from enumerate(value.as_py() for value in values)
+
+
+def look(place: Place) -> None:
+    """Raises UserError where a file of its own is no picture by its first bytes; others are looked at when read."""
+    if place.within:
+        return
+    try:
+        with place.file.open("rb") as file:
+            if odd := impostor(file.read(HEAD)):
+                raise UserError(odd)
+            file.seek(0)
+            _header(file)
+    except UserError as error:
+        raise UserError(f"picture {place} {error}") from None
+    except OSError as error:
+        raise UserError(f"picture {place} cannot be read: {_why(error)}") from None
+
+
+def opened(file: str | Path | IO[bytes]) -> Image.Image:
+    """A picture in RGB, upright as its EXIF says; the first one of several. Raises UserError: "cannot be read: …"."""
+    with _header(file) as image:
+        try:
+            return in_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # a damaged picture can fail in any way its format knows
+            raise UserError(f"cannot be read: {_why(error)}") from None
+
+
+def _header(file: str | Path | IO[bytes]) -> Image.Image:
+    """A picture of which only the header has been read; raises UserError."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that it is large, or its metadata odd
+            image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise UserError(f"has more than {PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise UserError(f"is no picture (possible: {', '.join(FORMATS)})") from None
+    except Exception as error:
+        raise UserError(f"cannot be read: {_why(error)}") from None
+    width, height = image.size
+    if width * height > PIXELS:
+        image.close()
+        raise UserError(f"has {width} × {height} pixels, at most {PIXELS:,} are read")
+    return image
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """The same in RGB: 16 bits become 8, and what is transparent has the colour that it has beneath."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    with suppress(KeyError):
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
