@@ -24,7 +24,7 @@ class Llava(PixelFamily):
     def anatomy(cls, backbone, config, rates_of=""):
         text, root = config.get_text_config(), "lm.model.language_model"
         projector = "lm.model.multi_modal_projector"
-        tower = tower_stack(cls.tower, config.vision_config)
+        tower = tower_stack(cls.tower, config.vision_config, read=config.vision_feature_layer)
         stacks = {
             "vision": tower,
             "projector": Stack(1, text.hidden_size, 0, projector),
