@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -288,14 +288,15 @@ def test_one_stack_that_reads_and_writes(finish, world, tmp_path):
         np.testing.assert_allclose(gate.mean, whole, rtol=1e-5)
 
 
-def test_what_a_processor_lays_out_is_not_shown(finish, world, tmp_path):
-    path, _ = finish("vl-pet-small", suite="mini-image-text/nlvr2")
-    backbone = str(folder("llava", tmp_path / "llava"))
-    told = json.loads(path.read_text())
-    told["spec"]["backbone"] = backbone
-    path.write_text(json.dumps(told))
+def test_what_a_processor_lays_out_is_not_shown(mini_trial, runtime, tmp_path):
+    """Refused before anything else is read."""
+    spec = replace(mini_trial("vl-pet-small"), backbone=str(folder("llava", tmp_path / "llava")))
+    result = TrialResult(
+        id=spec.id, status="suspect", error="it was not trained", spec=spec.to_dict(), provenance=provenance(now()),
+        run=Run(),
+    )  # fmt: skip
     with pytest.raises(UserError, match="is fed with pixels"):
-        gate_values(path, data=world)
+        gate_values(store.save(result, runtime.out))
 
 
 @pytest.mark.parametrize(("padded", "frames"), [("attended", 64), ("masked", None)])
