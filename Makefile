@@ -4,7 +4,7 @@ OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-features lint clean
+.PHONY: demo test test-all test-features lint clean
 
 demo: $(READY)  ## the demonstration grid, then its table, figures and page
 	$(BIN)/pet-bench run demo --out $(OUT)
@@ -12,6 +12,9 @@ demo: $(READY)  ## the demonstration grid, then its table, figures and page
 
 test: lint  ## one torch thread per process: more are slower, not faster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+test-all: lint  ## every method on every family in every scope, of which `test` has a part
+	PET_BENCH_ALL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 test-features: .venv-features/.ready  ## the networks behind `data features`, which bring a torchvision of their own
 	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py tests/data/test_networks.py

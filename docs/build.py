@@ -1,4 +1,4 @@
-"""Write differences.md and methods.md anew, from the registered methods and `harness_differences.py`.
+"""Write backbones.md, differences.md and methods.md anew, from what is registered and `harness_differences.py`.
 
 python docs/build.py
 """
@@ -12,6 +12,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
+import backbones_table
 import yaml
 from harness_differences import SECTIONS, Entry
 
@@ -259,7 +260,11 @@ def _yaml(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
-    return {HERE / "methods.md": methods_page(published()), HERE / "differences.md": differences_page()}
+    return {
+        HERE / "backbones.md": backbones_table.page(),
+        HERE / "methods.md": methods_page(published()),
+        HERE / "differences.md": differences_page(),
+    }
 
 
 if __name__ == "__main__":

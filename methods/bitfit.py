@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al., ACL 2022): only biases train; T5, which has none, gets some."""
+"""BitFit (Ben Zaken et al., ACL 2022): only biases train; models that have none, such as T5, get some."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pet_bench.spec import STRICT
 
 @dataclass(frozen=True, config=STRICT)
 class AddedBiases(Door):
-    """A bias for every linear layer, every norm and the output layer that has none, the visual norms included.
+    """A bias for every linear layer, every norm and the output layer in the scope that has none, visual norms included.
 
     Those of q, k, v, o and the output layer start at U(-1/√d_in, 1/√d_in), as the published runs' do (rows of words
     added to the vocabulary at 0), with `zero_init` at 0 like all others.
@@ -29,16 +29,17 @@ class AddedBiases(Door):
 
     def open(self, build):
         projections = build.anatomy.projections(("query", "key", "value", "out"))
-        random = build.anatomy.leaves((*projections, "decoder.head"))
-        for root in (child for name, child in build.model.named_children() if name != "pet"):
-            for path, module in root.named_modules():
-                if isinstance(module, nn.Linear) and module.bias is None:
-                    module.bias = nn.Parameter(torch.zeros(module.out_features))
-                    if not self.zero_init and path.rpartition(".")[2] in random:
-                        nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
-                elif type(module).__name__.endswith("Norm") and not hasattr(module, "bias"):
-                    module.bias = nn.Parameter(torch.zeros_like(cast(Tensor, module.weight)))
-                    module.register_forward_hook(lambda norm, args, output: output + norm.bias)
+        random, anatomy = build.anatomy.leaves((*projections, "decoder.head")), build.anatomy
+        for path, module in build.model.named_modules():
+            if path.startswith("pet.") or anatomy.part_of(f"{path}.bias") not in anatomy.scope:
+                continue
+            if isinstance(module, nn.Linear) and module.bias is None:
+                module.bias = nn.Parameter(torch.zeros(module.out_features))
+                if not self.zero_init and path.rpartition(".")[2] in random:
+                    nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+            elif type(module).__name__.endswith("Norm") and not hasattr(module, "bias") and hasattr(module, "weight"):
+                module.bias = nn.Parameter(torch.zeros_like(cast(Tensor, module.weight)))
+                module.register_forward_hook(lambda norm, args, output: output + norm.bias)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,9 +48,9 @@ class BitFit(Method):
 
     added: biases are added where there are none (T5: to q, k, v, o, wi, wo, every RMS norm and the output layer; the
     Ladder-Side-Tuning repository). zero_init: the added ones start at 0, so that the model starts as the pre-trained
-    one; in the published runs those of attentions and output layer start at random. BART's have always been there;
-    among them are those of the key projections, whose gradient is zero in exact arithmetic (METHODS.md section 10,
-    11).
+    one; in the published runs, of T5, those of attentions and output layer start at random. BART's have always been
+    there; among them are those of the key projections, whose gradient is zero in exact arithmetic (METHODS.md section
+    10, 11).
     """
 
     name: ClassVar = "bitfit"
@@ -66,11 +67,11 @@ class BitFit(Method):
     )  # fmt: skip
 
     added: bool
-    zero_init: bool = False
+    zero_init: bool
 
     @classmethod
     def defaults(cls, anatomy):
-        return {"added": not anatomy.biases}
+        return {"added": not anatomy.biases, "zero_init": anatomy.among({"bart": False, "t5": False, "*": True})}
 
     @property
     def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide

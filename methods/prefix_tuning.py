@@ -64,27 +64,32 @@ class Prefix(Door):
         for name in self.attentions:
             if name not in sites:
                 raise unknown("attention", name, build.anatomy.attentions)
-            layers = build.anatomy.stacks[name.partition(".")[0]].layers
-            width = cast(nn.Linear, model.at(sites[f"{name}.key"].writer)).out_features
+            stack, key = build.anatomy.stacks[name.partition(".")[0]], sites[f"{name}.key"]
+            layers = [stack.name_of(i) for i in range(stack.layers)]
+            fused = key.part[1] if key.part else 1
+            widths = [cast(nn.Linear, model.at(key.writer, layer)).out_features // fused for layer in layers]
 
-            def make(width=width, layers=layers):
-                return PrefixNetwork(self, build, width, layers)
+            def make(widths=widths):
+                return PrefixNetwork(self, build, widths)
 
             network = networks[name.replace(".", "_")] = build.by_task(make) if self.per_task else make()
-            for i in range(layers):
-                edit_attention(model, model.at(sites[name].writer, i), After(partial(network, i)))
+            for i, layer in enumerate(layers):
+                edit_attention(model, model.at(sites[name].writer, layer), After(partial(network, i)))
         return networks
 
 
 class PrefixNetwork(nn.Module):
-    """P_k and P_v of every layer's attention of one kind; W_2 as one linear layer a layer."""
+    """P_k and P_v of every layer's attention of one kind; W_2 as one linear layer a layer.
 
-    def __init__(self, spec: Prefix, build: Builder, width: int, layers: int):
+    widths: heads · width of the keys in each, of which there may be fewer than of the queries.
+    """
+
+    def __init__(self, spec: Prefix, build: Builder, widths: list[int]):
         super().__init__()
         d = build.anatomy.d
         self.table = build.table(spec.length, d)
         self.down = build.linear(d, spec.hidden)
-        self.up = nn.ModuleList(build.linear(spec.hidden, 2 * width) for _ in range(layers))
+        self.up = nn.ModuleList(build.linear(spec.hidden, 2 * width) for width in widths)
 
     def forward(self, layer: int) -> tuple[Tensor, Tensor]:
         """P_k, P_v of that layer, each (length, heads · width)."""
@@ -116,7 +121,10 @@ class PrefixTuning(Method):
         return {"hidden": max(1, anatomy.d // 2), "attentions": list(anatomy.attentions or TEXT)}
 
     def skip(self, anatomy):
-        return None if anatomy.attentions else "the backbone has no attention"
+        whole = anatomy.scoped([*anatomy.scope, "language"])
+        if not whole.attentions:
+            return "the backbone has no attention"
+        return None if anatomy.attentions else f"the scope {', '.join(anatomy.scope)} has no attention"
 
     def design(self, anatomy):
         return Design(doors=(Prefix(self.length, self.hidden, self.attentions, self.per_task),))

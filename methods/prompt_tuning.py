@@ -56,6 +56,8 @@ class PromptModule(nn.Module):
 class PromptTuning(Method):
     """The encoder reads [P; text; image], P = W_2 tanh(W_1 T + b_1) + b_2, (length, d).
 
+    The prompt stands before the text: a decoder-only model reads [begin; image; P; text]. Models fed with pixels have
+    no place for it: their processors lay out text and images together, and positions and masks follow that.
     length: 40 tokens; hidden: 800; both as published, at every d. The network stays: P is not folded after training.
     Deliberate difference from Lester et al.: they learn P itself.
     """

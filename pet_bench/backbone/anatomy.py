@@ -30,6 +30,10 @@ from pet_bench.spec import SCOPE, ScopePart
 T = TypeVar("T")
 STACKS = ("vision", "projector", "encoder", "decoder")
 SUB_LAYERS = ("self_attn", "cross_attn", "ffn")
+OFFERS = {  # what methods may ask for that is no place, and what a model without it has not
+    "prompts": "place for learned words before its text",
+    "side blocks": "thinner copies of its layers",
+}
 ELSE = "*"  # the key of `among` for every other family
 
 

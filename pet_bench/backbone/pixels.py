@@ -379,9 +379,14 @@ def _turn(text: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
 TOWER_PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 
 
-def tower_stack(path: str, config: Any, blocks: str = "encoder.layers.{i}") -> Stack:
-    """The stack of a vision tower whose configuration calls its sizes as CLIP does."""
-    layers, heads = config.num_hidden_layers, config.num_attention_heads
+def tower_stack(path: str, config: Any, blocks: str = "encoder.layers.{i}", read: int | Sequence[int] = -1) -> Stack:
+    """The stack of a vision tower whose configuration calls its sizes as CLIP does.
+
+    read: which hidden states the language model reads, the first being those before any layer. The layers behind the
+    last of these run for nothing, and are not counted.
+    """
+    places, all_layers = (read,) if isinstance(read, int) else read, config.num_hidden_layers
+    layers, heads = max(at % (all_layers + 1) for at in places), config.num_attention_heads
     return Stack(layers, config.hidden_size, heads, path, f"{path}.{blocks}")
 
 

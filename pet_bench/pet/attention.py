@@ -28,15 +28,16 @@ IMPLEMENTATION = "pet-bench"
 class Call:
     """One pass through an attention module, after the cache was read and written.
 
-    query (B, heads, T, width), key and value (B, heads, S, width). mask (B, 1, T, S) is true where a query may look.
-    bias (1, heads, T, S) is what is added to the scores, T5's relative positions, or None. settings: scaling, dropout …
+    query (B, heads, T, width), key and value (B, heads, S, width), of which there may be fewer heads. mask (B, 1, T, S)
+    is true where a query may look; None, as of a vision tower: everywhere. bias (1, heads, T, S) is what is added to
+    the scores, T5's relative positions, or None. settings: scaling, dropout, softcap …
     """
 
     module: nn.Module
     query: Tensor
     key: Tensor
     value: Tensor
-    mask: Tensor
+    mask: Tensor | None
     bias: Tensor | None
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +48,7 @@ class Call:
             self,
             key=torch.cat([key, self.key], dim=2),
             value=torch.cat([value, self.value], dim=2),
-            mask=F.pad(self.mask, (length, 0), value=True),
+            mask=None if self.mask is None else F.pad(self.mask, (length, 0), value=True),
             bias=None if self.bias is None else F.pad(self.bias, (length, 0)),
         )
 
@@ -74,11 +75,11 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     position_bias: Tensor | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """`transformers`' scaled dot-product attention, edited where the module has edits."""
+    """`transformers`' own attention, edited where the module has edits."""
     chain: Attend = _stock
     for edit in reversed(vars(module).get("edits", [])):
         chain = partial(edit, attend=chain)
@@ -86,9 +87,12 @@ def attend(
 
 
 def _stock(call: Call) -> Tensor:
-    if call.settings.get("softcap") is not None:  # Gemma 2's, which runs eagerly
-        hidden = torch.zeros_like(call.mask, dtype=call.query.dtype)
-        hidden = hidden.masked_fill(~call.mask, torch.finfo(hidden.dtype).min)
+    """Scaled dot-product attention; where scores are capped, as Gemma 2's are, the stock one that can."""
+    if call.settings.get("softcap") is not None:
+        hidden = call.mask
+        if hidden is not None:
+            least = torch.finfo(call.query.dtype).min
+            hidden = torch.zeros_like(hidden, dtype=call.query.dtype).masked_fill(~hidden, least)
         return eager_attention_forward(call.module, call.query, call.key, call.value, hidden, **call.settings)[0]
     return sdpa_attention_forward(
         call.module, call.query, call.key, call.value, call.mask, position_bias=call.bias, **call.settings

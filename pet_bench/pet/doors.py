@@ -80,6 +80,7 @@ class NoVision(Door):
         return "encoder input = [text]"
 
     def open(self, build):
+        _embedding(build)
         build.model.visual = Blind(build.anatomy.d)
 
 

@@ -120,7 +120,9 @@ class SmallGate(Gate):
     """One value per example: G = mean_T σ(w [X; Y] + b), (B, 1, 1).
 
     padding: whether padded positions count in the mean. As published they do, so that an example's gate depends on how
-    far its batch was padded; "masked" leaves them out. Only the encoder's mask is known: elsewhere all count.
+    far its batch was padded; "masked" leaves them out. Only the mask of the stack that reads is known: elsewhere all
+    count. A stack that reads and writes, as of a decoder-only model, has no place for it: the mean would hold words yet
+    to come.
     """
 
     kind: ClassVar = "small"
@@ -132,6 +134,8 @@ class SmallGate(Gate):
         return f"mean_T σ(w [X; Y] + b) ∈ (B, 1, 1), padding {self.padding}"
 
     def build(self, place):
+        if place.stack == place.anatomy.reading == place.anatomy.writing:
+            raise UserError(f"{place.site}: a gate that averages over positions would read words yet to come")
         return Small(self, place)
 
 
@@ -141,13 +145,13 @@ class Small(nn.Module):
         if place.anatomy.stacks[place.stack].flat:
             raise UserError(f"{place.site}: the gate is a mean of each example, and states there have no such axis")
         self.project = place.linear(place.d_x + place.d_h, 1, zero=spec.zero_init)
-        self.context = place.context if spec.padding == "masked" and place.stack == "encoder" else None
+        self.context = place.context if spec.padding == "masked" and place.stack == place.anatomy.reading else None
 
     def forward(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         gates = torch.sigmoid(self.project(torch.cat([x, y], dim=-1)))  # (B, T, 1)
         if self.context is None:
             return gates.mean(dim=1, keepdim=True)
-        assert self.context.mask is not None  # the encoder has one
+        assert self.context.mask is not None  # the stack that reads has one
         mask = self.context.mask[..., None]
         return (gates * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
 

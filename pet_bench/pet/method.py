@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from pet_bench.backbone.anatomy import Anatomy
+from pet_bench.backbone.anatomy import OFFERS, Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import PluginError, UserError, foreign
 from pet_bench.identity import filled
@@ -102,7 +102,7 @@ class Method(ABC):
 
     def skip(self, anatomy: Anatomy) -> str | None:
         """Why this method cannot be had on a backbone of that anatomy, in a few words; None where it can."""
-        lacking = anatomy.lacks(self.needs)
+        lacking = [OFFERS.get(name, name) for name in anatomy.lacks(self.needs)]
         return f"the backbone has no {' and no '.join(lacking)}" if lacking else None
 
     @abstractmethod
@@ -181,7 +181,12 @@ def default_spec(method: Method) -> MethodSpec:
 
 
 def design_of(method: Method, anatomy: Anatomy) -> Design:
-    """The design of a built method; raises PluginError where the method fails or its parts are no such parts."""
+    """The design of a built method; raises PluginError where the method fails or its parts are no such parts.
+
+    Raises UserError where the scope has none of the layers that it attaches to.
+    """
+    if reason := _no_layers(method, anatomy):
+        raise UserError(reason)
     design = ask(method, "design", anatomy, returns=Design)
     try:
         for part in design.parts():
@@ -193,28 +198,40 @@ def design_of(method: Method, anatomy: Anatomy) -> Design:
 
 def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
     """Why a built method is left out on a backbone of that anatomy; raises PluginError where the method fails."""
+    scope = ", ".join(anatomy.scope)
     if reason := ask(method, "skip", anatomy, returns=str | None):
         return reason
-    scope = ", ".join(anatomy.scope)
-    try:
-        design = design_of(method, anatomy)
-    except PluginError:
-        if anatomy.adapted:
-            raise
-        return f"there is nothing that it adapts in the scope {scope}"
+    if reason := _no_layers(method, anatomy):
+        return reason
+    design = design_of(method, anatomy)
     sites = {site for insert in design.inserts for site in insert.sites}
-    if not (sites or design.doors) and design.train == ("visual",) and "projector" not in anatomy.scope:
-        return f"there is nothing that it trains in the scope {scope}"
-    out = sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)})
-    return f"it attaches at {out[0]}, which is not in the scope {scope}" if out else None
+    if out := sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)}):
+        return f"it attaches at {out[0]}, which is not in the scope {scope}"
+    alone = not (design.inserts or design.doors) and {*design.train} == {"visual"}
+    if alone and "projector" in anatomy.stacks and "projector" not in anatomy.scope:
+        return f"it trains the projector alone, which is not in the scope {scope}"
+    return None
+
+
+def _no_layers(method: Method, anatomy: Anatomy) -> str | None:
+    """That the scope has no layers, where a method of that name would insert something in some."""
+    if anatomy.adapted:
+        return None
+    layered = anatomy.scoped(["language"])
+    if not design_of(build_method(MethodSpec(method.name), layered), layered).inserts:
+        return None
+    return f"it attaches to layers, and the scope {', '.join(anatomy.scope)} has none"
 
 
 def attach_method(model: Model, method: Method, design: Design, tasks: Iterable[str]) -> None:
     """Attach the design of a built method.
 
-    Raises UserError as `attach` does. Where nobody has chosen an option, a design that does not fit is the method's own
-    fault, a PluginError: it costs the method, and no other of a grid.
+    Raises UserError as `attach` does, and where the method is none for that backbone (`why_skipped`). Where nobody has
+    chosen an option, a design that does not fit is the method's own fault, a PluginError: it costs the method, and no
+    other of a grid.
     """
+    if reason := why_skipped(method, model.anatomy):
+        raise UserError(reason)
     try:
         attach(model, design, tasks)
     except PluginError:

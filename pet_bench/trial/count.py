@@ -40,11 +40,9 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.anatomy.scoped(method.scope)
     built = build_method(method, shape)
-    if method.scope and (reason := why_skipped(built, shape)):
-        raise UserError(f"{title(built)} on {backbone}: {reason}")
-    design = design_of(built, shape)
     model = build(known, chosen.visual, method.scope, device="meta")
     try:
+        design = design_of(built, shape)
         attach_method(model, built, design, chosen.tasks)
     except UserError as error:
         raise error.within(f"{title(built)} on {backbone}") from error

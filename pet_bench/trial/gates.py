@@ -135,10 +135,17 @@ def gate_values(
     only these, by their full names. Gates that read what the decoder reads see the model's own prediction. Runs on the
     CPU in float32; the generators of this process are as before.
 
-    Raises UserError for a trial without gates or adapter, and for an unknown task, example or site.
+    Raises UserError for a trial without gates or adapter, or of a backbone that is fed with pixels, and for an unknown
+    task, example or site.
     """
     spec = TrialSpec.from_dict(store.load(path).spec)
-    anatomy = find_backbone(spec.backbone).anatomy.scoped(spec.method.scope)
+    backbone = find_backbone(spec.backbone)
+    if family_of(backbone).fed == "pixels":
+        raise UserError(
+            f"trial {spec.id} is of {spec.backbone}, which is fed with pixels: what its gates see is laid out by its "
+            "processor, and is not shown (possible: trials of backbones that are fed with stored features)"
+        )
+    anatomy = backbone.anatomy.scoped(spec.method.scope)
     inserts = design_of(build_method(restored(spec.method), anatomy), anatomy).inserts
     if not (gated := {site for insert in inserts if insert.gate for site in insert.sites}):
         raise UserError(f"trial {spec.id} is of {spec.label or spec.method}, which has no gate")
@@ -214,22 +221,13 @@ def _record(
         for hook in hooks:
             hook.remove()
 
-    context = model.context
-    assert context.mask is not None and context.visual is not None  # the model has read
-    mask, visual = context.mask[0], context.visual.shape[1]
-    words = [Token(text, "text") for text in _texts(tokenizer, batch.inputs["text"][0])]
-    # a side network reads the images in the place of the encoder
-    images = [] if "side" in model.pet else _image_tokens(task, batch.inputs["features"].shape[1], visual)
-    prompt = [Token(str(i), "prompt") for i in range(len(mask) - len(words) - len(images))]
-    seen = [(token, bool(kept)) for token, kept in zip([*prompt, *words, *images], mask, strict=True)]
-    read = [(Token(text, "answer"), True) for text in _texts(tokenizer, model.read_before(answer)[0])]
-
+    read, said = _positions(model, tokenizer, task, batch, answer)
     values = []
     for path, inserted in gates.items():
         place, (gate, shape) = inserted.place, recorded[path]
         whole = gate.expand(shape)[0].double()  # (T, d)
-        tokens = seen if place.stack == "encoder" or place.site in MEMORY else read
-        kept = torch.tensor([kept for _, kept in tokens])
+        reads = place.stack == model.anatomy.reading or place.site in MEMORY
+        tokens, kept = read if reads else (said, torch.ones(len(said), dtype=torch.bool))
         values.append(
             GateValues(
                 site=place.site,
@@ -237,7 +235,7 @@ def _record(
                 layer=place.layer,
                 kind=inserted.insert.gate.kind if inserted.insert.gate else "",
                 formula=inserted.insert.formula,
-                tokens=tuple(token for token, kept in tokens if kept),
+                tokens=tuple(tokens),
                 mean=whole.mean(dim=1)[kept].numpy(),
                 std=whole.std(dim=1, correction=0)[kept].numpy(),
                 vector=gate.double().numpy() if gate.dim() == 1 else None,
@@ -245,6 +243,30 @@ def _record(
         )
     order = list(dict.fromkeys((gate.site, gate.insert) for gate in values))
     return tuple(sorted(values, key=lambda gate: (order.index((gate.site, gate.insert)), gate.layer)))
+
+
+def _positions(
+    model: Model, tokenizer, task: Task, batch: Batch, answer: Tensor | None
+) -> tuple[tuple[list[Token], Tensor], list[Token]]:
+    """What the stack that reads has read, with the mask (N,) of its positions, and what the one that writes has.
+
+    An encoder has read [prompt; text; images]. A stack that does both has read [begin; images; prompt; text; answer];
+    its padding comes first.
+    """
+    context, inputs = model.context, batch.inputs
+    assert context.mask is not None and context.visual is not None and context.seen is not None  # the model has read
+    mask = context.mask[0].bool()
+    words = [Token(text, "text") for text in _texts(tokenizer, inputs["text"][0])]
+    said = [Token(text, "answer") for text in _texts(tokenizer, model.read_before(answer)[0])]
+    seen = zip(_image_tokens(task, inputs["features"].shape[1], context.visual.shape[1]), context.seen[0], strict=True)
+    # a side network reads the images in the place of the encoder
+    images = [] if "side" in model.pet else [token for token, there in seen if there]
+    if one := model.anatomy.reading == model.anatomy.writing:
+        words = [*words, *said]
+    begin = [Token(text, "text") for text in _texts(tokenizer, torch.tensor([tokenizer.bos_token_id]))] if one else []
+    prompts = range(int(mask.sum()) - len(begin) - len(words) - len(images))
+    prompt = [Token(str(i), "prompt") for i in prompts]
+    return ([*begin, *images, *prompt, *words] if one else [*prompt, *words, *images], mask), said
 
 
 def _keep(recorded: dict[str, tuple[Tensor, torch.Size]], path: str):

@@ -9,14 +9,17 @@ import pytest
 from pet_bench.files import parse_yaml
 from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import build_method
+from pet_bench.registry import METHODS
 from pet_bench.trial.check import check_designs
 from pet_bench.trial.resolve import known
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, blocks, text_of
 from tests.reference.discover import fixtures
+from tests.vlms.attached import TINY, skipped
 
 GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
         "recipe": {"lr": 1e-3}}  # fmt: skip
+OURS = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]
 GRIDS = [parse_yaml(block, page) for page in PAGES for block in blocks(page, "yaml")]
 
 
@@ -36,6 +39,18 @@ def test_every_method_and_every_difference_is_there(generator):
     assert generator.own_differences().keys() <= headings
     anchors = {generator.anchor(heading) for heading in headings}
     assert set(re.findall(r"\]\((?:differences\.md)?#([^)]+)\)", methods)) <= anchors
+
+
+def test_the_matrix_is_what_the_tiny_models_show():
+    """A method works on a family where it does on tiny random models, which are of other sizes."""
+    rows = [line.strip("| ").split(" | ") for line in page("backbones.md").splitlines() if line.startswith("| ")]
+    start = next(i for i, row in enumerate(rows) if row[0] == "method")
+    families = [name.strip("`") for name in rows[start][1:]]
+    assert {*families} >= {*TINY} and len(rows) == start + 2 + len(OURS)
+    for method, *cells in rows[start + 2 :]:
+        for family, cell in zip(families, cells, strict=True):
+            if family in TINY:
+                assert (cell == "works") == (skipped(family, method.strip("`")) is None), (method, family)
 
 
 @pytest.mark.parametrize("block", GRIDS, ids=str)

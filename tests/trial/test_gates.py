@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from pet_bench.data.batches import TaskBatches
 from pet_bench.errors import UserError
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
 from pet_bench.pet import save_trained, trained_parameters
@@ -25,6 +27,7 @@ from pet_bench.trial.gates import gate_values
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.shared import Shared
 from tests.report.conftest import call  # noqa: F401
+from tests.vlms.tiny import folder
 
 GRANULARITIES = ("large", "middle-x", "middle-y", "small")
 
@@ -252,6 +255,48 @@ def test_learned_prompts_come_first_and_images_may_be_none(finish, world):
 
     path, _ = finish({"name": "vl-pet-small", "visual": "none"}, suite="mini-image-text/gqa")
     assert {token.part for gate in gate_values(path, data=world).values for token in gate.tokens} == {"text"}
+
+
+def test_one_stack_that_reads_and_writes(finish, world, tmp_path):
+    """[begin; images; prompt; text; answer], each with the gate of that place."""
+    gated = {
+        "name": "design",
+        "inserts": [{"sites": ["decoder.ffn"], "gate": {"kind": "middle-x"}}],
+        "doors": [{"kind": "prompt", "length": 2, "hidden": 4}],
+    }
+    backbone = str(folder("llama", tmp_path / "llama"))
+    path, trial = finish(gated, backbone, suite="mini-image-text/vqa", recipe={"lr": 1e-3})
+    seen = []
+    for layer in range(2):
+        gate = trial.model.get_submodule(f"pet.decoder.{layer}.ffn.0.gate")
+        gate.register_forward_hook(lambda module, args, output: seen.append(output[0, :, 0]))
+    found = gate_values(path, data=world)
+    parts = [token.part for token in found.values[0].tokens]
+    images = trial.spec.visual.pooled
+    assert parts[: images + 4] == ["text", *["image"] * images, "prompt", "prompt", "text"]
+    assert found.values[0].tokens[0].text == "<bos>"
+    task = trial.data.tasks[0]
+    batches, decoding = TaskBatches(task, [found.example], trial.reader, trial.data.store), task.decoding
+    batch = next(batches.eval_batches(1))
+    with torch.no_grad():
+        said = trial.model.generate(batch.inputs, num_beams=decoding.num_beams, max_length=decoding.max_length)
+        seen.clear()
+        trial.model.logits(batch.inputs, said)
+    for gate, whole in zip(found.values, seen, strict=True):
+        assert [token.part for token in gate.tokens[-said.shape[1] + 1 :]] == ["answer"] * (said.shape[1] - 1)
+        assert len(gate.tokens) == len(whole)
+        np.testing.assert_allclose(gate.mean, whole, rtol=1e-5)
+
+
+def test_what_a_processor_lays_out_is_not_shown(mini_trial, runtime, tmp_path):
+    """Refused before anything else is read."""
+    spec = replace(mini_trial("vl-pet-small"), backbone=str(folder("llava", tmp_path / "llava")))
+    result = TrialResult(
+        id=spec.id, status="suspect", error="it was not trained", spec=spec.to_dict(), provenance=provenance(now()),
+        run=Run(),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="is fed with pixels"):
+        gate_values(store.save(result, runtime.out))
 
 
 @pytest.mark.parametrize(("padded", "frames"), [("attended", 64), ("masked", None)])

@@ -153,8 +153,8 @@ def test_a_grid_s_faults_about_scopes_are_lines():
 @pytest.mark.parametrize(
     ("method", "scope", "reason"),
     [
-        ("projector-only", "language", "there is nothing that it trains in the scope language"),
-        ("lora", "projector", "there is nothing that it adapts in the scope projector"),
+        ("projector-only", "language", "it trains the projector alone, which is not in the scope language"),
+        ("lora", "projector", "it attaches to layers, and the scope projector has none"),
     ],
 )
 def test_what_would_do_nothing_is_left_out(method, scope, reason):
