@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from pet_bench.backbone.interface import Model
 from pet_bench.errors import UserError
 from pet_bench.files import impostor
 from pet_bench.pet.parts import Door
+
+
+def is_quantised(parameter: Tensor) -> bool:
+    """Whether a few bits stand for each of its numbers, as bitsandbytes keeps them."""
+    return getattr(parameter, "quant_state", None) is not None
+
+
+def numbers(parameter: Tensor) -> int:
+    """How many numbers it has, also where several of them share a byte."""
+    return math.prod(getattr(parameter, "quant_state").shape) if is_quantised(parameter) else parameter.numel()  # noqa: B009
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -56,7 +67,7 @@ def count(model: Model) -> dict:
     for name, parameter in trained.items():
         groups[group_of(name, model.anatomy)] += parameter.numel()
     trainable = sum(groups.values())
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(map(numbers, model.parameters()))
     return {
         "trainable": trainable,
         "total": total,
