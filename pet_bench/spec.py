@@ -84,8 +84,8 @@ class Recipe:
     as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
     text, which saves padding (1: as drawn, as published).
 
-    precision: of the forward pass in training. frozen: how what does not train is kept, see `pet_bench.pet.large`; other
-    than in float32, training and evaluation compute in half precision.
+    precision: of the forward pass in training. frozen: how what does not train is kept (`pet_bench.pet.large`); where
+    that is not float32, training and evaluation compute in half precision.
     """
 
     lr: float = Field(gt=0)

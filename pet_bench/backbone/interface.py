@@ -67,8 +67,8 @@ class Model(nn.Module, ABC):
 
     `lm` is the stock `transformers` model, whose parameters keep their names under `lm.`; `pet` holds what a design has
     added. `masks_empty` names the tasks in which all-zero features are no image. `text_edits` are a method's edits of
-    the embedded text: functions of it (B, L, d) and its mask (B, L) that return both. `frozen` is how what does not train
-    is kept.
+    the embedded text: functions of it (B, L, d) and its mask (B, L) that return both. `frozen` says how what does not
+    train is kept.
     """
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[Family]):

@@ -11,6 +11,7 @@ are there, as without.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 
@@ -118,7 +119,10 @@ def _quantise(model: Model, design: Design) -> None:
 def _replaceable(model: Model, design: Design) -> Iterator[tuple[str, nn.Linear]]:
     """The linear layers of the language model's stacks whose weights do not train and need not stay as they are."""
     anatomy = model.anatomy
-    trained = {name for selector in design.train for name in select(model, selector)}
+    trained: set[str] = set()
+    for selector in design.train:
+        with suppress(UserError):  # of what a door has yet to add; `attach` says what is never there
+            trained |= select(model, selector)
     kept = _kept(model, "_keep_in_fp32_modules") | _kept(model, "_keep_in_fp32_modules_strict")
     for path, module in model.named_modules():
         inside = any(anatomy.stacks[stack].holds(path) for stack in anatomy.words)
