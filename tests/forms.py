@@ -49,13 +49,13 @@ def batch_of(name: str, rows: slice = slice(None)) -> tuple[dict[str, Any], Tens
         batch = tiny_batch()
         targets = batch.pop("targets")
         return {key: value if key == "task" else value[rows] for key, value in batch.items()}, targets[rows]
-    _, processor = tiny.build(name)
-    family: Any = FAMILIES.get(family_for(tiny.build(name)[0].config.model_type))
+    stock, processor = tiny.build(name)
+    family: Any = FAMILIES.get(family_for(stock.config.model_type) or "")
     pictures = [[picture] for picture in np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)]
     texts = ["what color is the circle ?", "how many ?", "is this a red square ?"]
     inputs = family.reader(processor).inputs(torch.zeros(3, 0), pictures, texts)
     targets = torch.randint(5, 30, (3, 4), generator=torch.Generator().manual_seed(0))
     targets[1, 2:] = -100
-    return {k: v[rows] if isinstance(v, Tensor) else v.of(rows) for k, v in inputs.items()} | {"task": "vqa"}, targets[
-        rows
-    ]
+    bounds = slice(*rows.indices(len(texts))[:2])
+    some = {key: value[bounds] if isinstance(value, Tensor) else value.of(bounds) for key, value in inputs.items()}
+    return some | {"task": "vqa"}, targets[bounds]

@@ -10,14 +10,14 @@ are there, as without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -57,8 +57,8 @@ def check_frozen(model: Model, design: Design, frozen: Frozen) -> None:
     faults = Faults()
     with faults:
         check_package(frozen)
-    for part in dict.fromkeys(part for part in design.parts() if part.reads_weights):
-        faults.add(f"recipe: frozen is 4bit, but the {titled(part)} reads the weights themselves")
+    for part in dict.fromkeys(titled(part) for part in design.parts() if part.reads_weights):
+        faults.add(f"recipe: frozen is 4bit, but the {part} reads the weights themselves")
     with faults:
         if not any(_replaceable(model, design)):
             raise UserError("recipe: frozen is 4bit, but every layer that could be kept so trains")
@@ -83,7 +83,13 @@ def recompute_activations(model: Model) -> None:
         raise UserError(f"gradient checkpointing: {type(model.lm).__name__} has no layers for it")
     for layer in layers:
         layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer._gradient_checkpointing_func = _twice
+
+
+def _twice(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The second time to the end too, so that what torch would end it by does not pass through hooks."""
+    with set_checkpoint_early_stop(False):
+        return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def _halve(model: Model) -> None:

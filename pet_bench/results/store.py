@@ -275,8 +275,8 @@ def base(spec: dict[str, Any]) -> dict[str, Any]:
 COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
-    "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "frozen", "resumed",
-    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error",
+    "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "frozen",
+    "resumed", "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error",
 ]  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def run_trial(
             data=data.fingerprint,
             plugins=plugins,
             also=(PACKAGE,) if spec.recipe.frozen == "4bit" else (),
-        ),  # fmt: skip
+        ),
         run=trial.run,
         parameters=Parameters(**count(model)),
         behaviour=ask(method, "behaviour", model.anatomy, returns=dict[str, str]),
