@@ -35,7 +35,7 @@ ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name,
 TYPES = {kind.value.lower(): kind for kind in PeftType}
 PROMPTS = {"prompt_tuning", "p_tuning"}
 REFUSED = {
-    "adaption_prompt": "it calls attention anew with the queries of a LLaMA of old, in peft's own forward pass",
+    "adaption_prompt": "peft has it for plain LLaMA decoders only; use prefix-tuning, whose keys are learned too",
     "cartridge": "its keys and values come from a text that was read before, through peft's own forward pass",
     "cpt": "its prompt is a text with labels of its own, in peft's own forward pass and loss",
     "lily": "it averages its routers over a batch and all positions, so that the decoder reads words yet to come",
@@ -298,10 +298,11 @@ def _narrow(config: Any, lm: Any, anatomy: Anatomy) -> None:
     inside = [path for path in named if parts[path] in anatomy.scope and parts[path] != "projector"]
     if named and not inside:
         apart = ", ".join(dict.fromkeys(parts[path] for path in named))
-        raise UserError(
-            f"target_modules {targets} are in {apart}, which is not in the scope {', '.join(anatomy.scope)}"
-        )
+        raise UserError(f"target_modules are in {apart}, which is not in the scope {', '.join(anatomy.scope)}")
     config.target_modules = set(inside) or targets
+    forward = getattr(config, "feedforward_modules", None)
+    if isinstance(forward, set):  # a subset of the targets, as peft will have it
+        config.feedforward_modules = {p for p in inside if any(f".{p}".endswith(f".{name}") for name in forward)}
 
 
 @contextmanager
@@ -380,6 +381,8 @@ class Peft(Method):
     def skip(self, anatomy):
         if self.type in PROMPTS and "prompts" not in anatomy.offers:
             return PROMPTS_AND_IMAGES
+        if getattr(self, "target_modules", None) == []:
+            return "no layer is its target by default: give target_modules"
         return None if anatomy.adapted else "it adapts the language model or the vision tower, neither in the scope"
 
     def design(self, anatomy):
@@ -392,14 +395,14 @@ class Peft(Method):
 def _targets(kind: str, anatomy: Anatomy, last: list[str]) -> list[str]:
     """The names of the layers that a type adapts by default."""
     known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[kind]], "target_module_mapping", {})
+    side_by_side = anatomy.reading != anatomy.writing and "vision" not in anatomy.stacks  # queries and values, as ever
     if anatomy.family in known and "vision" not in anatomy.stacks:  # else peft knows the language model alone
         return sorted(known[anatomy.family])
-    one_stack = anatomy.reading == anatomy.writing
-    if kind == "ia3" and one_stack:
+    if kind == "ia3" and not side_by_side:
         return sorted({*anatomy.leaves(anatomy.projections(("key", "value"))), *last})
-    if kind == "ln_tuning" and one_stack:
-        paths = (anatomy.sites[name].reader or "" for name in anatomy.sub_layers)
-        return sorted({path.rpartition(".")[2] for path in paths})
+    if kind == "ln_tuning" and not side_by_side:
+        names = {(anatomy.sites[name].reader or "").rpartition(".")[2] for name in anatomy.sub_layers}
+        return sorted(name for name in names if "norm" in name)  # in a post-norm model they are read through none
     return anatomy.leaves(anatomy.projections(("query", "value")))
 
 

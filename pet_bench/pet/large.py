@@ -78,7 +78,7 @@ def recompute_activations(model: Model) -> None:
     `transformers`' own switch would also let gradients into words and relative positions, for which torch attends by
     another kernel: the last bits would change.
     """
-    layers = [layer for layer in model.lm.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    layers: list[Any] = [layer for layer in model.lm.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(f"gradient checkpointing: {type(model.lm).__name__} has no layers for it")
     for layer in layers:
@@ -102,8 +102,8 @@ def _halve(model: Model) -> None:
 
 
 def _quantise(model: Model, design: Design) -> None:
-    from bitsandbytes import matmul_4bit
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes import matmul_4bit  # pyright: ignore[reportMissingImports]  an extra
+    from bitsandbytes.nn import Linear4bit, Params4bit  # pyright: ignore[reportMissingImports]
 
     class Quantised(Linear4bit):
         """W x + b, W in four bits; b may train, hence stays as it is, and W what it is for training when evaluated."""
@@ -132,8 +132,8 @@ def _replaceable(model: Model, design: Design) -> Iterator[tuple[str, nn.Linear]
     kept = _kept(model, "_keep_in_fp32_modules") | _kept(model, "_keep_in_fp32_modules_strict")
     for path, module in model.named_modules():
         inside = any(anatomy.stacks[stack].holds(path) for stack in anatomy.words)
-        plain = type(module) is nn.Linear and kept.isdisjoint(path.split("."))
-        if inside and plain and f"{path}.weight" not in trained:
+        free = kept.isdisjoint(path.split(".")) and f"{path}.weight" not in trained
+        if inside and free and type(module) is nn.Linear:
             yield path, module
 
 

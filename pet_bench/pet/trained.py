@@ -46,7 +46,8 @@ def group_of(name: str, anatomy: Anatomy) -> str:
         if root not in anatomy.stacks:
             return root
         return f"{root}.{'gate' if 'gate' in places else 'delta'}"
-    if any(name.startswith(f"{table}.") for table in anatomy.embeddings):
+    added = any(door in places for door in Door.kinds)
+    if not added and any(name.startswith(f"{table}.") for table in anatomy.embeddings):
         return "embeddings"
     stack = next((stack for stack, place in anatomy.stacks.items() if name.startswith(f"{place.path}.")), None)
     if stack == "projector":
