@@ -38,6 +38,10 @@ class Side(Door):
             f"head reads U norm(s) + u  (width d/{self.reduction})"
         )
 
+    @property
+    def reads_weights(self) -> bool:
+        return True
+
     def open(self, build):
         model = cast(EncoderDecoder, build.model)  # `LST.needs` both stacks
         side = SideNetwork(self, build)
@@ -244,7 +248,7 @@ def fisher_importance(model: Model, batches: Iterable, samples: int) -> dict[Ten
     """
     lm = model.lm
     weights: list[Tensor] = [parameter for parameter in lm.parameters() if parameter.dim() > 1]
-    squared = {weight: torch.zeros_like(weight) for weight in weights}
+    squared = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
     trained = {weight: weight.requires_grad for weight in weights}
     was_training, done = lm.training, 0
     lm.eval()

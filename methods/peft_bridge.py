@@ -1,4 +1,4 @@
-"""Any tuner of Hugging Face's peft library that works on an encoder-decoder, as the method `peft:<type>`."""
+"""Any tuner of Hugging Face's peft library that works inside of a backbone, as the method `peft:<type>`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import MISSING, field, fields, make_dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -19,12 +20,13 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.adamss.layer import AdamssLayer
 from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.poly import Linear as PolyLinear
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
 from peft.utils import ModulesToSaveWrapper
 from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.errors import UserError, unknown
 from pet_bench.pet import Builder, Design, Door, Method, tied_modules
 from pet_bench.spec import STRICT, distinct
@@ -33,14 +35,14 @@ ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name,
 TYPES = {kind.value.lower(): kind for kind in PeftType}
 PROMPTS = {"prompt_tuning", "p_tuning"}
 REFUSED = {
-    "adaption_prompt": "peft has it for LLaMA-like decoders only",
+    "adaption_prompt": "peft has it for plain LLaMA decoders only; use prefix-tuning, whose keys are learned too",
     "cartridge": "its keys and values come from a text that was read before, through peft's own forward pass",
-    "cpt": "peft has it for decoder-only models",
+    "cpt": "its prompt is a text with labels of its own, in peft's own forward pass and loss",
     "lily": "it averages its routers over a batch and all positions, so that the decoder reads words yet to come",
     "multitask_prompt_tuning": "it needs peft's own forward pass; use prompt-tuning with per_task",
     "prefix_tuning": "its prefixes enter through the cache of peft's own forward pass; use prefix-tuning",
     "shadow": "its second network runs beside the whole model, in peft's own forward pass and loss",
-    "xlora": "it mixes LoRA adapters that were trained before, on decoder-only models",
+    "xlora": "it mixes LoRA adapters that were trained before, in peft's own forward pass",
 }
 USABLE = tuple(sorted(TYPES.keys() - REFUSED.keys()))
 # What the trial itself decides, and what needs data, a quantised model or another library before training.
@@ -57,6 +59,9 @@ NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
 ADALORA_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 ADAMSS_IMPORTANCE = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
+PROMPTS_AND_IMAGES = (  # in peft's forward pass: Qwen's axes of image positions become one, two-way masks causal
+    "prompts before words that images stand among would change the positions and the masks of the images"
+)
 UNKNOWN_YET = 2**62  # AdaLoRA's number of updates, until the first one
 
 
@@ -91,48 +96,61 @@ class PeftDoor(Door):
         where = f" on {', '.join([targets] if isinstance(targets, str) else targets)}" if targets else ""
         return f"{TYPES[self.type].value} of peft {peft.__version__}{where}"
 
-    def config(self) -> Any:
+    @property
+    def reads_weights(self) -> bool:
+        """peft has layers of its own around quantised ones for some types."""
+        return self.type not in PROMPTS and find_spec(f"peft.tuners.{self.type}.bnb") is None
+
+    def config(self, anatomy: Anatomy) -> Any:
         """peft's own configuration; raises UserError, with peft's reason, where the options do not make one."""
         what = f"peft:{self.type}"
         if self.options.get("init_lora_weights") in NEEDS_DATA:
             raise UserError(
                 f'{what}: init_lora_weights "{self.options["init_lora_weights"]}" reads data before training'
             )
-        given: dict[str, Any] = deepcopy(self.options) | {"task_type": "SEQ_2_SEQ_LM"}
+        one_stack = anatomy.reading == anatomy.writing
+        given: dict[str, Any] = deepcopy(self.options) | {"task_type": "CAUSAL_LM" if one_stack else "SEQ_2_SEQ_LM"}
         if self.type == "adalora":
             given["total_step"] = UNKNOWN_YET
         if self.type in PROMPTS:
-            given["num_transformer_submodules"] = 1  # the encoder's prompt only
+            given["num_transformer_submodules"] = 1  # of the stack that reads
         if self.type == "frod":
             given["progressbar"] = False
         with _said(what):
             return PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[self.type]](**given)
 
     def open(self, build):
-        config, lm = self.config(), build.model.lm
+        config, lm, anatomy = self.config(build.anatomy), build.model.lm, build.anatomy
+        what = f"peft:{self.type} on {anatomy.backbone}"
+        if self.type in PROMPTS and "prompts" not in anatomy.offers:
+            raise UserError(f"{what}: {PROMPTS_AND_IMAGES}")
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
         tied = tied_modules(lm)
-        with _said(f"peft:{self.type} on {build.anatomy.backbone}"), _values(lm, self.type in READS_VALUES):
+        with _said(what), _values(lm, self.type in READS_VALUES):
+            _narrow(config, lm, anatomy)
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
         for path, module in lm.named_modules():
             copied = module.original_module if isinstance(module, ModulesToSaveWrapper) else None
             copied = module.base_layer if isinstance(module, LNTuningLayer) else copied
             if copied is not None and not tied.isdisjoint(copied.modules()):
                 raise UserError(
-                    f"peft:{self.type} on {build.anatomy.backbone}: a copy of {path} would train, and its weights "
-                    "are tied: the word table is one for both stacks and the output layer"
+                    f"{what}: a copy of {path} would train, and its weights are tied: the word table is one for all "
+                    "that reads words and the output layer"
                 )
-        unread = not isinstance(lm.get_encoder().embed_tokens, BaseTunerLayer) or self.type != "trainable_tokens"
-        if isinstance(lm.get_input_embeddings(), BaseTunerLayer) and unread:  # those tokens are one layer in all places
+        if out := sorted(name for name in self.trained(build.model) if anatomy.part_of(name) not in anatomy.scope):
+            raise UserError(f"{what}: {out[0]} would train, which is not in the scope {', '.join(anatomy.scope)}")
+        table, read = lm.get_input_embeddings(), build.model.at(anatomy.embeddings[0])
+        unread = not isinstance(read, BaseTunerLayer) or self.type != "trainable_tokens"
+        if table is not read and isinstance(table, BaseTunerLayer) and unread:  # those tokens are one layer everywhere
             raise UserError(
                 f"peft:{self.type}: no word is read through the module shared; target embed_tokens, "
                 "without ensure_weight_tying"
             )
         if Path(lm.name_or_path).exists():
-            config.base_model_name_or_path = build.anatomy.backbone  # a folder is nobody else's
+            config.base_model_name_or_path = anatomy.backbone  # a folder is nobody else's
         if self.type in PROMPTS:
-            prompt = Prompt(wrapper)
+            prompt = Prompt(wrapper, build.model.at(anatomy.stacks[anatomy.reading].path))
             build.model.text_edits.append(prompt)
             return prompt
         if self.type == "poly":
@@ -217,10 +235,11 @@ class Wrapped(nn.Module):
 
 
 class Prompt(Wrapped):
-    """peft's prompt encoder before the encoder's text."""
+    """peft's prompt encoder before the text of the stack that reads."""
 
-    def __init__(self, wrapper: PeftModel):
+    def __init__(self, wrapper: PeftModel, stack: nn.Module):
         super().__init__(wrapper)
+        self.stack = (stack,)
         self.encoder = wrapper.prompt_encoder[ADAPTER]
 
     def forward(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,9 +247,9 @@ class Prompt(Wrapped):
         wrapper: Any = self.wrapper[0]
         prompt = wrapper.get_prompt(batch_size=len(words)).to(words.dtype)
         length, text = prompt.shape[1], words.shape[1]
-        encoder = wrapper.get_base_model().get_encoder()
-        if hasattr(encoder, "embed_positions"):
-            positions = encoder.embed_positions(mask.new_zeros(1, length + text))
+        stack: Any = self.stack[0]
+        if hasattr(stack, "embed_positions"):
+            positions = stack.embed_positions(mask.new_zeros(1, length + text))
             words = words + (positions[:, length:] - positions[:, :text])
             prompt = prompt + positions[:, :length]
         return torch.cat([prompt, words], dim=1), torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
@@ -262,6 +281,28 @@ def load_exported(model: nn.Module, folder: Path) -> None:
         config.rank_pattern = saved.rank_pattern
     with _said(what):
         peft.set_peft_model_state_dict(wrapper, weights, ADAPTER)
+
+
+def _narrow(config: Any, lm: Any, anatomy: Anatomy) -> None:
+    """Of the layers that peft would adapt, those of the stacks that inserts go to.
+
+    peft looks for names everywhere, and a vision tower calls its layers as a language model does; "all-linear" means
+    the projector too. Raises UserError where none is left.
+    """
+    targets = getattr(config, "target_modules", None)
+    if "vision" not in anatomy.stacks or not targets:
+        return
+    _maybe_include_all_linear_layers(config, lm)
+    parts = {path: anatomy.part_of(f"lm.{path}") for path, _ in lm.named_modules()}
+    named = [path for path in parts if check_target_module_exists(config, path)]
+    inside = [path for path in named if parts[path] in anatomy.scope and parts[path] != "projector"]
+    if named and not inside:
+        apart = ", ".join(dict.fromkeys(parts[path] for path in named))
+        raise UserError(f"target_modules are in {apart}, which is not in the scope {', '.join(anatomy.scope)}")
+    config.target_modules = set(inside) or targets
+    forward = getattr(config, "feedforward_modules", None)
+    if isinstance(forward, set):  # a subset of the targets, as peft will have it
+        config.feedforward_modules = {p for p in inside if any(f".{p}".endswith(f".{name}") for name in forward)}
 
 
 @contextmanager
@@ -301,7 +342,9 @@ def _tell_tasks(build: Builder, n_tasks: int) -> None:
 class Peft(Method):
     """A tuner of the peft library in the frozen backbone; the options are those of peft's configuration class.
 
-    target_modules: by default as peft has it for the family, or else the query and value projections. Options that
+    target_modules: by default as peft has it for the family, or else the query and value projections (IA3: keys, values
+    and what leaves feed-forwards; LN tuning: the norms in front of sub-layers), of the stacks in the scope alone: the
+    tower of a vision-language model where that names it, the projector, which trains whole, never. Options that
     need data, a quantised model or peft's own trainer before or beside training are left out. No learning rate is
     published for this set-up: the rates of the mini backbones are LoRA's, elsewhere the recipe must give one.
     Deliberate difference: the visual embedding trains too, as in every method here.
@@ -311,7 +354,6 @@ class Peft(Method):
     source: ClassVar = f"PEFT (Mangrulkar et al., 2022), version {peft.__version__}"
     year: ClassVar = 2022
     learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 3e-3}
-    needs: ClassVar = ("encoder", "decoder")
     type: ClassVar[str]
 
     @classmethod
@@ -326,23 +368,42 @@ class Peft(Method):
 
     @classmethod
     def defaults(cls, anatomy):
-        known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[cls.type]], "target_module_mapping", {})
-        attentions = anatomy.leaves(anatomy.projections(("query", "value")))
         last = anatomy.leaves(f"{site}.out" for site in anatomy.sub_layers if site.endswith("ffn"))
         given = {}
         if cls.type not in PROMPTS | {"trainable_tokens"}:
-            given["target_modules"] = sorted(known.get(anatomy.family, attentions))
+            given["target_modules"] = _targets(cls.type, anatomy, last)
         if cls.type == "ia3":
             given["feedforward_modules"] = [name for name in given["target_modules"] if name in last]
         if cls.type == "shira":
             given["random_seed"] = 0  # the mask must be the same when the trained tensors are loaded
         return given
 
+    def skip(self, anatomy):
+        if self.type in PROMPTS and "prompts" not in anatomy.offers:
+            return PROMPTS_AND_IMAGES
+        if getattr(self, "target_modules", None) == []:
+            return "no layer is its target by default: give target_modules"
+        return None if anatomy.adapted else "it adapts the language model or the vision tower, neither in the scope"
+
     def design(self, anatomy):
         options = {option.name: getattr(self, option.name) for option in fields(cast(Any, self))}
         door = PeftDoor(self.type, options)
-        door.config()
+        door.config(anatomy)
         return Design(doors=(door,))
+
+
+def _targets(kind: str, anatomy: Anatomy, last: list[str]) -> list[str]:
+    """The names of the layers that a type adapts by default."""
+    known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[TYPES[kind]], "target_module_mapping", {})
+    side_by_side = anatomy.reading != anatomy.writing and "vision" not in anatomy.stacks  # queries and values, as ever
+    if anatomy.family in known and "vision" not in anatomy.stacks:  # else peft knows the language model alone
+        return sorted(known[anatomy.family])
+    if kind == "ia3" and not side_by_side:
+        return sorted({*anatomy.leaves(anatomy.projections(("key", "value"))), *last})
+    if kind == "ln_tuning" and not side_by_side:
+        names = {(anatomy.sites[name].reader or "").rpartition(".")[2] for name in anatomy.sub_layers}
+        return sorted(name for name in names if "norm" in name)  # in a post-norm model they are read through none
+    return anatomy.leaves(anatomy.projections(("query", "value")))
 
 
 @cache

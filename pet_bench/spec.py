@@ -47,6 +47,7 @@ Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
 Fed = Literal["features", "pixels"]  # what a backbone sees of an image
 MissingFeatures = Literal["refuse", "drop"]
+Frozen = Literal["float32", "bfloat16", "4bit"]  # how what does not train is kept
 ScopePart = Literal["language", "projector", "vision"]
 SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
 InOrder = AfterValidator(lambda scope: tuple(part for part in SCOPE if part in scope))
@@ -84,6 +85,9 @@ class Recipe:
     get weight decay, as in the published runs, whose exception named none of them. data_order: the same for every seed,
     as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
     text, which saves padding (1: as drawn, as published).
+
+    precision: of the forward pass in training. frozen: how what does not train is kept (`pet_bench.pet.large`); where
+    that is not float32, training and evaluation compute in half precision.
     """
 
     lr: float = Field(gt=0)
@@ -103,6 +107,13 @@ class Recipe:
     decay_norms: bool = True
     data_order: Literal["fixed", "seeded"] = "fixed"
     bucket: Count = 1
+    frozen: Annotated[Frozen, identity.Since(2, neutral="float32")] = "float32"
+
+    @model_validator(mode="after")
+    def _frozen_halves_need_half_precision(self):
+        if self.frozen != "float32" and self.precision != "bfloat16":
+            raise ValueError(f"frozen is {self.frozen}, so precision must be bfloat16, not {self.precision}")
+        return self
 
     @model_validator(mode="after")
     def _selection_needs_validation(self):
@@ -207,6 +218,7 @@ class Runtime:
     for this reason). missing_features: "drop" leaves out the examples, in every split, of which a feature is not there.
     What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`. keep_tower:
     whether what a frozen vision tower gives is kept in the cache; without, it runs each time, to the same bits.
+    gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
     """
 
     out: Path
@@ -219,6 +231,7 @@ class Runtime:
     checkpoint_steps: Count | None = None
     missing_features: MissingFeatures = "refuse"
     keep_tower: bool = True
+    gradient_checkpointing: bool = False
 
 
 def option_faults(cls: type) -> Iterator[str]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.errors import UserError
+from pet_bench.spec import Frozen
 
 if TYPE_CHECKING:
     from pet_bench.backbone.family import Family
@@ -66,7 +67,8 @@ class Model(nn.Module, ABC):
 
     `lm` is the stock `transformers` model, whose parameters keep their names under `lm.`; `pet` holds what a design has
     added. `masks_empty` names the tasks in which all-zero features are no image. `text_edits` are a method's edits of
-    the embedded text: functions of it (B, L, d) and its mask (B, L) that return both.
+    the embedded text: functions of it (B, L, d) and its mask (B, L) that return both. `frozen` says how what does not
+    train is kept.
     """
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[Family]):
@@ -76,6 +78,7 @@ class Model(nn.Module, ABC):
         self.context = Context()
         self.masks_empty: frozenset[str] = frozenset()
         self.text_edits: list[TextEdit] = []
+        self.frozen: Frozen = "float32"
 
     pet: nn.ModuleDict  # set by a model once its own modules are: what is added comes last, in files and in counts
 

@@ -102,6 +102,13 @@ Accumulation = Annotated[
         min=1, max=1_000_000, help="Parts that each batch is split into, their gradients added up.", panel=SURVIVAL
     ),
 ]
+Recomputed = Annotated[
+    bool,
+    _option(
+        "--gradient-checkpointing", panel=SURVIVAL,
+        help="Compute activations again in the backward pass: less memory, the same results.",
+    ),
+]  # fmt: skip
 DryRun = Annotated[
     bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
 ]
@@ -134,6 +141,7 @@ class How:
     checkpoint_every: Every = "10min"
     retries: Retries = None
     accumulation: Accumulation = 1
+    gradient_checkpointing: Recomputed = False
 
     def check(self) -> None:
         """Raises UserError for options that the others leave without a use."""
@@ -157,7 +165,7 @@ class How:
         return Runtime(
             out=out, data=self.data, device=self.device, plugins=tuple(self.plugin or ()),
             accumulation=self.accumulation, missing_features=self.missing_features.value,
-            **interval(self.checkpoint_every),
+            gradient_checkpointing=self.gradient_checkpointing, **interval(self.checkpoint_every),
         )  # fmt: skip
 
     def cluster(self) -> Cluster:

@@ -19,6 +19,7 @@ from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.frozen import FROZEN, frozen_tensors, load_frozen, save_frozen
 from pet_bench.pet.gates import DeltaGate, LargeGate, MiddleXGate, SmallGate, VectorGate
+from pet_bench.pet.large import attach_frozen, autocast
 from pet_bench.pet.merge import merge
 from pet_bench.pet.method import (
     Difference,
@@ -66,7 +67,9 @@ __all__ = [
     "WeightDecomposed",
     "ask_part",
     "attach",
+    "attach_frozen",
     "attach_method",
+    "autocast",
     "build_method",
     "count",
     "default_spec",

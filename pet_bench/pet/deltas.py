@@ -231,6 +231,10 @@ class WeightDecomposed(Delta):
     def formula(self) -> str:
         return f"(g - 1) ⊙ W {{x}} + g ⊙ V {{x}}, V = ({self.alpha:g}/{self.rank}) B A, g = m / ‖W + V‖"
 
+    @property
+    def reads_weights(self) -> bool:
+        return True
+
     def build(self, place, d_in):
         if not isinstance(place.writer, nn.Linear) or place.writer.in_features != d_in:
             raise UserError(

@@ -12,25 +12,29 @@ from torch import Tensor, nn
 
 from pet_bench.errors import UserError
 from pet_bench.files import replacing
-from pet_bench.pet.trained import read_tensors, trained_parameters
+from pet_bench.pet.trained import is_quantised, read_tensors, trained_parameters
 
 FROZEN = "frozen.safetensors"  # beside the trained tensors, where there is anything to be kept
 HEAD = 16  # entries by which a stock tensor is looked for; a method may give it another name, as peft does
 
 
 def frozen_tensors(model: nn.Module, stock: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a model that neither train nor are equal to one of the stock model's.
+    """The parameters and buffers of a model that neither train nor are equal to one of the stock model's, in the
+    model's own type; what is quantised is the stock model's.
 
     Rows added to the vocabulary, a visual embedding that stays as drawn, random projections and whatever else a method
     has put in. Of a tensor that has grown along one axis, as word tables do, only what is behind the stock's own part.
     """
+    trained, kept = trained_parameters(model), {}
+    floats = {tensor.dtype for _, tensor in _state(model, cpu=False) if tensor.is_floating_point()}
     alike = defaultdict(list)
     for _, tensor in _state(stock):
-        alike[_head(tensor)].append(tensor)
-    trained, kept = trained_parameters(model), {}
+        for kind in floats if tensor.is_floating_point() else {tensor.dtype}:
+            alike[_head(tensor, kind)].append(tensor)
     for name, tensor in _state(model):
         if name not in trained:
-            new = min((_behind(tensor, known) for known in alike[_head(tensor)]), key=Tensor.numel, default=tensor)
+            same = (known.to(tensor.dtype) for known in alike[_head(tensor, tensor.dtype)])
+            new = min((_behind(tensor, known) for known in same), key=Tensor.numel, default=tensor)
             if new.numel():
                 kept[name] = new.clone(memory_format=torch.contiguous_format)
     return kept
@@ -74,11 +78,12 @@ def _state(model: nn.Module, *, cpu: bool = True) -> Iterator[tuple[str, Tensor]
     """Parameters and buffers, also those that no state_dict has; a tied tensor once, by its first name."""
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
-            yield name, tensor.detach().cpu() if cpu else tensor.detach()
+            if not is_quantised(tensor):
+                yield name, tensor.detach().cpu() if cpu else tensor.detach()
 
 
-def _head(tensor: Tensor) -> tuple[torch.dtype, bytes]:
-    return tensor.dtype, tensor.flatten()[:HEAD].contiguous().view(torch.uint8).numpy().tobytes()
+def _head(tensor: Tensor, kind: torch.dtype) -> tuple[torch.dtype, bytes]:
+    return kind, tensor.flatten()[:HEAD].to(kind).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _axes(one: Tensor, other: Tensor) -> list[int]:

@@ -11,6 +11,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.backbone.ties import tied_modules
 from pet_bench.errors import Faults
 from pet_bench.pet.inserted import Inserted
+from pet_bench.pet.trained import is_quantised
 
 
 def merge(model: Model) -> Callable[[], None]:
@@ -27,6 +28,8 @@ def merge(model: Model) -> Callable[[], None]:
         linear = cast(nn.Linear, inserted.place.feeds or inserted.place.writer)  # where it is mergeable
         if not inserted.mergeable:
             faults.add(f"{path}: {inserted.insert.formula} is no linear map at a projection: it cannot be merged")
+        elif is_quantised(linear.weight):
+            faults.add(f"{path}: the projection is quantised: it cannot be merged")
         elif linear in tied:
             faults.add(f"{path}: the projection is the word table too: it cannot be merged")
         elif inserted.is_merged:

@@ -27,6 +27,7 @@ class Part:
     """A piece of a design: a frozen dataclass, or, in a grid file, a mapping of its `kind` and its fields.
 
     formula: as `show` writes it, a property or a class's constant; that of a delta calls what it reads `{x}`.
+    reads_weights: whether it reads frozen weights themselves, which must then be numbers, and not four bits of them.
     """
 
     kind: ClassVar[str] = ""
@@ -35,6 +36,10 @@ class Part:
     @property
     def formula(self) -> str:
         return ""
+
+    @property
+    def reads_weights(self) -> bool:
+        return False
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

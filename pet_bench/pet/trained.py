@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,16 @@ from pet_bench.errors import UserError
 from pet_bench.files import impostor
 from pet_bench.pet.parts import Door
 from pet_bench.spec import ScopePart
+
+
+def is_quantised(parameter: Tensor) -> bool:
+    """Whether a few bits stand for each of its numbers, as bitsandbytes keeps them."""
+    return getattr(parameter, "quant_state", None) is not None
+
+
+def numbers(parameter: Tensor) -> int:
+    """How many numbers it has, also where several of them share a byte."""
+    return math.prod(getattr(parameter, "quant_state").shape) if is_quantised(parameter) else parameter.numel()  # noqa: B009
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -39,7 +50,7 @@ def group_of(name: str, anatomy: Anatomy) -> str:
             return root
         gates = any(of.isdigit() and what == "gate" for of, what in pairwise(places))  # no site of that name
         return f"{root}.{'gate' if gates else 'delta'}"
-    if any(name.startswith(f"{table}.") for table in anatomy.embeddings):
+    if not is_added(name) and any(name.startswith(f"{table}.") for table in anatomy.embeddings):
         return "embeddings"
     stack = anatomy.stack_of(name)
     if stack == "projector":
@@ -85,8 +96,8 @@ def count(model: Model) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         part, stack = place_of(name, anatomy)
         for share in (parts[part], stacks.setdefault(stack, _nothing())):
-            share["total"] += parameter.numel()
-            share["trainable"] += parameter.numel() * parameter.requires_grad
+            share["total"] += numbers(parameter)
+            share["trainable"] += numbers(parameter) * parameter.requires_grad
             if is_added(name):
                 share["state"] = "adapted"
             elif parameter.requires_grad and share["state"] == "frozen":

@@ -115,14 +115,14 @@ def _train_config(result: TrialResult, spec: TrialSpec) -> dict[str, Any]:
     recipe, validated = spec.recipe, [point.step for point in result.curve if point.split == "valid"]
     return {
         "model_id": hub_name(spec.backbone) or spec.backbone,
-        "dtype": "float32",  # with recipe.precision bfloat16 the forward pass is mixed
+        "dtype": {"4bit": "int4"}.get(recipe.frozen, recipe.frozen),  # of what is frozen; the rest is float32
         "max_seq_length": None,
         "batch_size": recipe.batch_size,
         "batch_size_eval": -(-recipe.batch_size // result.run.accumulation),
         "max_steps": result.cost.steps if result.cost else recipe.max_steps,
         "eval_steps": min(validated, default=None),
         "compile": False,
-        "use_gc": False,
+        "use_gc": result.run.gradient_checkpointing,
         "query_template": None,
         "seed": spec.seed,
         "grad_norm_clip": recipe.clip,

@@ -57,17 +57,19 @@ def provenance(
     threads: int | None = None,
     data: str | None = None,
     plugins: Sequence[Plugin] = (),
+    also: Sequence[str] = (),
 ) -> Provenance:
     """The provenance of a trial that ends now.
 
     started: from `now()`. data: fingerprint of what was read. plugins: from `results.plugins.code`.
+    also: further packages that the scores depend on.
     """
     revision, dirty = commit()
     return Provenance(
         commit=revision,
         dirty=dirty,
         version=pet_bench.__version__,
-        packages=packages(),
+        packages=packages() | {name: version(name) for name in also},
         device=device,
         threads=threads,
         data=data,

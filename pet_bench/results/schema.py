@@ -166,6 +166,9 @@ class Run(Record):
     accumulation: int = Field(
         default=1, ge=1, description="parts that each batch was split into, their gradients added up"
     )
+    gradient_checkpointing: bool = Field(
+        default=False, description="whether activations were computed again in the backward pass"
+    )
     resumed: list[Count] = Field(
         default=[], description="updates made when the trial was taken up again from a checkpoint"
     )

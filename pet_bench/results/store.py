@@ -278,8 +278,8 @@ def base(spec: dict[str, Any]) -> dict[str, Any]:
 COLUMNS = [
     "id", "status", "suite", "backbone", "method", "control", "seed", "setup", "task", "metric", "primary",
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
-    "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "resumed",
-    "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error", "scope",
+    "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "frozen",
+    "resumed", "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error", "scope",
 ]  # fmt: skip
 
 
@@ -312,6 +312,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         row |= result.provenance.model_dump(include={"commit", "dirty", "data", "device"})
         row |= {"plugins": codes(result.provenance.plugins), "scope": scope_of(result)}
         row |= {"accumulation": result.run.accumulation, "resumed": len(result.run.resumed)}
+        row["frozen"] = result.spec["recipe"].get("frozen", "float32")
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups", *SHARES}) if result.parameters else {}
         row |= result.cost.model_dump() if result.cost else {}

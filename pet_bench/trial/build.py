@@ -20,7 +20,8 @@ from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import TrialData
 from pet_bench.data.task import Split, Task
 from pet_bench.errors import UserError
-from pet_bench.pet import Door, attach, build_method, design_of
+from pet_bench.pet import Door, attach_frozen, build_method, design_of
+from pet_bench.pet.large import check_package, recompute_activations
 from pet_bench.pet.method import restored
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
@@ -95,18 +96,22 @@ def build_trial(
     shared = shared or Shared()
     gc.collect()  # the model of an earlier trial in this process stands in cycles with its hooks
     device = prepare_device(runtime)
+    check_package(spec.recipe.frozen)
     data = shared.data(spec, runtime, lambda done, total: on_progress(Progress(spec.id, "prepare", done, total)))
     backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
     seed_everything(spec.seed)
     model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
     design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
-    attach(model, design, spec.tasks)
+    attach_frozen(model, design, spec.tasks, spec.recipe.frozen)
+    if runtime.gradient_checkpointing:
+        recompute_activations(model)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
     model.to(device)
     if spec.control == "none":
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
     trial.run.accumulation = runtime.accumulation
+    trial.run.gradient_checkpointing = runtime.gradient_checkpointing
     keep_tower(trial, runtime)
     return trial
 

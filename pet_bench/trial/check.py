@@ -10,6 +10,7 @@ from pet_bench.backbone.loading import build
 from pet_bench.data.reading import read_data
 from pet_bench.errors import Faults, PluginError, UserError
 from pet_bench.pet import attach_method, build_method, design_of
+from pet_bench.pet.large import check_frozen
 from pet_bench.pet.method import restored
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.shared import Shared
@@ -40,11 +41,13 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
         try:
             model = build(backbone, spec.visual, spec.method.scope, device="meta")
             method = build_method(restored(spec.method), model.anatomy)
-            attach_method(model, method, design_of(method, model.anatomy), spec.tasks)
+            design = design_of(method, model.anatomy)
+            check_frozen(model, design, spec.recipe.frozen)
+            attach_method(model, method, design, spec.tasks)
         except UserError as error:
             raise error.within(f"{spec.label} on {spec.backbone}") from error
 
-    _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks), check)
+    _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks, spec.recipe.frozen), check)
 
 
 def _each(

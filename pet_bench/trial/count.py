@@ -11,7 +11,6 @@ from pet_bench.backbone.loading import build
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, design_of, equation
-from pet_bench.pet.method import why_skipped
 from pet_bench.registry import ask, title
 from pet_bench.spec import MethodSpec
 

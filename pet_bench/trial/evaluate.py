@@ -14,6 +14,7 @@ from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.task import Choose, Generate, Split, Task
 from pet_bench.metrics.scores import Scores
+from pet_bench.pet import autocast
 from pet_bench.registry import ask
 from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
@@ -39,12 +40,12 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode is put back."""
+def evaluating(model: Model) -> Iterator[None]:
+    """Evaluation mode without gradients, in half precision where frozen weights are kept so; the mode is put back."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), autocast(model):
             yield
     finally:
         model.train(training)

@@ -23,7 +23,7 @@ from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.files import parse_json
-from pet_bench.pet import FROZEN, attach, build_method, design_of, load_frozen, load_trained
+from pet_bench.pet import FROZEN, attach_frozen, build_method, design_of, load_frozen, load_trained
 from pet_bench.pet.method import restored
 from pet_bench.results import store
 from pet_bench.results.schema import TrialResult
@@ -184,7 +184,8 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Tokenizer]:
         if not frozen.is_file():
             seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
-        attach(model, design_of(build_method(restored(spec.method), model.anatomy), model.anatomy), spec.tasks)
+        design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
+        attach_frozen(model, design, spec.tasks, spec.recipe.frozen)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)

@@ -12,6 +12,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_of, save_frozen, save_trained
+from pet_bench.pet.large import PACKAGE
 from pet_bench.pet.method import restored
 from pet_bench.pet.parts import titled
 from pet_bench.registry import METRICS, ask, title
@@ -76,7 +77,12 @@ def run_trial(
         id=spec.id,
         spec=spec.to_dict(),
         provenance=provenance(
-            started, device=device_name(device), threads=torch.get_num_threads(), data=data.fingerprint, plugins=plugins
+            started,
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            data=data.fingerprint,
+            plugins=plugins,
+            also=(PACKAGE,) if spec.recipe.frozen == "4bit" else (),
         ),
         run=trial.run,
         parameters=Parameters(**count(model)),

@@ -14,7 +14,7 @@ from torch import Tensor
 from pet_bench.backbone.interface import Model
 from pet_bench.data.batches import Batch, MultiTask, Shuffle
 from pet_bench.errors import Stop
-from pet_bench.pet import ask_part, trained_parameters
+from pet_bench.pet import ask_part, autocast, trained_parameters
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Recipe
 from pet_bench.trial.build import Clock, Trial
@@ -78,7 +78,7 @@ class Training:
             self.restore(state)
             trial.run.resumed.append(trial.steps)
         else:
-            with trial.clock.timing("train"):
+            with trial.clock.timing("train"), autocast(self.model):
                 for door in trial.doors:
                     batches = (batch.to(trial.device) for batch in self.joint.epoch(0))
                     ask_part(door, "before_training", self.model, batches)
@@ -197,12 +197,13 @@ class Training:
         }
 
     def restore(self, state: State) -> None:
-        trial = self.trial
+        trial, now = self.trial, self.trial.run.gradient_checkpointing
         trial.epoch, trial.steps, trial.examples = state["epoch"], state["steps"], state["examples"]
         trial.losses, trial.kept = state["losses"], state["kept"]
         trial.curve = [Point(**point) for point in state["curve"]]
         trial.best = Selected(**state["best"]) if state["best"] else None
         trial.clock, trial.run = Clock(**state["clock"]), Run(**state["run"])
+        trial.run.gradient_checkpointing = now
         with torch.no_grad():
             for name, tensor in state["trained"].items():
                 self.trained[name].copy_(tensor)
@@ -225,7 +226,7 @@ def shapes(model: Model) -> str:
 
 def loss_of(model: Model, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
     """The scalar to back-propagate for one batch."""
-    with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with autocast(model, precision):
         logits = model.logits(batch.inputs, batch.targets)
     return reduce_loss(per_token_loss(logits, batch.targets), batch.targets, reduction, batch.scores)
 

@@ -61,9 +61,13 @@ def _scopes(trials: pd.DataFrame) -> list[str]:
 
 
 def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
-    """A line on those that did not run with whole batches and the same software from beginning to end."""
+    """A line on those that did not run with all weights in float32, whole batches and the same software throughout."""
     split, other = trials[trials.accumulation > 1], trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
     which = {
+        f"{how}frozen weights in {kept}": [names[id] for id in trials.id[trials.frozen == kept]]
+        for kept, how in (("bfloat16", ""), ("4bit", "quantised, "))
+    }
+    which |= {
         "in parts of each batch": [
             f"{names[row['id']]} (accumulation {row['accumulation']:.0f})" for row in split.to_dict("records")
         ],

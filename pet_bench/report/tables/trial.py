@@ -97,6 +97,8 @@ def _ran(result: TrialResult) -> Iterator[str]:
         yield device
     if run.accumulation > 1:
         yield f"each batch in {run.accumulation} parts, their gradients added up"
+    if run.gradient_checkpointing:
+        yield "activations computed again in the backward pass"
     if run.resumed:
         yield f"resumed at update {', '.join(f'{step:,}' for step in run.resumed)}"
 
