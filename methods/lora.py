@@ -24,7 +24,7 @@ class LoRA(Method):
     name: ClassVar = "lora"
     source: ClassVar = "LoRA (Hu et al., ICLR 2022); settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2022
-    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-t5": 3e-3}
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-llava": 2e-3, "mini-t5": 3e-3}
     identity_at_start: ClassVar = True
 
     rank: Size

@@ -7,6 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack
 from pet_bench.backbone.decoder_only import decoder_sites, decoder_stack
+from pet_bench.backbone.known import mini
 from pet_bench.backbone.pixels import PixelFamily, tower_sites, tower_stack
 
 
@@ -39,3 +40,6 @@ class Llava(PixelFamily):
             backbone, cls.name, stacks, sites, "decoder", "decoder", (f"{root}.embed_tokens",), "lm.lm_head",
             biases=False, rates_of=rates_of or backbone,
         )  # fmt: skip
+
+
+MINI_LLAVA = mini("mini-llava", "llava", epochs=2, batch_size=32)

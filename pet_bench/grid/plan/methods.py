@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -32,7 +31,9 @@ def methods_of(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
         if (count := math.prod(map(len, sweep.values()))) > MOST:
             raise UserError(f"method {method.name}: its sweep makes {count:,} methods (possible: {MOST:,})")
         for values in product(*sweep.values()):
-            yield replace(method, options=method.options | dict(zip(sweep, values, strict=True)))
+            swept = dict(zip(sweep, values, strict=True))
+            scope = {"scope": swept.pop("scope", method.scope)}  # which is no option
+            yield MethodSpec.parse({"name": method.name, **method.options, **swept, **scope})
 
 
 def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list[Any]]]:
@@ -47,7 +48,7 @@ def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list[Any]]]:
     if not lists or (not sweep and isinstance(entry, dict) and "sweep" in entry):
         raise UserError(f"method {method.name}: sweep maps options to lists of values, found {shortened(repr(sweep))}")
     for option, values in sweep.items():
-        if option in method.options:
+        if option in method.options or (option == "scope" and method.scope is not None):
             raise UserError(f"method {method.name}: {option} is both set and swept")
         try:
             distinct(values)
