@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -48,7 +49,8 @@ Fed = Literal["features", "pixels"]  # what a backbone sees of an image
 MissingFeatures = Literal["refuse", "drop"]
 ScopePart = Literal["language", "projector", "vision"]
 SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
-Scope = Annotated[tuple[ScopePart, ...], Distinct, Field(min_length=1)]
+InOrder = AfterValidator(lambda scope: tuple(part for part in SCOPE if part in scope))
+Scope = Annotated[tuple[ScopePart, ...], Distinct, InOrder, Field(min_length=1)]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
 
@@ -129,6 +131,12 @@ class MethodSpec:
             options = {key: option for key, option in value.items() if key not in ("name", "scope")}
             return validate(cls, {"name": value["name"], "options": options, "scope": value.get("scope")}, "method")
         raise UserError(f"a method is a name or a mapping with a name, found {shortened(repr(value))}")
+
+    def changed(self, options: dict[str, Any]) -> MethodSpec:
+        """With other options beside its own; a `scope` among them is no option, but its scope."""
+        own = self.options | {key: value for key, value in options.items() if key != "scope"}
+        scope = self.parse({"name": self.name, "scope": options["scope"]}).scope if "scope" in options else self.scope
+        return replace(self, options=own, scope=scope)
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={plain(value)}" for key, value in sorted(self.options.items()))

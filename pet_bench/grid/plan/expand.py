@@ -183,7 +183,7 @@ class _Product:
 
     def _trial(self, place: _Place, settings: Settings, values: Values) -> TrialSpec | None:
         """The trial with these values, which its label shows; None where its method cannot be had on its backbone."""
-        method = replace(place.method, options=settings.options | options_of(values))
+        method = place.method.changed(settings.options | options_of(values))
         if self.skips(place.group.backbone, method):
             return None
         changed = recipe_of(values)

@@ -31,9 +31,7 @@ def methods_of(entry: Any, faults: Faults) -> Iterator[MethodSpec]:
         if (count := math.prod(map(len, sweep.values()))) > MOST:
             raise UserError(f"method {method.name}: its sweep makes {count:,} methods (possible: {MOST:,})")
         for values in product(*sweep.values()):
-            swept = dict(zip(sweep, values, strict=True))
-            scope = {"scope": swept.pop("scope", method.scope)}  # which is no option
-            yield MethodSpec.parse({"name": method.name, **method.options, **swept, **scope})
+            yield method.changed(dict(zip(sweep, values, strict=True)))
 
 
 def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list[Any]]]:
@@ -48,7 +46,7 @@ def _swept(entry: Any) -> tuple[MethodSpec, dict[str, list[Any]]]:
     if not lists or (not sweep and isinstance(entry, dict) and "sweep" in entry):
         raise UserError(f"method {method.name}: sweep maps options to lists of values, found {shortened(repr(sweep))}")
     for option, values in sweep.items():
-        if option in method.options or (option == "scope" and method.scope is not None):
+        if option in method.options or (option == "scope" and method.scope):
             raise UserError(f"method {method.name}: {option} is both set and swept")
         try:
             distinct(values)
