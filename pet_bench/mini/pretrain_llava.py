@@ -7,8 +7,8 @@ In two courses, of fresh exercises at every step:
   colours and one to four objects (`glimpse`); the tasks have all of them, and two to five;
 * "language": the tower is put, with a new projector, before a language model that has read, `mini-llama`
   (`pet_bench.mini.pretrain`), as LLaVA's was before Vicuna, and all of it trains: on such captions, and on reading
-  comprehension of text alone over the whole world, a task's question over scenes written out, or condensed to a cell a
-  token where a picture would be. So it keeps what it knew.
+  comprehension of text alone over the whole world, a task's question over scenes written out. So it keeps what it knew:
+  the questions' words, and how to answer from a description.
 
 Nothing is ever asked about a picture. Left to learn for a method are two shapes and two colours that it has never seen,
 and to answer from what it sees.
@@ -37,11 +37,7 @@ SEEN = {"shape": ("square", "circle"), "color": tuple(COLORS)[:4]}  # of picture
 MOST = 4  # objects of one of them
 STEPS, RATE, BATCH = {"sight": 1500, "language": 1500}, 2e-3, 32
 PICTURES = {("picture", "caption"): 5.0, ("picture", "places"): 4.0, ("picture", "pair"): 1.0}  # shares of (form, task)
-TEXTS = {
-    (form, task): share * often
-    for form, share in (("written", 6),)
-    for task, often in (("vqa", 0.35), ("gqa", 0.35), ("nlvr", 0.2), ("caption", 0.1))
-}
+TEXTS = {("written", "vqa"): 2.1, ("written", "gqa"): 2.1, ("written", "nlvr"): 1.2, ("written", "caption"): 0.6}
 COURSES = {"sight": PICTURES, "language": PICTURES | TEXTS}
 ASKED = {"caption": "caption: ", "places": "what is there?", "pair": "what is there?"}
 
@@ -67,25 +63,18 @@ def told(kind: str, scenes: Sequence[Scene], rng: Random) -> str:
     return " ".join(named) if kind == "pair" else listed[0]
 
 
-def exercised(
-    seer: Seer, course: str, often: float, rng: Random, pixels: np.random.Generator
-) -> tuple[str, str, Tensor]:
-    """(form, task, loss) of a batch; often: the share of condensed scenes of which no cell is left out."""
+def exercised(seer: Seer, course: str, rng: Random, pixels: np.random.Generator) -> tuple[str, str, Tensor]:
+    """(form, task, loss) of a batch."""
     shares = COURSES[course]
     ((form, task),) = rng.choices(tuple(shares), list(shares.values()))
-    if form == "picture":
-        shown = [glimpses(task, rng) for _ in range(BATCH)]
-        seen = seer.seen([draw(scene, pixels) for row in shown for scene in row])
-        prompts = [seer.prompt(ASKED[task], CELLS * len(row)) for row in shown]
-        return form, task, seer.loss(prompts, [told(task, row, rng) for row in shown], seen)
-    exercises = [Exercise.sample(task, rng) for _ in range(BATCH)]
-    answers = [e.target for e in exercises]
     if form == "written":
-        return form, task, seer.loss([seer.prompt(f"{e.text} {e.written(rng)}", 0) for e in exercises], answers, None)
-    cells = CELLS if rng.random() < often else rng.randint(5, 14)
-    location, words = seer.reader.cells([e.condensed(cells, rng) for e in exercises])
-    prompts = [seer.prompt(e.text, location.shape[1]) for e in exercises]
-    return form, task, seer.loss(prompts, answers, seer.reader.seen(location, words))
+        exercises = [Exercise.sample(task, rng) for _ in range(BATCH)]
+        prompts = [seer.prompt(f"{e.text} {e.written(rng)}", 0) for e in exercises]
+        return form, task, seer.loss(prompts, [e.target for e in exercises], None)
+    shown = [glimpses(task, rng) for _ in range(BATCH)]
+    seen = seer.seen([draw(scene, pixels) for row in shown for scene in row])
+    prompts = [seer.prompt(ASKED[task], CELLS * len(row)) for row in shown]
+    return form, task, seer.loss(prompts, [told(task, row, rng) for row in shown], seen)
 
 
 def accuracy(seer: Seer, kind: str, *, count: int = 100, seed: int = 1) -> float:
@@ -127,7 +116,7 @@ def pretrain(
             tower = seer.lm.model.vision_tower
             seer = Seer.new(load_reader(language))
             seer.lm.model.vision_tower.load_state_dict(tower.state_dict())
-        curve = descend(seer.lm, lambda step: exercised(seer, course, step / steps, rng, pixels), RATE, steps)
+        curve = descend(seer.lm, lambda step: exercised(seer, course, rng, pixels), RATE, steps)
         seer.save(draft)
         said = f"OUT --course {course} --seed {seed} --steps {steps}" + " --language MINI_LLAMA" * bool(language)
         record(draft, curve, said, before, "pretrain_llava")

@@ -38,7 +38,6 @@ class Seer:
     def __init__(self, lm: LlavaForConditionalGeneration, processor: Any):
         self.lm, self.processor, self.tokenizer = lm, processor, processor.tokenizer
         self.pad, self.image = self.tokenizer.pad_token_id, lm.config.image_token_id
-        self.reader = Continuing(lm.model.language_model, self.tokenizer)  # of its words in condensed cells
 
     @classmethod
     def new(cls, start: Reader) -> Seer:
