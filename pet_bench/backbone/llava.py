@@ -10,6 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack
 from pet_bench.backbone.decoder_only import decoder_sites, decoder_stack
+from pet_bench.backbone.known import mini
 from pet_bench.backbone.pixels import PixelFamily, tower_sites, tower_stack
 
 
@@ -58,3 +59,6 @@ class Llava(LlavaLike):
     stock = LlavaForConditionalGeneration
     config = LlavaConfig
     batch_size = 128  # of fine-tuning (Liu et al., CVPR 2024, Table 9)
+
+
+MINI_LLAVA = mini("mini-llava", "llava", epochs=2, batch_size=32)

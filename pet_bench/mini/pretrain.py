@@ -20,13 +20,13 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import torch
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 
 from pet_bench.errors import UserError
 from pet_bench.files import read_text
@@ -131,6 +131,7 @@ def pretrain(
         raise
 
 
+Curve = list[tuple[int, str, str, float]]  # step, form, task, loss
 Record = tuple[list[list[str]], str]  # rows of `loss_curve.csv`, and `COMMAND`
 
 
@@ -142,9 +143,7 @@ def read_record(folder: Path) -> Record:
     return rows, read_text(folder / "COMMAND", f'"{folder / "COMMAND"}"')
 
 
-def record(
-    folder: Path, curve: Sequence[tuple[int, str, str, float]], arguments: str, before: Record | None = None
-) -> None:
+def record(folder: Path, curve: Curve, arguments: str, before: Record | None = None, module: str = "pretrain") -> None:
     """`loss_curve.csv` and `COMMAND`; where training went on, after those of before."""
     rows, commands = before or ([HEADER], "")
     done = int(rows[-1][0]) if before else 0
@@ -152,42 +151,50 @@ def record(
     with (folder / "loss_curve.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     go_on = " --start EARLIER_OUT" if before else ""
-    (folder / "COMMAND").write_text(f"{commands}python -m pet_bench.mini.pretrain {arguments}{go_on}\n")
+    (folder / "COMMAND").write_text(f"{commands}python -m pet_bench.mini.{module} {arguments}{go_on}\n")
 
 
-def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> list[tuple[int, str, str, float]]:
-    """Exercises at the settings of the backbone `name`; rows of (step, form, task, mean loss since the last)."""
-    lm = reader.lm.train()
-    optimizer = torch.optim.AdamW(lm.parameters(), lr=RATE[name], betas=(0.9, 0.98), weight_decay=0.01)
+def train(reader: Reader, rng: Random, name: str, course: str, steps: int) -> Curve:
+    """Exercises at the settings of the backbone `name`."""
+
+    def exercised(step: int) -> tuple[str, str, Tensor]:
+        shares = next(shares for end, shares in COURSES[course] if step <= end * steps)
+        ((task, hint),) = rng.choices(tuple(shares), list(shares.values()))
+        forms = FORM_SHARES["clips" if task in CLIP_TASKS else name]
+        (form,) = rng.choices(tuple(forms), list(forms.values()))
+        exercises = [exercise(task, rng, hint) for _ in range(BATCH[name])]
+        inputs: Inputs
+        if hint == "bare":
+            inputs, targets = (
+                (reader.text([e.text for e in exercises]), None),
+                reader.text([e.target for e in exercises]),
+            )
+        elif form == "denoising":
+            inputs, targets = reader.denoising(exercises, rng)
+        else:
+            # Whole boards come gradually: short inputs teach the same words for a third of the time.
+            whole, often = (FRAMES, 1 / 3) if task in CLIP_TASKS else (GRID * GRID, 1)
+            cells = whole if rng.random() < often * step / steps else rng.randint(5, 14)
+            inputs, targets = reader.comprehension(exercises, form, cells, rng)
+        return form, f"{task}:{hint}" if hint else task, reader.loss(inputs, targets)
+
+    return descend(reader.lm, exercised, RATE[name], steps)
+
+
+def descend(lm: nn.Module, exercised: Callable[[int], tuple[str, str, Tensor]], rate: float, steps: int) -> Curve:
+    """Steps down the losses of exercises, (form, task, loss) of a step; the loss averaged over 100 steps."""
+    lm.train()
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = min(WARM_UP, steps // 10 + 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warm_up, (steps - s) / max(1, steps - warm_up))
     )
-    curve: list[tuple[int, str, str, float]] = []
+    curve: Curve = []
     recent: dict[tuple[str, str], list[float]] = {}
     with Progress() as progress:
         bar = progress.add_task("reading", total=steps)
         for step in range(1, steps + 1):
-            shares = next(shares for end, shares in COURSES[course] if step <= end * steps)
-            ((task, hint),) = rng.choices(tuple(shares), list(shares.values()))
-            forms = FORM_SHARES["clips" if task in CLIP_TASKS else name]
-            (form,) = rng.choices(tuple(forms), list(forms.values()))
-            exercises = [exercise(task, rng, hint) for _ in range(BATCH[name])]
-            inputs: Inputs
-            if hint == "bare":
-                inputs, targets = (
-                    (reader.text([e.text for e in exercises]), None),
-                    reader.text([e.target for e in exercises]),
-                )
-            elif form == "denoising":
-                inputs, targets = reader.denoising(exercises, rng)
-            else:
-                # Whole boards come gradually: short inputs teach the same words for a third of the time.
-                whole, often = (FRAMES, 1 / 3) if task in CLIP_TASKS else (GRID * GRID, 1)
-                cells = whole if rng.random() < often * step / steps else rng.randint(5, 14)
-                inputs, targets = reader.comprehension(exercises, form, cells, rng)
-            task = f"{task}:{hint}" if hint else task
-            loss = reader.loss(inputs, targets)
+            form, task, loss = exercised(step)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(lm.parameters(), 1.0)

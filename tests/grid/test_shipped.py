@@ -22,8 +22,9 @@ TABLES = {
     "vlpet-table9": ("vlpet_table9_transfer", "bart-base"),
 }
 PUBLISHING = (*TABLES, "vlpet-video")
-ABLATIONS = [name for name in shipped() if name.startswith("ablation-")]
+ABLATIONS = [name for name in shipped() if name.startswith("ablation-") and name != "ablation-scope"]
 MINI = ("mini-image-text-bart", "mini-image-text-t5", "mini-video-text", "mini-ablation")
+SCOPES = ("mini-scope", "ablation-scope")  # of which nothing is published
 COLUMNS = {
     "trained %": "trainable_percent", "VQA": "vqa", "GQA": "gqa", "NLVR2": "nlvr2", "COCO": "coco_cider",
     "TVQA": "tvqa", "How2QA": "how2qa", "TVC": "tvc_cider", "YC2C": "yc2c_cider", "average": "avg",
@@ -91,6 +92,21 @@ def test_a_header_says_what_a_grid_is_how_to_run_it_and_how_large_it_is(name):
         assert f"{len(trials)} trials: {len(methods)} methods, seeds {said}." in lines
         assert len(trials) == len(methods) * len(seeds)
         assert any("published" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_grids_of_scope_compare_methods_over_the_same_scopes_with_a_floor(name):
+    scopes = {}
+    for trial in trials_of(name):
+        if trial.control == "none":
+            scopes.setdefault(trial.method.name, {}).setdefault(trial.seed, set()).add(trial.method.scope)
+    assert scopes.pop("projector-only").keys() == set(load(name).seeds)
+    (first, *_), (second, *_) = (list(seeds.values()) for seeds in scopes.values())
+    assert scopes.keys() == {"lora", "adapter"} and first == second
+    assert all(seeds.keys() == set(load(name).seeds) for seeds in scopes.values())
+    assert {part for scope in first for part in scope} == {"language", "projector", "vision"}
+    count = len(labels(name))
+    assert any(line.startswith(f"{len(trials_of(name))} trials: {count} methods, seeds") for line in header(name))
 
 
 @pytest.mark.parametrize("name", [*PUBLISHING, *ABLATIONS])

@@ -52,6 +52,16 @@ def test_a_list_is_one_option_and_a_sweep_is_many(plain):
     assert list(options[4]["projections"]) == ["query", "key"]
 
 
+def test_a_scope_is_set_or_swept_as_an_option_is(plain):
+    swept = {"name": "lora", "rank": 2, "sweep": {"scope": [["language"], None, ["projector", "language"]]}}
+    trials = parse(
+        plain | {"backbones": ["mini-llava"], "methods": [swept, {"name": "lora", "scope": ["vision"]}]}
+    ).trials()
+    assert [trial.method.scope for trial in trials] == [("language",), None, ("language", "projector"), ("vision",)]
+    assert len({trial.id for trial in trials}) == 4
+    assert all("scope" not in trial.method.options for trial in trials)
+
+
 def test_overrides_apply_where_they_match_and_later_ones_win(plain):
     data = plain | {
         "seeds": [0],
@@ -110,6 +120,11 @@ FAULTS = [
     ({"overrides": [{"when": {"method": "loar"}}]}, ["overrides[0]", 'did you mean "lora"?']),
     ({"methods": [None]}, ["methods.0", "a method is a name or a mapping", "None"]),
     ({"methods": [["lora"]]}, ["methods.0", "a method is a name or a mapping"]),
+    (
+        {"methods": [{"name": "lora", "scope": ["language"], "sweep": {"scope": [None]}}]},
+        ["scope is both set and swept"],
+    ),
+    ({"methods": [{"name": "lora", "sweep": {"scope": [["tower"]]}}]}, ["scope"]),
     ({"methods": [{"name": "lora", "sweep": {}}]}, ["sweep maps options to lists"]),
     ({"methods": [{"name": "lora", "sweep": {"rank": [4, 4]}}]}, ["sweep of rank", "listed twice"]),
     ({"methods": [{"name": "lora", "projections": ["query", "query"]}]}, ["projections", "listed twice"]),
