@@ -44,6 +44,7 @@ class Florence2(PixelFamily):
     stock = Florence2ForConditionalGeneration
     config = Florence2Config
     batch_size = 64
+    scope = ("language",)
     norm = Bart.norm
     padding = "right"
     turns = False

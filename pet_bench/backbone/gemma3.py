@@ -21,6 +21,7 @@ class Gemma3(GemmaFamily):
     stock = Gemma3ForConditionalGeneration
     config = Gemma3Config
     batch_size = 64  # our choice: no run of its tuning says one
+    scope = ("language",)
     norm = Gemma3RMSNorm
     answers: ClassVar = {"token_type_ids": 0}  # 1 is an image token
     reads: ClassVar = {"gemma3_text": ("input_layernorm", "pre_feedforward_layernorm")}

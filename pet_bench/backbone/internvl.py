@@ -17,10 +17,11 @@ class InternVL(LlavaLike):
     stock = InternVLForConditionalGeneration
     config = InternVLConfig
     batch_size = 128
+    scope = ("language",)
 
     @classmethod
     def vision(cls, config):
-        tower = tower_stack(cls.tower, config.vision_config, "encoder.layer.{i}")
+        tower = tower_stack(cls.tower, config.vision_config, "encoder.layer.{i}", config.vision_feature_layer)
         layer = tower.blocks
         mlp, projections = f"{layer}.mlp", TOWER_PROJECTIONS | {"out": "projection_layer"}
         sites = attention_sites("vision.self_attn", f"{layer}.layernorm_before", f"{layer}.attention", projections)

@@ -31,7 +31,7 @@ class LlavaLike(PixelFamily):
     @classmethod
     def vision(cls, config: Any) -> tuple[Stack, dict[str, Site]]:
         """The tower's stack and sites."""
-        tower = tower_stack(cls.tower, config.vision_config)
+        tower = tower_stack(cls.tower, config.vision_config, read=getattr(config, "vision_feature_layer", -1))
         return tower, tower_sites(tower.blocks)
 
     @classmethod

@@ -22,6 +22,7 @@ class PaliGemma2(GemmaFamily):
     stock = PaliGemmaForConditionalGeneration
     config = PaliGemmaConfig
     batch_size = 256  # of its transfers (big_vision: configs/proj/paligemma/transfers/vqav2.py)
+    scope = ("language",)
     norm = Gemma2RMSNorm
     answers: ClassVar = {"token_type_ids": 1}  # 0 is the prefix
     reads: ClassVar = {

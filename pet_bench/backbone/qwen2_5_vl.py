@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from torch import nn
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites, gated_sites
@@ -29,10 +36,11 @@ class Qwen2_5VL(PixelFamily):
     """
 
     name = "qwen2.5-vl"
-    stock = Qwen2_5_VLForConditionalGeneration
-    config = Qwen2_5_VLConfig
+    stock: ClassVar[type[PreTrainedModel]] = Qwen2_5_VLForConditionalGeneration
+    config: ClassVar[type[PreTrainedConfig]] = Qwen2_5_VLConfig
     batch_size = 16  # of the authors' LoRA script (QwenLM/Qwen3-VL, qwen-vl-finetune/scripts/trl_sft*.sh)
-    norm = Qwen2_5_VLRMSNorm
+    scope = ("language",)
+    norm: ClassVar[type[nn.Module]] = Qwen2_5_VLRMSNorm
     image_ids = ("image_token_id", "video_token_id")
     tower = "lm.model.visual"
     answers: ClassVar = {"mm_token_type_ids": 0}  # text

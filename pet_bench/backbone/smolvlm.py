@@ -17,9 +17,11 @@ class SmolVLM(LlavaLike):
     """`HuggingFaceTB/SmolVLM-256M-Instruct` and its like (Marafioti et al., COLM 2025)."""
 
     name = "smolvlm"
+    model_types = ("idefics3",)
     stock = SmolVLMForConditionalGeneration
     config = SmolVLMConfig
     batch_size = 128
+    scope = ("language",)
     tower = "lm.model.vision_model"
     root = "lm.model.text_model"
     projector = "lm.model.connector"

@@ -35,7 +35,7 @@ TURNS = (  # what the pictures and texts of a talk become
 class Seer:
     """A SigLIP tower of one token a cell, a projector and a decoder-only language model, with their processor."""
 
-    def __init__(self, lm: LlavaForConditionalGeneration, processor: Any):
+    def __init__(self, lm: Any, processor: Any):
         self.lm, self.processor, self.tokenizer = lm, processor, processor.tokenizer
         self.pad, self.image = self.tokenizer.pad_token_id, lm.config.image_token_id
 
@@ -44,7 +44,7 @@ class Seer:
         """A language model behind a tower and a projector of random weights. Raises UserError for another kind."""
         if not isinstance(start, Continuing):
             raise UserError(f"a {start.lm.config.model_type} is no decoder-only language model")
-        tokenizer = start.tokenizer
+        tokenizer: Any = start.tokenizer
         tokenizer.add_tokens(["<image>", "<user>", "<assistant>"], special_tokens=True)
         start.lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         pictures = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
