@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from inspect import cleandoc
 
 from pet_bench.backbone import Anatomy
 from pet_bench.pet import build_method, why_skipped
 from pet_bench.registry import FAMILIES, METHODS
-from pet_bench.spec import SCOPE, MethodSpec, Scope
+from pet_bench.spec import MethodSpec, Scope
 
 INTRO = """\
 <!-- written by docs/build.py: do not edit -->
@@ -35,7 +36,7 @@ family's.
 def anatomy(family: str) -> Anatomy:
     """That of the configuration which `transformers` has for the family by default."""
     cls = FAMILIES.get(family)
-    return cls.anatomy(family, cls.config())
+    return replace(cls.anatomy(family, cls.config()), scope=cls.scope)
 
 
 @cache
@@ -69,11 +70,11 @@ def _families() -> str:
         needs = "a tokenizer"
         if cls.fed == "pixels":
             needs = "a processor with a chat template" if cls.turns else "a processor"
-        parts = [part for part in SCOPE if part == "language" or part in about.stacks]
+        kinds = ", ".join(f"`{kind}`" for kind in (cls.config.model_type, *cls.model_types))
         rows.append([
-            f"`{name}`", " ".join(cleandoc(cls.__doc__).split("\n\n")[0].split()), f"`{cls.config.model_type}`",
+            f"`{name}`", " ".join(cleandoc(cls.__doc__).split("\n\n")[0].split()), kinds,
             {"features": "stored features", "pixels": "pixels"}[cls.fed], needs,
-            f"{about.reading} → {about.writing}", ", ".join(parts), ", ".join(about.scope),
+            f"{about.reading} → {about.writing}", ", ".join(about.parts), ", ".join(about.scope),
         ])  # fmt: skip
     return table(rows)
 
