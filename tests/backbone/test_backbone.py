@@ -13,7 +13,7 @@ from pet_bench.backbone.known import EXTRA_WORDS
 from pet_bench.backbone.loading import grow_vocabulary
 from pet_bench.backbone.visual import pool_grid
 from pet_bench.errors import UserError
-from pet_bench.registry import BACKBONES
+from pet_bench.registry import BACKBONES, FAMILIES
 from tests.tiny import TINY, VISUAL, tiny_batch, tiny_model
 
 families = pytest.mark.parametrize("family", TINY)
@@ -105,7 +105,7 @@ def test_names_that_are_no_backbone(tmp_path):
     with pytest.raises(UserError, match=r"has no config\.json"):
         find_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(UserError, match="is a gpt2; possible: bart, t5"):
+    with pytest.raises(UserError, match=f"is a gpt2; possible: {', '.join(FAMILIES.names())}"):
         find_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read \(half-written\?\)"):
@@ -122,7 +122,8 @@ def test_a_backbone_without_weights_is_one_line(tmp_path):
 
 
 def test_registered_backbones():
-    assert BACKBONES.names() == ["bart-base", "mini-bart", "mini-bart-clips", "mini-t5", "t5-base"]
+    minis = ["mini-bart", "mini-bart-clips", "mini-llama", "mini-llava", "mini-t5"]
+    assert BACKBONES.names() == ["bart-base", *minis, "t5-base"]
 
 
 @families
