@@ -72,7 +72,7 @@ def again(spec: TrialSpec, **options: Any) -> TrialSpec:
     """A trial as it would be resolved today, from what its file says."""
     return resolve(
         spec.backbone,
-        MethodSpec(spec.method.name, spec.method.options | options),
+        spec.method.changed(options),
         spec.suite,
         spec.seed,
         control=spec.control,

@@ -61,4 +61,4 @@ class Llava(LlavaLike):
     batch_size = 128  # of fine-tuning (Liu et al., CVPR 2024, Table 9)
 
 
-MINI_LLAVA = mini("mini-llava", "llava", epochs=2, batch_size=32)
+MINI_LLAVA = mini("mini-llava", "llava", epochs=1, batch_size=32)
