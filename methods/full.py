@@ -21,8 +21,8 @@ class Full(Method):
     name: ClassVar = "full"
     source: ClassVar = "VL-T5 (Cho et al., ICML 2021); baseline of VL-Adapter and VL-PET"
     year: ClassVar = 2021
-    learning_rates: ClassVar = {"bart": 1e-4, "t5": 1e-4, "mini-bart": 2e-3, "mini-llava": 1e-3, "mini-t5": 2e-3} | {
-        "llava": 2e-5, "paligemma2": 2e-5, "florence2": 1e-6,
+    learning_rates: ClassVar = {"bart": 1e-4, "t5": 1e-4, "mini-bart": 2e-3, "mini-t5": 2e-3} | {
+        "mini-llama": 1e-3, "mini-llava": 1e-3, "llava": 2e-5, "paligemma2": 2e-5, "florence2": 1e-6,
     }  # fmt: skip
     identity_at_start: ClassVar = True
     promptless: ClassVar = ("image-text",)

@@ -20,7 +20,9 @@ class ProjectorOnly(Method):
     name: ClassVar = "projector-only"
     source: ClassVar = "Frozen (Tsimpoukelli et al., NeurIPS 2021) trains a visual prefix before a frozen model"
     year: ClassVar = 2021
-    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-llava": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3} | {
+        "mini-llama": 1e-2, "mini-llava": 5e-3,
+    }  # fmt: skip
     identity_at_start: ClassVar = True
 
     def design(self, anatomy):
