@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 LAYERS, SIZE = 1_000, 10_000_000  # the most that a configuration can have, vocabularies included
 # VL-T5's 200 extra words: 100 sentinels, then 100 object-order words of which <vis_extra_id_j> is row V-1-j.
 EXTRA_WORDS = tuple(f"<{kind}_{i}>" for kind in ("extra_id", "vis_extra_id") for i in range(99, -1, -1))
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without a line for each time that a hub is tried again: what became of it is said."""
+    log = getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,11 @@ class Backbone:
             from transformers import PreTrainedConfig
 
             try:
-                raw, _ = PreTrainedConfig.get_config_dict(self.source)
+                with _quiet_hub():
+                    raw, _ = PreTrainedConfig.get_config_dict(self.source)
             except Exception as error:
-                raise UserError(f'backbone "{self.name}": no configuration in {self.source} ({error})') from error
+                what = f'backbone "{self.name}": there is no such folder, and no configuration on the hub'
+                raise UserError(f"{what} ({shortened(' '.join(str(error).split()), 300)})") from error
         if not isinstance(raw, dict):
             raise UserError(f'backbone "{self.name}": config.json is no mapping')
         if family_for(kind := raw.get("model_type")) is None:

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.models.auto import processing_auto
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites, ffn_sites
 from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
 from pet_bench.backbone.reader import Reader
-from pet_bench.backbone.source import said
+from pet_bench.backbone.source import lacking_parts, said
 from pet_bench.backbone.tower import Call, Tower, apart, read_layers
 from pet_bench.errors import Faults, UserError
 from pet_bench.packed import Packed, Rows
@@ -310,14 +311,17 @@ class PixelFamily(Family):
     def read_tokenizer(cls, backbone, config):
         """The processor; raises UserError, with all faults together, where there is none or it is another model's."""
         what = f'backbone "{backbone.name}"'
+        if lacking := lacking_parts(backbone.source):
+            raise UserError(f"{what} cannot be loaded from {backbone.source}: it has {' and '.join(lacking)}")
         try:
             processor = cls.processor(backbone.source)
         except Exception as error:
             raise UserError(f"{what} cannot be loaded from {backbone.source}: its processor: {said(error)}") from error
-        faults = Faults()
-        for fault in cls.processor_faults(processor, config):
-            faults.add(f"{what}: its processor {fault}")
-        faults.check()
+        for kind in (cls.processor_faults(processor, config), cls.reading_faults(processor)):
+            faults = Faults()
+            for fault in kind:
+                faults.add(f"{what}: its processor {fault}")
+            faults.check()
         return processor
 
     @classmethod
@@ -326,12 +330,33 @@ class PixelFamily(Family):
         if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
             yield f"makes no pixels, it is a {type(processor).__name__} (is preprocessor_config.json missing?)"
             return
+        usual = processing_auto.PROCESSOR_MAPPING_NAMES.get(config.model_type)
+        if usual and usual not in (kind.__name__ for kind in type(processor).__mro__):
+            yield f"is a {type(processor).__name__}, and this model's is a {usual}"
+            return
         if cls.turns and not processor.chat_template:
             yield "has no chat template (chat_template.jinja): how a question is put to the model is not known"
         theirs = processor.image_token_ids[0]  # `image_token_id` may be that of the mark in a text
         ours = next((id for key in cls.image_ids if (id := getattr(config, key, None)) is not None), None)
         if theirs is not None and theirs != ours:
             yield f"puts {theirs} where an image is, and the model looks for {ours}"
+
+    @classmethod
+    def reading_faults(cls, processor: Any) -> Iterator[str]:
+        """What is seen to be wrong with a processor when it reads a text behind a picture."""
+        picture = np.zeros((64, 64, 3), np.uint8)
+        try:
+            reader = cls.reader(processor)
+            short, long = (
+                reader.inputs(torch.empty(0), [[picture]], [text])["input_ids"][0] for text in ("a", "is this a ?")
+            )
+        except Exception as error:
+            yield f"cannot read a text behind a picture: {said(error)}"
+            return
+        if processor.image_token_ids[0] not in short.tolist():
+            yield "puts nothing where an image is: its chat template has no place for one"
+        if short.tolist() == long.tolist():
+            yield "leaves out the text: its chat template has no place for it"
 
     @staticmethod
     def tie_all(config):

@@ -21,9 +21,10 @@ from pet_bench.files import impostor, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "spiece.model", "vocab.json", "merges.txt")
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 FILES = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    *TOKENIZERS, *WEIGHTS,
+    "chat_template.jinja", "chat_template.json", *TOKENIZERS, *PROCESSORS, *WEIGHTS,
 )  # fmt: skip
 HEAD = "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -76,6 +77,16 @@ def stored_tensors(backbone: Backbone) -> Stored | None:
                 raise UserError(f"{what}: {part.name} cannot be read: {said(error)}") from error
         return tensors
     return None
+
+
+def lacking_parts(source: str) -> list[str]:
+    """What a folder of a model that sees pictures has no file of; of a hub name this is not known."""
+    parts = {"processor": PROCESSORS, "tokenizer": (*TOKENIZERS, "tokenizer.model")}
+    return [
+        f"no {part} (possible: {', '.join(names)})"
+        for part, names in parts.items()
+        if Path(source).is_dir() and not any(_file(source, name) for name in names)
+    ]
 
 
 def _file(source: str, name: str) -> Path | None:

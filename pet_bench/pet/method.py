@@ -18,6 +18,7 @@ from pet_bench.identity import filled
 from pet_bench.pet.attach import attach
 from pet_bench.pet.design import Design
 from pet_bench.pet.parts import check_part
+from pet_bench.pet.select import beyond
 from pet_bench.registry import METHODS, ask, attribute_faults, title
 from pet_bench.spec import MethodSpec, Recipe, Text, option_faults, validate
 
@@ -207,8 +208,7 @@ def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
     sites = {site for insert in design.inserts for site in insert.sites}
     if out := sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)}):
         return f"it attaches at {out[0]}, which is not in the scope {scope}"
-    alone = not (design.inserts or design.doors) and {*design.train} == {"visual"}
-    if alone and "projector" in anatomy.stacks and "projector" not in anatomy.scope:
+    if not (design.inserts or design.doors) and {*design.train} == {"visual"} and beyond("visual", anatomy):
         return f"it trains the projector alone, which is not in the scope {scope}"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 
+from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import UserError
 
@@ -19,6 +20,11 @@ def selectors(model: Model) -> list[str]:
     ]
 
 
+def beyond(selector: str, anatomy: Anatomy) -> bool:
+    """Whether a selector means nothing since the projector, which alone it means, is not in the scope."""
+    return selector == "visual" and "projector" in anatomy.stacks and "projector" not in anatomy.scope
+
+
 def select(model: Model, selector: str) -> set[str]:
     """Names of the backbone's and the visual embedding's parameters that a selector means (see `Design`).
 
@@ -31,9 +37,9 @@ def select(model: Model, selector: str) -> set[str]:
     stack, _, kind = selector.rpartition(".")
     if selector == "all":
         chosen = names
+    elif beyond(selector, anatomy):
+        return set()
     elif selector == "visual":
-        if "projector" in stacks and "projector" not in anatomy.scope:
-            return set()
         chosen = {name for name in names if "projector" in stacks and stacks["projector"].holds(name)}
     elif selector in selectors(model):
         inside = {name for name in names if (anatomy.stack_of(name) == stack if stack else name.startswith("lm."))}

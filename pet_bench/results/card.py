@@ -8,16 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 from pet_bench.backbone.anatomy import Anatomy
-from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.known import family_of, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.files import dump_yaml
 from pet_bench.pet import Design, Method, build_method
 from pet_bench.pet.method import restored
+from pet_bench.pet.select import beyond
 from pet_bench.results.dropped import summary
 from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
 from pet_bench.results.schema import TrialResult
-from pet_bench.spec import TrialSpec, plain
+from pet_bench.spec import Fed, TrialSpec, plain
 
+READ: dict[Fed, str] = {"features": "feature", "pixels": "picture"}  # of an image
 CARD = "README.md"  # as the hub wants it, beside the trained tensors
 
 
@@ -27,15 +29,16 @@ def card(result: TrialResult) -> str:
     Of equal trials only what their provenance and notes say differs; no times.
     """
     spec = TrialSpec.from_dict(result.spec)
-    anatomy = find_backbone(spec.backbone).anatomy.scoped(spec.method.scope)
+    backbone = find_backbone(spec.backbone)
+    anatomy, fed = backbone.anatomy.scoped(spec.method.scope), family_of(backbone).fed
     method = build_method(restored(spec.method), anatomy)
     sections = {
         "Method": _method(spec, method, anatomy, result),
-        "Data": _data(spec, result),
-        "Parameters": _parameters(result),
+        "Data": _data(spec, fed, result),
+        "Parameters": _parameters(fed, result),
         "Scores": _scores(result),
         "Recipe": [", ".join(f"{key} = {plain(value)}" for key, value in asdict(spec.recipe).items()) + "."],
-        "How to load it": _loading(spec, method, result),
+        "How to load it": _loading(spec, fed, method, result),
         "Provenance": _provenance(result),
         "Limits": _limits(spec, result),
     }
@@ -87,8 +90,8 @@ def _method(spec: TrialSpec, method: Method, anatomy: Anatomy, result: TrialResu
     yield ""
     for formula, sites in _formulas(design):
         yield f"- {_code(formula)}{' at ' if sites else ''}{', '.join(map(_code, sites))}"
-    if design.train:
-        yield f"- trained besides: {', '.join(map(_code, design.train))}"
+    if train := [selector for selector in design.train if not beyond(selector, anatomy)]:
+        yield f"- trained besides: {', '.join(map(_code, train))}"
     options = (f"{key} = {plain(value)}" for key, value in restored(spec.method).options.items())
     yield f"- options: {', '.join(map(_code, options)) or 'none'}"
     for name, state in result.behaviour.items():
@@ -104,30 +107,34 @@ def _formulas(design: Design) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from ((door.formula, ()) for door in design.doors)
 
 
-def _data(spec: TrialSpec, result: TrialResult) -> Iterator[str]:
+def _data(spec: TrialSpec, fed: Fed, result: TrialResult) -> Iterator[str]:
     visual = spec.visual
+    shown = f"An image, or a clip, is {visual.tokens} vectors of width {visual.width}"
+    if fed == "pixels":
+        shown = "An image is read by the backbone's own processor"
     yield (
-        f"Suite {_code(spec.suite)}, trained jointly on {', '.join(map(_code, spec.tasks))}. An image, or a clip, is "
-        f"{visual.tokens} vectors of width {visual.width}; an example has at most {visual.images}."
+        f"Suite {_code(spec.suite)}, trained jointly on {', '.join(map(_code, spec.tasks))}. {shown}; an example has "
+        f"at most {visual.images}."
     )
     for task, options in spec.protocol.items():
         changed = (f"{key} = {plain(value)!r}" for key, value in options.items())
         yield f"- {_code(task)} not as published: {', '.join(map(_code, changed))}"
     if result.provenance.data:
         yield ""
-        yield f"Fingerprint of the annotations and features read: `{result.provenance.data}`."
+        yield f"Fingerprint of the annotations and {READ[fed]}s read: `{result.provenance.data}`."
     if result.dropped:
         yield ""
-        yield f"Examples left out, since a feature was missing: {summary(result.dropped)} (`dropped.json`)."
+        yield f"Examples left out, since a {READ[fed]} was missing: {summary(result.dropped)} (`dropped.json`)."
 
 
-def _parameters(result: TrialResult) -> Iterator[str]:
+def _parameters(fed: Fed, result: TrialResult) -> Iterator[str]:
     counts = result.parameters
     assert counts is not None  # of a trial that has trained something
+    backbone = "with its 200 extra words, the visual embedding" if fed == "features" else "as it comes"
+    published = "As in the published tables, the" if fed == "features" else "The"
     yield (
-        f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). As in the "
-        "published tables, the total is that of the backbone with its 200 extra words, the visual embedding and "
-        "everything added; a tied tensor counts once."
+        f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.percent:.2f} %). {published} total "
+        f"is that of the backbone {backbone} and everything added; a tied tensor counts once."
     )
     yield ""
     yield from _table(("group", "trained"), ((name, f"{n:,}") for name, n in counts.groups.items()), left=1)
@@ -154,7 +161,7 @@ def _scores(result: TrialResult) -> Iterator[str]:
     yield f"Average over tasks: {result.average:.2f}. {tested}."
 
 
-def _loading(spec: TrialSpec, method: Method, result: TrialResult) -> Iterator[str]:
+def _loading(spec: TrialSpec, fed: Fed, method: Method, result: TrialResult) -> Iterator[str]:
     """Code that asks the model as it was when the trial ended, to be run in the folder of the card."""
     yield f"In this folder, beside which the result `{result.id}.json` lies, with pet-bench installed:"
     yield ""
@@ -169,13 +176,16 @@ def _loading(spec: TrialSpec, method: Method, result: TrialResult) -> Iterator[s
         f'.predict([{{"text": "what color is the ball?", "image": image}}], task={spec.tasks[0]!r})'
     )
     visual = spec.visual
-    picture = " or the path of a picture" if suite_by_name(spec.suite).extractor else ""
+    image = f"an array ({visual.tokens}, {visual.width}) of features as it was trained on"
+    if fed == "pixels":
+        image = "the path of a picture, one of Pillow's or an array (height, width, 3) of uint8"
+    elif suite_by_name(spec.suite).extractor:
+        image += " or the path of a picture"
     yield "```"
     yield ""
     yield (
-        f"`image` is an array ({visual.tokens}, {visual.width}) of features as it was trained on{picture}; "
-        "of several images, `images` is a list of them. Instead of one's own examples it takes those of "
-        '`load_trial(…, data="folder").test_examples(task)`.'
+        f"`image` is {image}; of several images, `images` is a list of them. Instead of one's own examples it takes "
+        'those of `load_trial(…, data="folder").test_examples(task)`.'
     )
     if method.name.startswith("peft:"):
         yield ""

@@ -12,7 +12,7 @@ from pet_bench.errors import Faults, PluginError, UserError
 from pet_bench.pet import attach_method, build_method, design_of
 from pet_bench.pet.large import check_frozen
 from pet_bench.pet.method import restored
-from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.spec import Fed, Runtime, TrialSpec
 from pet_bench.trial.shared import Shared
 
 
@@ -87,20 +87,21 @@ def check_data(
     shared = shared or Shared()
     _each(
         specs,
+        lambda spec: (_fed(spec), spec.suite, str(spec.protocol), bool(spec.recipe.valid_every)),
         lambda spec: (
-            family_of(find_backbone(spec.backbone)).fed,
-            spec.suite,
-            str(spec.protocol),
-            bool(spec.recipe.valid_every),
-        ),
-        lambda spec: (
-            shared.data(spec, runtime, progress)
-            if pack
-            else read_data(spec, runtime, pack=False, fed=family_of(find_backbone(spec.backbone)).fed)
+            shared.data(spec, runtime, progress) if pack else read_data(spec, runtime, pack=False, fed=_fed(spec))
         ),
     )
 
 
-def check_backbones(specs: Iterable[TrialSpec], shared: Shared) -> None:
-    """Load every backbone among the trials, each once; raises one UserError for all that cannot be, or `Spoilt`."""
-    _each(specs, lambda spec: spec.backbone, shared.stock)
+def check_backbones(specs: Iterable[TrialSpec], shared: Shared, fed: Fed | None = None) -> None:
+    """Load every backbone among the trials, each once, or only those that are fed so.
+
+    Raises one UserError for all that cannot be, or `Spoilt`.
+    """
+    those = [spec for spec in specs if fed in (None, _fed(spec))]
+    _each(those, lambda spec: spec.backbone, shared.stock)
+
+
+def _fed(spec: TrialSpec) -> Fed:
+    return family_of(find_backbone(spec.backbone)).fed

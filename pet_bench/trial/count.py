@@ -11,6 +11,7 @@ from pet_bench.backbone.loading import build
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, design_of, equation
+from pet_bench.pet.select import beyond
 from pet_bench.registry import ask, title
 from pet_bench.spec import MethodSpec
 
@@ -51,7 +52,7 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
         behaviour=ask(built, "behaviour", shape, returns=dict[str, str]),
         inserts=_by_formula(design),
         doors=[equation(door) for door in design.doors],
-        train=design.train,
+        train=tuple(selector for selector in design.train if not beyond(selector, shape)),
         counts=count(model),
     )
 

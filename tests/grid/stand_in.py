@@ -40,7 +40,7 @@ def check_data(specs, runtime, progress=None, shared=None):
     pass
 
 
-def check_backbones(specs, shared):
+def check_backbones(specs, shared, fed=None):
     pass
 
 

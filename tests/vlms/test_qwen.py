@@ -381,35 +381,6 @@ def test_a_folder_is_read_without_a_video_processor(family, change, tmp_path):
     assert torch.equal(logits(model.eval(), inputs, targets), logits(bare, *batch(reader)))
 
 
-def without_processor(path: Path) -> None:
-    (path / "processor_config.json").unlink()
-
-
-def without_template(path: Path) -> None:
-    (path / "chat_template.jinja").unlink()
-
-
-def with_another_image_token(path: Path) -> None:
-    settings = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(settings | {"image_token_id": settings["video_token_id"]}))
-
-
-@both
-@pytest.mark.parametrize(
-    ("change", "said"),
-    (
-        (without_processor, r"cannot be loaded from .*: its processor: "),
-        (without_template, r"has no chat template"),
-        (with_another_image_token, r"puts \d+ where an image is, and the model looks for \d+"),
-    ),
-)
-def test_a_bad_folder_is_one_line(family, change, said, tmp_path):
-    change(folder(family, tmp_path))
-    with pytest.raises(UserError, match=said) as refused:
-        read_stock(find_backbone(str(tmp_path)))
-    assert len(refused.value.faults) == 1 and "\n" not in str(refused.value)
-
-
 @both
 def test_a_saved_folder_trains_and_is_loaded_again(family, tmp_path):
     path = folder(family, tmp_path / "checkpoint")

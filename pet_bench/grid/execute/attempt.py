@@ -129,8 +129,9 @@ def check(
     spoilt: dict[str, PluginError] = {}
     for look in (
         check_designs,
+        lambda specs: check_backbones(specs, shared, "pixels"),  # before their pictures are packed, which takes longer
         lambda specs: check_data(specs, runtime, progress, shared),
-        lambda specs: check_backbones(specs, shared),
+        lambda specs: check_backbones(specs, shared, "features"),
     ):
         try:
             look([spec for spec in specs if spec.id not in spoilt])

@@ -55,9 +55,16 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
 
 
 def _scopes(trials: pd.DataFrame) -> list[str]:
-    """A line for each way in which parts of the models were frozen, trained and adapted."""
+    """A line for each way in which parts of the models were frozen, trained and adapted, with the methods; and their
+    backbones, where it was not the same on all."""
     told = trials[trials.scope.fillna("").ne("")] if "scope" in trials else trials[:0]
-    return [f"{how}: {', '.join(dict.fromkeys(group.method))}" for how, group in told.groupby("scope", sort=False)]
+    ways = told.groupby("method").scope.nunique()
+    names = [
+        f"{method} on {backbone}" if ways[method] > 1 else method
+        for method, backbone in zip(told.method, told.backbone, strict=True)
+    ]
+    grouped = told.assign(named=names).groupby("scope", sort=False)
+    return [f"{how}: {', '.join(dict.fromkeys(group.named))}" for how, group in grouped]
 
 
 def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
