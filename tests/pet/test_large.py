@@ -16,8 +16,8 @@ from pet_bench.pet import trained_parameters as trained
 from pet_bench.pet.large import recompute_activations
 from pet_bench.pet.trained import is_quantised
 from pet_bench.spec import MethodSpec, Recipe
-from tests.forms import FED, FORMS, batch_of, model_of
-from tests.tiny import VISUAL
+from tests.forms import FORMS, batch_of, model_of
+from tests.tiny import TINY, VISUAL
 
 every = pytest.mark.parametrize("family", FORMS)
 NF4 = find_spec("bitsandbytes") is not None
@@ -152,7 +152,7 @@ def test_without_the_package_it_is_refused_in_one_line(monkeypatch):
 )
 def test_four_bits_do_not_go_together_with(method, message, monkeypatch):
     monkeypatch.setattr(large, "find_spec", lambda name: True)
-    model = build(FED["bart"], VISUAL, device="meta")
+    model = build(TINY["bart"], VISUAL, device="meta")
     with pytest.raises(UserError, match=message) as error:
         design = build_method(MethodSpec(method), model.anatomy).design(model.anatomy)
         large.check_frozen(model, design, "4bit")
