@@ -3,7 +3,9 @@ pixels (`tests.vlms.attached`). Every family is its own name here."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from random import Random
 from typing import Any
 
 import torch
@@ -16,6 +18,15 @@ from tests.vlms import attached
 
 DECODERS, PIXELS = attached.TINY, attached.PIXELS
 FORMS = [*tiny.TINY, *DECODERS]
+
+
+def drawn(cases: list[tuple[str, Any]], number: int) -> list[tuple[str, Any]]:
+    """Of these cases (family, …) that many of each family, by a seed that is its name; `make test-all`: all of them."""
+    if os.environ.get("PET_BENCH_ALL"):
+        return cases
+    each = [[case for case in cases if case[0] == family] for family in dict.fromkeys(family for family, *_ in cases)]
+    part = [case for some in each for case in Random(some[0][0]).sample(some, min(number, len(some)))]
+    return [case for case in cases if case in part]
 
 
 def model_of(name: str, scope: Scope | None = None) -> Model:

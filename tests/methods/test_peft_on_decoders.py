@@ -7,10 +7,8 @@ drawn by a seed that is the family's name; tests of the scope have every family 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import fields
 from functools import cache
-from random import Random
 
 import peft
 import pytest
@@ -23,7 +21,7 @@ from pet_bench.methods.peft_bridge import PROMPTS, TYPES, load_exported, wrapped
 from pet_bench.pet import attach, build_method, count, load_trained, save_trained, why_skipped
 from pet_bench.pet import trained_parameters as trained
 from pet_bench.spec import MethodSpec
-from tests.forms import DECODERS, PIXELS, batch_of, model_of
+from tests.forms import DECODERS, PIXELS, batch_of, drawn, model_of
 from tests.methods import test_peft_bridge as bridge
 from tests.vlms.attached import TASKS, anatomy_of, reader_of
 from tests.vlms.test_integrity import masks, same
@@ -34,7 +32,6 @@ SIZES = bridge.SIZES | {
     "trainable_tokens": {"token_indices": [*range(3, 39)]},  # words and their end
     "vblora": {"vector_length": 8},
 }
-DRAWN = 2
 every = pytest.mark.parametrize("family", DECODERS)
 seeing = pytest.mark.parametrize("family", PIXELS)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -53,10 +50,7 @@ def cases():
     """Families and types; of all types, those that have no place in a family are refused below."""
     there = [(family, kind) for family in DECODERS for kind in bridge.USABLE if not skipped(family, kind)]
     there.remove(("t5gemma2", "trainable_tokens"))
-    if os.environ.get("PET_BENCH_ALL"):
-        return there
-    drawn = {f: Random(f).sample([kind for family, kind in there if family == f], DRAWN) for f in DECODERS}
-    return [(family, kind) for family, kind in there if kind in drawn[family]]
+    return drawn(there, 2)
 
 
 cased = pytest.mark.parametrize(("family", "kind"), cases())
