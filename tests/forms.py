@@ -6,25 +6,27 @@ from __future__ import annotations
 import os
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pet_bench.backbone import Model, build
+from pet_bench.packed import Packed
 from pet_bench.spec import Scope
 from tests import tiny
 from tests.vlms import attached
 
 DECODERS, PIXELS = attached.TINY, attached.PIXELS
 FORMS = [*tiny.TINY, *DECODERS]
+Case = TypeVar("Case", bound=tuple[Any, ...])
 
 
-def drawn(cases: list[tuple[str, Any]], number: int) -> list[tuple[str, Any]]:
+def drawn(cases: list[Case], number: int) -> list[Case]:
     """Of these cases (family, …) that many of each family, by a seed that is its name; `make test-all`: all of them."""
     if os.environ.get("PET_BENCH_ALL"):
         return cases
-    each = [[case for case in cases if case[0] == family] for family in dict.fromkeys(family for family, *_ in cases)]
+    each = [[case for case in cases if case[0] == family] for family in dict.fromkeys(case[0] for case in cases)]
     part = [case for some in each for case in Random(some[0][0]).sample(some, min(number, len(some)))]
     return [case for case in cases if case in part]
 
@@ -42,8 +44,11 @@ def batch_of(name: str, rows: slice = slice(None)) -> tuple[dict[str, Any], Tens
     """Inputs and targets of three examples, which differ in length, or of some of them as they are in the batch."""
     inputs, targets = _batch(name)
     bounds = slice(*rows.indices(len(targets))[:2])
-    some = {key: value[bounds] if isinstance(value, Tensor) else value for key, value in inputs.items()}
-    return {key: value.of(bounds) if hasattr(value, "of") else value for key, value in some.items()}, targets[bounds]
+    some = {
+        key: value[bounds] if isinstance(value, Tensor) else value.of(bounds) if isinstance(value, Packed) else value
+        for key, value in inputs.items()
+    }
+    return some, targets[bounds]
 
 
 @cache
