@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import backbones_table
 import peft
 import torch
 from peft import PeftType
@@ -20,7 +21,7 @@ from pet_bench.backbone.bart import BART_BASE
 from pet_bench.backbone.loading import build
 from pet_bench.backbone.t5 import T5_BASE
 from pet_bench.errors import UserError
-from pet_bench.pet import Design, attach, build_method, count, trained_parameters
+from pet_bench.pet import Design, attach, build_method, count, trained_parameters, why_skipped
 from pet_bench.registry import METHODS
 from pet_bench.spec import MethodSpec, Visual
 
@@ -62,6 +63,33 @@ peft:<type>` lists a type's options.
 
 | type | BART | T5 | % of bart-base | % of t5-base | remark |
 |---|---|---|---:|---:|---|
+"""
+
+
+FAMILIES = """
+## In every family
+
+Where target_modules are not given, they are those below (in the family's own [scope](backbones.md), in the
+configuration that transformers has by default). A type adapts the layers in the scope alone: "all-linear" and names
+that a vision tower shares with the language model reach no further, layers of a tower that nobody reads are left out,
+and the projector trains whole or not at all. What attaches is checked on tiny models of all families
+(`tests/methods/test_peft_on_decoders.py`): it starts as the stock model to the bit where the type claims that, reads at
+the stock model's positions and through its masks, trains what peft itself counts on these targets, says the same in any
+batch and from a cache, and stock peft reads what is exported.
+
+| family | most types | `ia3` | `ln_tuning` | `prompt_tuning`, `p_tuning` |
+|---|---|---|---|---|
+"""
+REFUSED = """
+Stock peft puts prompts in front through its own forward pass, which takes embedded words only. There the three axes of
+Qwen's positions become one, without a warning, and the masks with which PaliGemma's prompt and Gemma's images see both
+ways become causal; on Florence-2 and T5Gemma 2 it asks for a number of layers. Here such a pair is left out with one
+line. `trainable_tokens` is refused on T5Gemma 2, whose word table gives one vector besides its rows that peft's layer
+would read from them. `prefix_tuning` is refused everywhere (above): the method `prefix-tuning` adds keys and
+values in the attention itself and leaves positions and masks alone.
+
+With `recipe.frozen: 4bit` ([large models](long-grids.md#large-models)) only those types attach of which peft has a
+layer around a quantised one; the others are refused in one line.
 """
 
 
@@ -146,8 +174,23 @@ def rows(shares: bool = True) -> list[Row]:
         return [row(kind.value.lower(), shares) for kind in sorted(PeftType, key=lambda kind: kind.value.lower())]
 
 
+def of_families() -> list[str]:
+    """A line for each family: what is adapted by default, and whether prompts can be had."""
+    lines = []
+    for family in backbones_table.families():
+        shape = backbones_table.anatomy(family)
+        named = [METHODS.get(f"peft:{kind}").defaults(shape)["target_modules"] for kind in ("lora", "ia3", "ln_tuning")]
+        targets = [", ".join(f"`{name}`" for name in names) for names in named]
+        prompts = "no" if why_skipped(build_method(MethodSpec("peft:prompt_tuning"), shape), shape) else "yes"
+        lines.append(f"| {' | '.join([f'`{family}`', *targets, prompts])} |")
+    return lines
+
+
 def page(version: str, lines: list[Row]) -> str:
-    return INTRO.format(version=version) + "".join(f"{line}\n" for line in lines)
+    return "".join([
+        INTRO.format(version=version), *(f"{line}\n" for line in lines),
+        FAMILIES, *(f"{line}\n" for line in of_families()), REFUSED,
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

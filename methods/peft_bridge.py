@@ -56,6 +56,10 @@ NO_OPTION = {
 }  # fmt: skip
 NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
+MOVED = {"c3a", "fourierft", "unilora", "vblora"}  # by where peft's defaults start
+NEARLY_AT_START = {"adamss", "deft", "frod", "hra", "osf"}  # up to rounding: what they factorise or rotate
+STARTS = ("init", "use_dora", "ab_svd_init")  # options, or what their names begin with, that say where one starts
+POST_NORM = {"florence2": "bart"}  # what peft calls the language model whose norms stand behind its sub-layers
 READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
 ADALORA_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 ADAMSS_IMPORTANCE = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
@@ -127,6 +131,8 @@ class PeftDoor(Door):
         if self.type == "trainable_tokens" and not config.token_indices:
             raise UserError("peft:trainable_tokens: token_indices is missing: the rows of the word table that train")
         tied = tied_modules(lm)
+        if self.type == "trainable_tokens":
+            _check_tables(what, lm)
         with _said(what), _values(lm, self.type in READS_VALUES):
             _narrow(config, lm, anatomy)
             wrapper = peft.get_peft_model(lm, config, ADAPTER)
@@ -284,25 +290,39 @@ def load_exported(model: nn.Module, folder: Path) -> None:
 
 
 def _narrow(config: Any, lm: Any, anatomy: Anatomy) -> None:
-    """Of the layers that peft would adapt, those of the stacks that inserts go to.
+    """Of the modules that peft would adapt, those of the language model and in the layers of the tower, by the scope.
 
     peft looks for names everywhere, and a vision tower calls its layers as a language model does; "all-linear" means
-    the projector too. Raises UserError where none is left.
+    the projector too, and layers of the tower that nobody reads. Raises UserError where none is left.
     """
     targets = getattr(config, "target_modules", None)
     if "vision" not in anatomy.stacks or not targets:
         return
     _maybe_include_all_linear_layers(config, lm)
     parts = {path: anatomy.part_of(f"lm.{path}") for path, _ in lm.named_modules()}
+    tower = anatomy.stacks["vision"]  # what it has besides the layers that are read runs for nothing
+    read = tuple(f"{tower.blocks.format(i=tower.name_of(layer))}." for layer in range(tower.layers))
     named = [path for path in parts if check_target_module_exists(config, path)]
-    inside = [path for path in named if parts[path] in anatomy.scope and parts[path] != "projector"]
+    reached = [path for path in named if parts[path] == "language" or f"lm.{path}".startswith(read)]
+    inside = [path for path in reached if parts[path] in anatomy.scope]
     if named and not inside:
-        apart = ", ".join(dict.fromkeys(parts[path] for path in named))
-        raise UserError(f"target_modules are in {apart}, which is not in the scope {', '.join(anatomy.scope)}")
+        apart = ", ".join(dict.fromkeys(parts[path] for path in reached))
+        scope = ", ".join(anatomy.scope)
+        raise UserError(
+            f"target_modules are in {apart}, which is not in the scope {scope}" if apart
+            else "target_modules are in no layer of the language model or of the tower that is read"
+        )  # fmt: skip
     config.target_modules = set(inside) or targets
     forward = getattr(config, "feedforward_modules", None)
     if isinstance(forward, set):  # a subset of the targets, as peft will have it
         config.feedforward_modules = {p for p in inside if any(f".{p}".endswith(f".{name}") for name in forward)}
+
+
+def _check_tables(what: str, lm: nn.Module) -> None:
+    """peft looks its tokens' rows up itself. Raises UserError where the table gives more than rows, as T5Gemma 2's."""
+    for path, table in lm.named_modules():
+        if isinstance(table, nn.Embedding) and (more := [n for n, _ in table.named_parameters() if n != "weight"]):
+            raise UserError(f"{what}: {path} reads {more[0]} besides its rows, which peft's layer would leave out")
 
 
 @contextmanager
@@ -378,11 +398,18 @@ class Peft(Method):
             given["random_seed"] = 0  # the mask must be the same when the trained tensors are loaded
         return given
 
+    @property
+    def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  type and options decide
+        """Of peft's own start alone: of others, as LoRA's PiSSA, nothing is claimed."""
+        own = {option.name: option.default for option in fields(cast(Any, self)) if option.name.startswith(STARTS)}
+        asis = all(getattr(self, name) == default for name, default in own.items())
+        return asis and self.type not in MOVED | NEARLY_AT_START | PROMPTS
+
     def skip(self, anatomy):
         if self.type in PROMPTS and "prompts" not in anatomy.offers:
             return PROMPTS_AND_IMAGES
         if getattr(self, "target_modules", None) == []:
-            return "no layer is its target by default: give target_modules"
+            return "the backbone has no layer that is its target by default: give target_modules"
         return None if anatomy.adapted else "it adapts the language model or the vision tower, neither in the scope"
 
     def design(self, anatomy):
@@ -402,7 +429,9 @@ def _targets(kind: str, anatomy: Anatomy, last: list[str]) -> list[str]:
         return sorted({*anatomy.leaves(anatomy.projections(("key", "value"))), *last})
     if kind == "ln_tuning" and not side_by_side:
         names = {(anatomy.sites[name].reader or "").rpartition(".")[2] for name in anatomy.sub_layers}
-        return sorted(name for name in names if "norm" in name)  # in a post-norm model they are read through none
+        if "language" in anatomy.scope:
+            names |= {*known.get(POST_NORM.get(anatomy.family, ""), ())}
+        return sorted(name for name in names if "norm" in name)
     return anatomy.leaves(anatomy.projections(("query", "value")))
 
 

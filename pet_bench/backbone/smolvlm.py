@@ -34,6 +34,13 @@ class SmolVLM(LlavaLike):
         return without_videos(SmolVLMProcessor).from_pretrained(source)
 
     @classmethod
+    def model(cls, lm, anatomy, visual):
+        """Pictures come to words in the type of the model's first parameter, words in that of their table: one is the
+        other, where some train in float32 and the rest is halved."""
+        lm.get_input_embeddings().register_forward_hook(lambda table, ids, words: words.to(lm.model.dtype))
+        return super().model(lm, anatomy, visual)
+
+    @classmethod
     def rows(cls, given, images) -> dict[str, Rows]:
         """All is of examples: what has fewer tiles than another has empty ones, which the model leaves out."""
         return {**given}

@@ -155,6 +155,20 @@ def test_gradients_reach_what_peft_trains_and_nothing_else(family, kind):
 
 
 @every
+def test_it_starts_as_the_backbone_where_it_claims_so(family, kind):
+    """To the bit; and of what it does not claim, nothing comes to that."""
+    method = build_method(MethodSpec(f"peft:{kind}", SIZES.get(kind, {})), TINY[family].anatomy)
+    start = logits_of(tiny(family, kind, nudged=False))
+    assert torch.equal(start, logits_of(tiny_model(family))) == method.identity_at_start
+
+
+def test_of_another_start_nothing_is_claimed():
+    for changed in ({"init_lora_weights": "pissa"}, {"use_dora": True}):
+        assert not build_method(MethodSpec("peft:lora", changed), BART.anatomy).identity_at_start
+    assert build_method(MethodSpec("peft:lora", {"r": 4, "bias": "all"}), BART.anatomy).identity_at_start
+
+
+@every
 def test_cached_generation_is_teacher_forcing_and_padding_does_not_matter(family, kind):
     model, batch = tiny(family, kind), tiny_batch()
     batch.pop("targets")
@@ -389,8 +403,10 @@ def test_the_page_is_what_the_installed_peft_does(monkeypatch):
         pytest.skip(f"unchecked: docs/peft.md is what peft {version} does (installed is {peft.__version__})")
     monkeypatch.syspath_prepend(ROOT / "docs")
     table = importlib.import_module("peft_table")
-    committed = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    kinds, families = page.split("## In every family")
+    committed = [line.split("|")[1:4] for line in kinds.splitlines() if line.startswith("| `")]
     fresh = [str(row).split("|")[1:4] for row in table.rows(shares=False)]
     assert len(fresh) == len(TYPES)
     known = [row for row in zip(committed, fresh, strict=True) if "adamss" not in row[0][0]]  # needs scikit-learn
     assert [old for old, _ in known] == [new for _, new in known]
+    assert [line for line in families.splitlines() if line.startswith("| `")] == table.of_families()

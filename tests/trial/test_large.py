@@ -56,6 +56,18 @@ def test_checkpointing_is_no_part_of_a_trial_and_changes_nothing(mini_trial, run
     assert tensors[0] == tensors[1]
 
 
+def test_what_sees_pixels_says_the_same_however_it_is_run(mini_trial, runtime, tmp_path):
+    """Frozen in bfloat16: with what its tower gives kept or not, and with activations computed twice."""
+    spec = large_trial(mini_trial, "bfloat16", "lora", "mini-llava")
+    expected = run_trial(spec, runtime)
+    assert expected.run.tower == "kept" and expected.spec["recipe"]["frozen"] == "bfloat16"
+    for name, changed in {"twice": {"gradient_checkpointing": True}, "run": {"keep_tower": False}}.items():
+        result = run_trial(spec, replace(runtime, out=tmp_path / name, **changed))
+        assert store.difference(result, expected) == ""
+        tensors = [(out / spec.id / "adapter.safetensors").read_bytes() for out in (runtime.out, tmp_path / name)]
+        assert tensors[0] == tensors[1]
+
+
 def test_what_cannot_be_is_said_before_any_work(mini_trial, runtime, monkeypatch):
     monkeypatch.setattr(large, "find_spec", lambda name: None)
     spec = large_trial(mini_trial, "4bit")
