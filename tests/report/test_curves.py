@@ -325,6 +325,12 @@ def test_the_axes_of_an_ablation_of_granularity():
     assert not any(axis.numeric for axis in axes)
 
 
+def test_the_axis_of_scope_calls_that_of_the_family_the_default():
+    (scope,) = axes_of(resolved("ablation-scope")[1])
+    values = ["language", "default", "language, projector, vision", "vision"]
+    assert found([scope]) == {("scope", "lora"): values, ("scope", "adapter"): values}
+
+
 def test_the_axes_of_an_ablation_of_widths_are_numbers_and_methods_share_them():
     axes = axes_of(resolved("ablation-rank")[1])
     assert [(short(axis.setting), axis.values) for axis in axes] == [

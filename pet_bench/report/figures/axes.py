@@ -15,6 +15,7 @@ import pandas as pd
 from pet_bench.errors import UserError
 
 NONE = "none"
+UNSET = {"method.scope": "default"}  # what a missing value of a setting says, where it is not "none"
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def _together(lines: list[Panelled]) -> list[list[Panelled]]:
 
 
 def _varying(setups: pd.DataFrame) -> pd.DataFrame:
-    """The settings in which setups differ: a column each, missing values "none"."""
+    """The settings in which setups differ: a column each, missing values as `UNSET` has them."""
     columns = [column for column in map(str, setups) if column.startswith(("method.", "recipe.", "protocol."))]
-    values = setups[columns].astype(object)
+    values = setups[columns].astype(object).fillna(UNSET)
     values = values.where(values.notna(), NONE).map(lambda value: repr(value) if isinstance(value, list) else value)
     values = values.loc[:, [values[column].map(_key).nunique() > 1 for column in values]]
     merged: dict[str, list[str]] = {}
