@@ -24,8 +24,12 @@ NF4 = find_spec("bitsandbytes") is not None
 quantised = pytest.mark.skipif(not NF4, reason="unchecked: four bits (no bitsandbytes: pip install 'pet-bench[quant]')")
 METHODS = ["lora", "dora", "adapter", "ia3", "prefix-tuning", "bitfit", "full", "peft:lora"]
 CASES = [(f, m) for f in FORMS for m in METHODS if m != "full" or f in PIXELS]  # else nothing is frozen
-attaching = pytest.mark.parametrize(("family", "method"), drawn(CASES, 2))
-kinds = pytest.mark.parametrize("frozen", ["bfloat16", pytest.param("4bit", marks=quantised)])
+KINDS = ["bfloat16", "4bit"] if NF4 else ["bfloat16"]
+REFUSED = {("4bit", "dora"), ("4bit", "full")}  # see below
+attaching = pytest.mark.parametrize(
+    ("family", "method", "frozen"),
+    [(*case, frozen) for case in drawn(CASES, 2) for frozen in KINDS if (frozen, case[1]) not in REFUSED],
+)
 
 
 def attached(family, method, frozen="float32", **options):
@@ -58,10 +62,7 @@ def steps(model, inputs, targets, updates=3):
 
 
 @attaching
-@kinds
 def test_what_trains_is_in_float32_and_the_rest_is_not(family, method, frozen):
-    if frozen == "4bit" and method in ("dora", "full"):
-        pytest.skip("it is refused: see below")
     plain, model = attached(family, method), attached(family, method, frozen)
     assert model.frozen == frozen
     assert all(p.dtype == torch.float32 for p in trained(model).values())
@@ -80,10 +81,7 @@ def test_what_trains_is_in_float32_and_the_rest_is_not(family, method, frozen):
 
 
 @attaching
-@kinds
 def test_it_computes_nearly_the_same_and_learns(family, method, frozen):
-    if frozen == "4bit" and method in ("dora", "full"):
-        pytest.skip("it is refused: see below")
     inputs, targets = batch_of(family)
     plain, model = attached(family, method).eval(), attached(family, method, frozen).eval()
 
@@ -104,7 +102,7 @@ def test_it_computes_nearly_the_same_and_learns(family, method, frozen):
 
 
 @every
-@kinds
+@pytest.mark.parametrize("frozen", KINDS)
 def test_what_is_kept_beside_the_trained_tensors_is_what_the_checkpoint_does_not_give(family, frozen):
     """As in float32, name by name: what was cast or quantised is made of the checkpoint again."""
     stock, plain, model = model_of(family).lm, attached(family, "lora"), attached(family, "lora", frozen)
@@ -115,7 +113,7 @@ def test_what_is_kept_beside_the_trained_tensors_is_what_the_checkpoint_does_not
 
 
 @quantised
-@every
+@pytest.mark.parametrize("family", FORMS if NF4 else FORMS[:1])
 def test_four_bits_are_what_bitsandbytes_makes_of_the_weight(family):
     """Layer by layer, biases and all; never the output layer, the tower or what was added."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
