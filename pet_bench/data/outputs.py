@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,11 @@ class Outputs:
         if self.pieces:
             self.flat = np.memmap(self.folder / OUTPUTS, np.uint8, "r")
 
+    def lacking(self, digests: Iterable[str]) -> list[str]:
+        """Those of them that are not there, each once."""
+        self.look()
+        return [digest for digest in dict.fromkeys(digests) if digest not in self.pieces]
+
     def fill(self, digests: Sequence[str], make: Callable[[int], list[Tensor]], progress: Progress) -> None:
         """Have all of these: `make(i)` gives the i-th picture's. One process adds at a time, the others wait for it.
 
@@ -52,16 +57,11 @@ class Outputs:
         cannot be written.
         """
         first = {digest: i for i, digest in reversed([*enumerate(digests)])}
-
-        def lacking() -> list[str]:
-            self.look()
-            return [digest for digest in first if digest not in self.pieces]
-
-        if not lacking():
+        if not self.lacking(first):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with taking_turns(self.folder, lambda: progress(len(first) - len(lacking()), len(first))):
-            left = lacking()
+        with taking_turns(self.folder, lambda: progress(len(first) - len(self.lacking(first)), len(first))):
+            left = self.lacking(first)
             with growing(self.folder / OUTPUTS, self.folder / INDEX) as pieces:
                 for number, digest in enumerate(left):
                     tensors = [tensor.detach().cpu().contiguous() for tensor in make(first[digest])]

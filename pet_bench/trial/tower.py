@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +26,27 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def keep_tower(trial: Trial, runtime: Runtime) -> None:
-    """Have what a frozen tower gives of every picture of the trial, so that it need not run in training.
+def keep_tower(trial: Trial, runtime: Runtime, rows: Iterable[int] | None = None) -> tuple[int, int]:
+    """Have what a frozen tower gives of every picture of the trial, so that it need not run in training; rows: only
+    what it gives of these. Returns how many pictures it has looked at for that, and how many more there are.
 
     A tower that a method may touch is left alone, and so is that of a control, which sees no picture. Where the cache
     has no room the tower runs each time, to the same bits, and a note says so.
     """
     model, store, reader = trial.model, trial.data.store, trial.reader
     if not (isinstance(model, SeesPixels) and isinstance(store, ImageStore) and isinstance(reader, PixelReader)):
-        return
+        return 0, 0
     tower = model.tower
     if not tower.frozen:
-        return
+        return 0, 0
     trial.run.tower = "run"
     if trial.spec.control != "none" or not runtime.keep_tower:
-        return
+        return 0, 0
+    chosen = range(len(store.digests)) if rows is None else sorted({*rows})
     outputs = Outputs(key_of(tower, reader, trial.device))
 
-    def make(row: int) -> list[Tensor]:
-        return outputs_of(model, reader, store.picture(row), trial.device)
+    def make(i: int) -> list[Tensor]:
+        return outputs_of(model, reader, store.picture(chosen[i]), trial.device)
 
     def report(done: int, total: int) -> None:
         trial.on_progress(Progress(trial.spec.id, "prepare", done, total))
@@ -51,10 +54,12 @@ def keep_tower(trial: Trial, runtime: Runtime) -> None:
     training = model.training
     try:
         model.eval()
-        outputs.fill(store.digests, make, report)
+        lacking = len(outputs.lacking(store.digests))
+        outputs.fill([store.digests[row] for row in chosen], make, report)
+        left = len(outputs.lacking(store.digests))
     except (Full, OSError) as error:
         trial.run.notes.append(f"what the vision tower gives of a picture was not kept: {error}")
-        return
+        return 0, 0
     finally:
         model.train(training)
     trial.run.tower = "kept"
@@ -64,6 +69,7 @@ def keep_tower(trial: Trial, runtime: Runtime) -> None:
         return [torch.cat(parts).to(trial.device) for parts in zip(*pictures, strict=True)]
 
     tower.kept = kept
+    return lacking - left, left
 
 
 def outputs_of(model: SeesPixels, reader: PixelReader, picture: Any, device: torch.device) -> list[Tensor]:
