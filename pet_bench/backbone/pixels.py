@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
-from transformers.models.auto import processing_auto
+from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites, ffn_sites
 from pet_bench.backbone.family import Family
@@ -330,7 +330,7 @@ class PixelFamily(Family):
         if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
             yield f"makes no pixels, it is a {type(processor).__name__} (is preprocessor_config.json missing?)"
             return
-        usual = processing_auto.PROCESSOR_MAPPING_NAMES.get(config.model_type)
+        usual = PROCESSOR_MAPPING_NAMES.get(config.model_type)
         if usual and usual not in (kind.__name__ for kind in type(processor).__mro__):
             yield f"is a {type(processor).__name__}, and this model's is a {usual}"
             return
