@@ -74,15 +74,6 @@ class Bart(EncoderDecoderFamily):
     def begin(encoder, words):
         return encoder.layernorm_embedding(words)
 
-    @staticmethod
-    def init_linear(linear):
-        nn.init.normal_(linear.weight, std=0.02)
-        nn.init.zeros_(linear.bias)
-
-    @staticmethod
-    def init_embedding(weight):
-        nn.init.normal_(weight, std=0.02)
-
     @classmethod
     def narrowed(cls, config, reduction):
         thin: Any = super().narrowed(config, reduction)

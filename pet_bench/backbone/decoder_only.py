@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,28 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites, gated_sites
 from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
-from pet_bench.backbone.reader import Reader
+from pet_bench.backbone.reader import ContinuingReader
 from pet_bench.backbone.visual import VisualEmbedding, pool_grid
 from pet_bench.spec import Visual
-
-
-class ContinuingReader(Reader):
-    """A text is its words alone, an answer its words and the end: the model begins, and answers in the same breath."""
-
-    @property
-    def end(self) -> int:
-        return cast(int, self.tokenizer.eos_token_id)
-
-    def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
-        return self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, **options
-        )["input_ids"]  # fmt: skip
-
-    def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        """Cut as an encoder-decoder's: the end is always there."""
-        words = self.tokens(texts, None if limit is None else limit - 1)
-        return [[*ids, self.end] for ids in words]
 
 
 class DecoderOnly(Model):

@@ -87,14 +87,16 @@ class Family(ABC):
         return raw.get("tie_word_embeddings") is False
 
     @staticmethod
-    @abstractmethod
     def init_linear(linear: nn.Linear) -> None:
-        """The initialisation that the published runs give to a new linear layer (METHODS.md section 7)."""
+        """The initialisation that the published runs give to a new linear layer (METHODS.md section 7): BART's."""
+        nn.init.normal_(linear.weight, std=0.02)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
 
     @staticmethod
-    @abstractmethod
     def init_embedding(weight: Tensor) -> None:
         """Likewise for a new table: image order, prompts."""
+        nn.init.normal_(weight, std=0.02)
 
 
 ATTRIBUTES = {

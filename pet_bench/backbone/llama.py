@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -27,16 +26,6 @@ class Llama(DecoderOnlyFamily):
     norm = LlamaRMSNorm
     visual_eps = 1e-6
     word_std = 0.02
-
-    @staticmethod
-    def init_linear(linear):
-        nn.init.normal_(linear.weight, std=0.02)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-
-    @staticmethod
-    def init_embedding(weight):
-        nn.init.normal_(weight, std=0.02)
 
 
 MINI_LLAMA = mini("mini-llama", "llama", epochs=2, batch_size=32)

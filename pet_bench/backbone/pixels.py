@@ -17,7 +17,7 @@ from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites, ffn_sites
 from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
-from pet_bench.backbone.reader import Reader
+from pet_bench.backbone.reader import ContinuingReader
 from pet_bench.backbone.source import lacking_parts, said
 from pet_bench.backbone.tower import Call, Tower, apart, read_layers
 from pet_bench.errors import Faults, UserError
@@ -27,27 +27,16 @@ BESIDE = ("task", "pictures")  # what a batch has for the model and the stock mo
 Pictures = Sequence[Sequence[np.ndarray]]  # of each example, (height, width, 3) uint8
 
 
-class PixelReader(Reader):
+class PixelReader(ContinuingReader):
     """Through a processor: a task's text is the user's turn, behind its pictures, and the answer the turn after it."""
 
     def __init__(self, processor: ProcessorMixin, family: type[PixelFamily]):
+        tokenizer: Any = processor.tokenizer
+        super().__init__(tokenizer)
+        tokenizer.padding_side = family.padding
         self.processor, self.family = processor, family
-        self.tokenizer: Any = processor.tokenizer
-        self.tokenizer.padding_side = family.padding
-        self.pad = self.tokenizer.pad_token_id
         self.begin = [getattr(self.tokenizer, key) for key in family.before_choice]
         self.end = family.end(processor)
-
-    def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
-        return self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, **options
-        )["input_ids"]  # fmt: skip
-
-    def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        """Cut as an encoder-decoder's with its start and end: the end is always there."""
-        words = self.tokens(texts, None if limit is None else limit - 1 - len(self.begin))
-        return [[*self.begin, *ids, self.end] for ids in words]
 
     def inputs(self, text: Tensor, seen: Pictures, said: Sequence[str]) -> dict[str, Rows]:
         pictures = [[Image.fromarray(picture) for picture in pictures] for pictures in seen]
@@ -365,16 +354,6 @@ class PixelFamily(Family):
     @classmethod
     def has_own_head(cls, raw, config):
         return False  # that the configuration, which is left as it is, does not give
-
-    @staticmethod
-    def init_linear(linear):
-        nn.init.normal_(linear.weight, std=0.02)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-
-    @staticmethod
-    def init_embedding(weight):
-        nn.init.normal_(weight, std=0.02)
 
 
 @lru_cache

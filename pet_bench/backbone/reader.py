@@ -71,6 +71,26 @@ class Reader:
         return [clean_up(text) for text in said]
 
 
+class ContinuingReader(Reader):
+    """Of models that go on: a text is its words alone, an answer its words between what it begins with and the end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        super().__init__(tokenizer)
+        self.begin: list[int] = []
+        self.end: int = cast(int, tokenizer.eos_token_id)
+
+    def tokens(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, **options
+        )["input_ids"]  # fmt: skip
+
+    def targets(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        """Cut as an encoder-decoder's with its start and end: the end is always there."""
+        words = self.tokens(texts, None if limit is None else limit - 1 - len(self.begin))
+        return [[*self.begin, *ids, self.end] for ids in words]
+
+
 def clean_up(text: str) -> str:
     """`a dog , is n't it ?` → `a dog, isn't it?`"""
     for written, better in CLEAN_UP:

@@ -110,7 +110,7 @@ def test_names_that_are_no_backbone(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read \(half-written\?\)"):
         find_backbone(str(tmp_path))
-    with pytest.raises(UserError, match=r'backbone "nobody/nothing": no configuration'):
+    with pytest.raises(UserError, match=r'backbone "nobody/nothing": there is no such folder, and no configuration'):
         find_backbone("nobody/nothing")
 
 
