@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.errors import UserError, unknown
 from pet_bench.pet import Builder, Design, Door, Method, tied_modules
+from pet_bench.registry import FAMILIES
 from pet_bench.spec import STRICT, distinct
 
 ADAPTER = "peft"  # peft's name for the adapter: part of every parameter's name, and of the exported folder's
@@ -59,7 +60,6 @@ NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 MOVED = {"c3a", "fourierft", "unilora", "vblora"}  # by where peft's defaults start
 NEARLY_AT_START = {"adamss", "deft", "frod", "hra", "osf"}  # up to rounding: what they factorise or rotate
 STARTS = ("init", "use_dora", "ab_svd_init")  # options, or what their names begin with, that say where one starts
-POST_NORM = {"florence2": "bart"}  # what peft calls the language model whose norms stand behind its sub-layers
 READS_VALUES = {"adamss", "boft", "frod", "shira", "unilora"}  # while attaching: the meta device has none
 ADALORA_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 ADAMSS_IMPORTANCE = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
@@ -430,7 +430,7 @@ def _targets(kind: str, anatomy: Anatomy, last: list[str]) -> list[str]:
     if kind == "ln_tuning" and not side_by_side:
         names = {(anatomy.sites[name].reader or "").rpartition(".")[2] for name in anatomy.sub_layers}
         if "language" in anatomy.scope:
-            names |= {*known.get(POST_NORM.get(anatomy.family, ""), ())}
+            names |= {*known.get(FAMILIES.get(anatomy.family).language, ())}  # of one that is post-norm
         return sorted(name for name in names if "norm" in name)
     return anatomy.leaves(anatomy.projections(("query", "value")))
 

@@ -32,7 +32,8 @@ class Family(ABC):
     `transformers`. sizes: keys that its `config.json` has, the last `optional` of which may be left out. batch_size: of
     the published runs. norm, visual_eps: the norm of the visual embedding. word_std: of vocabulary rows added to a
     pre-trained table. ids_alike: keys that `config.json` and `generation_config.json` must not have different values
-    for. scope: what methods touch where none is given, as the family's published practice has it.
+    for. scope: what methods touch where none is given, as the family's published practice has it. language: the family
+    that the language model of one fed with pixels would be of by itself, where that is one of these.
     """
 
     plugin_kind: ClassVar[str] = "family"
@@ -50,6 +51,7 @@ class Family(ABC):
     word_std: ClassVar[float]
     ids_alike: ClassVar[tuple[str, ...]] = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
     scope: ClassVar[tuple[ScopePart, ...]] = ("language", "projector")
+    language: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod

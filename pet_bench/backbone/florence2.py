@@ -45,6 +45,7 @@ class Florence2(PixelFamily):
     config = Florence2Config
     batch_size = 64
     scope = ("language",)
+    language = Bart.name
     norm = Bart.norm
     padding = "right"
     turns = False
