@@ -25,9 +25,11 @@ from pet_bench.registry import FAMILIES
 from pet_bench.results import predictions as saved
 from pet_bench.spec import MethodSpec, Runtime, Visual
 from pet_bench.tasks.vqa import VQA
+from pet_bench.trial.build import build_trial
+from pet_bench.trial.measure import measure
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
-from pet_bench.trial.tower import key_of
+from pet_bench.trial.tower import keep_tower, key_of
 from tests.data import roots
 from tests.vlms import tiny
 
@@ -201,8 +203,8 @@ def data(tmp_path, monkeypatch):
     return root
 
 
-def trial_of(path, seed=0, control="none", **method):
-    recipe = {"lr": 1e-2, "max_steps": 2, "batch_size": 3, "valid_every": 0}
+def trial_of(path, seed=0, control="none", batch_size=3, **method):
+    recipe = {"lr": 1e-2, "max_steps": 2, "batch_size": batch_size, "valid_every": 0}
     return resolve(str(path), MethodSpec("lora", **method), "image-text/vqa", seed, control=control, recipe=recipe)
 
 
@@ -235,6 +237,19 @@ def test_a_second_trial_finds_what_the_first_kept(go, tmp_path):
     assert go(second, seed=1).run.tower == "kept" and second.seen == []
     (folder,) = (tmp_path / "cache" / "towers").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["index.jsonl", "outputs.bin"]
+
+
+def test_measuring_a_trial_looks_at_the_pictures_of_its_batches_alone(checkpoints, data, tmp_path):
+    runtime, spec = Runtime(tmp_path / "out", data, "cpu", 1), trial_of(checkpoints("llava"), batch_size=1)
+    measure(spec, runtime, steps=1)
+    (folder,) = (tmp_path / "cache" / "towers").iterdir()
+    seen = len((folder / "index.jsonl").read_bytes().splitlines())
+    assert 1 <= seen <= 3  # of two updates and a test
+    trial = build_trial(spec, dataclasses.replace(runtime, keep_tower=False))
+    looked, left = keep_tower(trial, runtime, [0, 1, 1, 2, 3])
+    assert looked <= 4 and left == COUNT - seen - looked and trial.run.tower == "kept"
+    assert keep_tower(trial, runtime, [0, 1]) == (0, left)
+    assert keep_tower(trial, runtime) == (left, 0)
 
 
 def test_one_that_was_stopped_goes_on(go):
