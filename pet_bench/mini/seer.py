@@ -55,6 +55,7 @@ class Seer:
             hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
             image_size=SIDE, patch_size=PATCH, vision_use_head=False,
         )  # fmt: skip
+        start.lm.config.name_or_path = ""  # where it lay is nobody else's
         config = LlavaConfig(
             vision_config=tower, text_config=start.lm.config, vision_feature_layer=-1, image_seq_length=CELLS,
             vision_feature_select_strategy="full", image_token_index=tokenizer.convert_tokens_to_ids("<image>"),

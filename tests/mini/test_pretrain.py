@@ -215,6 +215,11 @@ def test_shipped_sizes():
     assert sum(map(sum, sizes.values())) < 6_000_000
 
 
+def test_no_configuration_tells_where_something_lay():
+    for file in SHIPPED.glob("*/config.json"):
+        assert not re.search(r'"_name_or_path": "[^"]', file.read_text(encoding="utf-8")), file.parent.name
+
+
 def test_shipped_configuration(shipped):
     name, reader = shipped
     config = reader.lm.config

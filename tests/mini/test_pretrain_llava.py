@@ -55,6 +55,7 @@ def test_a_few_steps_write_a_loadable_folder_deterministically(courses):
         a, b = (LlavaForConditionalGeneration.from_pretrained(courses / f"{course}-{run}") for run in "ab")
         torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
     assert not [path for path in courses.iterdir() if path.name.startswith(".")]
+    assert str(courses) not in (courses / "whole-a" / "config.json").read_text(encoding="utf-8")
     with (courses / "whole-a" / "loss_curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["step"] == "3"] and rows[-1]["step"] == "7"
