@@ -24,7 +24,7 @@ def attach(model: Model, design: Design, tasks: Iterable[str] = ()) -> Model:
     The inserts live in `model.pet` as `pet.<stack>.<layer>.<site>.<k>`, k counting the inserts of one site, applied
     in the design's order; a door's module is `pet.<kind>`. tasks: those that a part of their own may be built for.
     Raises UserError, with all faults together, for a site the backbone does not have, for a selector that matches
-    nothing and where nothing at all would train, and PluginError where a part fails or builds no module.
+    nothing and where nothing of what is to train is in the scope, PluginError where a part fails or builds no module.
     """
     build = Builder(model, tuple(tasks))
     trained = _open_doors(build, design)
@@ -47,7 +47,8 @@ def attach(model: Model, design: Design, tasks: Iterable[str] = ()) -> Model:
         parameter.requires_grad_(name in trained or name.startswith("pet."))
     if absent := sorted(trained - parameters.keys()):
         raise PluginError(f"there is no parameter {absent[0]}, which is to train ({len(absent)} in all)")
-    if not any(parameter.requires_grad for parameter in parameters.values()):
+    wanted = design.train or design.inserts
+    if wanted and not any(parameter.requires_grad for parameter in parameters.values()):
         raise UserError(f"nothing would train in the scope {', '.join(model.anatomy.scope)}")
     return model
 

@@ -204,7 +204,10 @@ def why_skipped(method: Method, anatomy: Anatomy) -> str | None:
         return reason
     if reason := _no_layers(method, anatomy):
         return reason
-    design = design_of(method, anatomy)
+    try:
+        design = design_of(method, anatomy)
+    except PluginError:
+        return None  # which is said where it is to be attached
     sites = {site for insert in design.inserts for site in insert.sites}
     if out := sorted({site for site in sites if site in anatomy.sites and not anatomy.in_scope(site)}):
         return f"it attaches at {out[0]}, which is not in the scope {scope}"

@@ -11,6 +11,7 @@ from pet_bench.backbone.loading import build
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Method, attach_method, build_method, count, default_spec, design_of, equation
+from pet_bench.pet.method import why_skipped
 from pet_bench.pet.select import beyond
 from pet_bench.registry import ask, title
 from pet_bench.spec import MethodSpec
@@ -40,9 +41,11 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.anatomy.scoped(method.scope)
     built = build_method(method, shape)
+    if reason := why_skipped(built, shape):
+        raise UserError(f"{title(built)} on {backbone}: {reason}")
+    design = design_of(built, shape)
     model = build(known, chosen.visual, method.scope, device="meta")
     try:
-        design = design_of(built, shape)
         attach_method(model, built, design, chosen.tasks)
     except UserError as error:
         raise error.within(f"{title(built)} on {backbone}") from error

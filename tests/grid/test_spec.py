@@ -53,11 +53,11 @@ def test_a_list_is_one_option_and_a_sweep_is_many(plain):
 
 
 def test_a_scope_is_set_or_swept_as_an_option_is(plain):
-    swept = {"name": "lora", "rank": 2, "sweep": {"scope": [["language"], None, ["projector", "language"]]}}
+    swept = {"name": "lora", "rank": 2, "sweep": {"scope": [["language"], None, ["vision", "projector"]]}}
     trials = parse(
         plain | {"backbones": ["mini-llava"], "methods": [swept, {"name": "lora", "scope": ["vision"]}]}
     ).trials()
-    assert [trial.method.scope for trial in trials] == [("language",), None, ("language", "projector"), ("vision",)]
+    assert [trial.method.scope for trial in trials] == [("language",), None, ("projector", "vision"), ("vision",)]
     assert len({trial.id for trial in trials}) == 4
     assert all("scope" not in trial.method.options for trial in trials)
 

@@ -165,7 +165,9 @@ def trial(request, root, folder_of, tmp_path_factory):
 def test_sizes_are_the_published_ones(trial):
     found, case = trial.result.parameters, (trial.backbone, trial.suite)
     expected = count_parameters(trial.backbone, MethodSpec(METHOD), trial.suite)
-    assert found.model_dump() == {key: expected[key] for key in ("trainable", "total", "percent", "groups")}
+    assert found.model_dump() == {
+        key: expected[key] for key in ("trainable", "total", "percent", "groups", "parts", "stacks")
+    }
     assert (found.trainable, found.total) == COUNTS.get(case, (found.trainable, found.total))
     assert trial.words == {"bart-base": 50_465, "t5-base": 32_200}[trial.backbone]
     assert trial.features[1:] == {"image-text": (49, 2048), "video-text": (64, 512)}[trial.suite]

@@ -26,9 +26,9 @@ def reads(monkeypatch):
     """What was read, in order."""
     log, read_data, read_stock = [], module.read_data, module.read_stock
 
-    def data(spec, *rest):
+    def data(spec, *rest, **named):
         log.append(spec.suite)
-        return read_data(spec, *rest)
+        return read_data(spec, *rest, **named)
 
     def stock(backbone):
         log.append(backbone.name)

@@ -337,4 +337,4 @@ def test_whoever_asks_for_it_anyway_is_told(family):
             attach_method(model, method, design_of(method, model.anatomy), TASKS)
         assert not isinstance(raised.value, PluginError) and len(raised.value.faults) == 1
     with pytest.raises(UserError, match=r"^nothing would train in the scope [a-z, ]+$"):
-        attach(model, Design(train=()))
+        attach(bare(family, ("language",)), Design(train=("visual",)))

@@ -251,7 +251,7 @@ def test_an_insert_at_each_site(family, site):
     bare, reader = model_of(family)
     inputs, targets = batch(reader)
     before = logits(bare, inputs, targets)
-    model, _ = model_of(family, Design((Insert((site,), Bottleneck(4, zero_init=True)),)))
+    model, _ = model_of(family, Design((Insert((site,), Bottleneck(4, zero_init=True)),), train=()))
     assert torch.equal(logits(model, inputs, targets), before)
     said = randomised(model).logits(inputs, targets)
     assert not torch.allclose(said, before, atol=1e-4)
@@ -266,10 +266,10 @@ def test_query_key_and_value_are_thirds_of_the_fused_projection(family):
     """What the stock module attends with, of the first patch: at place (0, 0) no rotation changes it."""
     taken = {}
 
-    def attention(module, query, key, value, mask, **settings):
+    def attention(module, query, key, value, attention_mask, **settings):
         if "Vision" in type(module).__name__ and not taken:
             taken.update(query=query, key=key, value=value)
-        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
 
     AttentionInterface.register("tests-taking", attention)
     model, reader = model_of(family)
@@ -306,7 +306,7 @@ def test_low_rank_updates_of_a_fused_projection_merge(family, delta):
 
 @both
 def test_a_gate_of_each_example_has_no_place_where_there_is_no_axis_of_examples(family):
-    insert = Insert(("vision.ffn",), Bottleneck(4), SmallGate(), gating="multiply")
+    insert = Insert(("vision.ffn",), Bottleneck(4), gate=SmallGate(), gating="multiply")
     with pytest.raises(UserError, match=r"vision\.ffn: the gate is a mean of each example"):
         model_of(family, Design((insert,)))
 
@@ -388,7 +388,7 @@ def test_a_saved_folder_trains_and_is_loaded_again(family, tmp_path):
     spec = resolve(str(path), MethodSpec("lora"), "mini-image-text/vqa", 0, recipe=recipe)
     result = run_trial(spec, Runtime(tmp_path / "out", device="cpu", threads=1))
     assert result.status == "done" and "vqa" in result.metrics
-    assert {*result.parameters.groups} == {"visual", "decoder.delta"}
+    assert {*result.parameters.groups} == {"decoder.delta"}  # the projector is frozen, as published
     trial = pet_bench.load_trial(str(tmp_path / "out" / f"{spec.id}.json"))
     assert trial.predict_test()
     shutil.rmtree(tmp_path / "out")
