@@ -77,5 +77,10 @@ class BitFit(Method):
     def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide
         return not self.added or self.zero_init
 
+    def skip(self, anatomy):
+        return (
+            None if anatomy.adapted else f"the scope {', '.join(anatomy.scope)} has no layers whose biases would train"
+        )
+
     def design(self, anatomy):
         return Design(train=("visual", "biases"), doors=(AddedBiases(self.zero_init),) if self.added else ())

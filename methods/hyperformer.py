@@ -130,6 +130,14 @@ class HyperFormer(Method):
     def defaults(cls, anatomy):
         return {"bottleneck": anatomy.d // 8, "norms": anatomy.among({"bart": True, "*": False})}
 
+    def skip(self, anatomy):
+        uneven = [name for name in anatomy.adapted if len({*anatomy.stacks[name].widths}) > 1]
+        if uneven:
+            return (
+                f"the backbone's layers differ in width in its {uneven[0]}, and one network makes the adapters of all"
+            )
+        return None
+
     def design(self, anatomy):
         adapter = GeneratedBottleneck(self.bottleneck, self.projected, self.embedding, self.hidden)
         return Design(

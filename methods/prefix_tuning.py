@@ -124,7 +124,11 @@ class PrefixTuning(Method):
         whole = anatomy.scoped([*anatomy.scope, "language"])
         if not whole.attentions:
             return "the backbone has no attention"
-        return None if anatomy.attentions else f"the scope {', '.join(anatomy.scope)} has no attention"
+        if not anatomy.attentions:
+            return f"the scope {', '.join(anatomy.scope)} has no attention"
+        stacks = (name.partition(".")[0] for name in self.attentions)
+        odd = next((name for name in stacks if name in anatomy.stacks and anatomy.stacks[name].over_channels), None)
+        return f"the backbone's {odd} looks over channels too, where there is no key for a position" if odd else None
 
     def design(self, anatomy):
         return Design(doors=(Prefix(self.length, self.hidden, self.attentions, self.per_task),))

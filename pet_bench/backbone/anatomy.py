@@ -59,7 +59,8 @@ class Stack:
 
     names: what stands for `{i}` in the paths of each layer, where that is not its number, and for `{i.x}` its attribute
     x; widths: that of each layer, where they differ. also: modules and parameters that belong to it and lie elsewhere.
-    flat: its states are (N, d), those of all images one behind the other, with no axis of examples.
+    flat: its states are (N, d), those of all images one behind the other, with no axis of examples. over_channels: some
+    of its attentions have a key for each channel, and none for a position.
     """
 
     layers: int
@@ -71,6 +72,7 @@ class Stack:
     widths: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
     flat: bool = False
+    over_channels: bool = False
 
     def name_of(self, layer: int) -> int | str:
         return self.names[layer] if self.names else layer

@@ -87,7 +87,14 @@ class Florence2(PixelFamily):
         )
         widths = tuple(width for depth, width in stages for _ in range(2 * depth))
         return Stack(
-            len(names), widths[-1], config.num_heads[-1], cls.tower, f"{cls.tower}.blocks.{{i}}", names, widths
+            len(names),
+            widths[-1],
+            config.num_heads[-1],
+            cls.tower,
+            f"{cls.tower}.blocks.{{i}}",
+            names,
+            widths,
+            over_channels=True,
         )
 
     @classmethod
