@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -61,6 +62,12 @@ TASKS = {
 }
 # Updates in an epoch of batches of 4, 6, 1 and 3 examples, and of 4 each.
 STEPS = {"image-text": 1 + 1 + 2 + 2, "video-text": 4}
+
+
+# `make test-all`: each backbone on each suite; else each backbone, and each suite, once.
+CASES = [("bart-base", "image-text"), ("t5-base", "video-text")]
+if os.environ.get("PET_BENCH_ALL"):
+    CASES += [("bart-base", "video-text"), ("t5-base", "image-text")]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +125,7 @@ def write_tokenizer(family: str, folder: Path) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[(backbone, suite) for backbone in ("bart-base", "t5-base") for suite in TASKS],
+    params=CASES,
     ids=" on ".join,
 )
 def trial(request, root, folder_of, tmp_path_factory):
