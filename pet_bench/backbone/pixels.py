@@ -19,7 +19,7 @@ from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
 from pet_bench.backbone.reader import ContinuingReader
 from pet_bench.backbone.source import lacking_parts, said
-from pet_bench.backbone.tower import Call, Tower, apart, read_layers
+from pet_bench.backbone.tower import Call, Tower, apart, layers_of, read_layers
 from pet_bench.errors import Faults, UserError
 from pet_bench.packed import Packed, Rows
 
@@ -389,8 +389,7 @@ def tower_stack(path: str, config: Any, blocks: str = "encoder.layers.{i}", read
     read: which hidden states the language model reads, the first being those before any layer. The layers behind the
     last of these run for nothing, and are not counted.
     """
-    places, all_layers = (read,) if isinstance(read, int) else read, config.num_hidden_layers
-    layers, heads = max(at % (all_layers + 1) for at in places), config.num_attention_heads
+    layers, heads = max(layers_of(read, config.num_hidden_layers)) + 1, config.num_attention_heads
     return Stack(layers, config.hidden_size, heads, path, f"{path}.{blocks}")
 
 

@@ -126,10 +126,13 @@ def _passing(value: Tensor | None) -> Callable[..., Tensor]:
 def read_layers(config: Any, layers: int) -> tuple[int, ...]:
     """The layers of a tower whose output is read behind it, as configurations of `transformers` say; else the last."""
     places, vision = getattr(config, "vision_feature_layer", None), getattr(config, "vision_config", None)
-    chosen = [places] if isinstance(places, int) else places or [layers]
-    total = getattr(vision, "num_hidden_layers", layers)
-    read = {at % (total + 1) - 1 for at in chosen}  # the first hidden states are those before any layer
+    read = layers_of(places if places or places == 0 else layers, getattr(vision, "num_hidden_layers", layers))
     return tuple(sorted(read | set(getattr(vision, "deepstack_visual_indexes", ()))))
+
+
+def layers_of(places: int | Sequence[int], total: int) -> set[int]:
+    """The layers that write these hidden states of a tower of so many; the first states are those before any layer."""
+    return {at % (total + 1) - 1 for at in ((places,) if isinstance(places, int) else places)}
 
 
 def apart(args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Call]:
