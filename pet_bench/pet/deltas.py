@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pet_bench.errors import UserError
+from pet_bench.identity import Since
 from pet_bench.pet.build import Builder, Place
 from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule
 from pet_bench.pet.parts import Delta
@@ -218,18 +219,21 @@ class WeightDecomposed(Delta):
 
         y = g ⊙ (W + V) x + b,  V = (alpha/r) B A,  g = m / ‖W + V‖, m and the norm per row of W
 
-    as f(x) = (g - 1) ⊙ W x + g ⊙ V x. m (d_out,) starts at ‖W‖, A and B as in `LowRank`, so that f starts at 0. The
-    norm is treated as a constant in the backward pass (section 4.3). dropout acts on x in both terms, in training.
+    as f(x) = (g - 1) ⊙ W x + g ⊙ V x. m (d_out,) starts at ‖W‖, A and B as in `LowRank`, so that f starts at 0.
+    norm: in the backward pass the norm is a "constant" (section 4.3, and peft) or "differentiated" through (the
+    authors' vision-language runs). dropout acts on x in both terms, in training.
     """
 
     kind: ClassVar = "weight-decomposed"
     rank: Size
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    norm: Annotated[Literal["differentiated", "constant"], Since(2, neutral="constant")] = "constant"
 
     @property
     def formula(self) -> str:
-        return f"(g - 1) ⊙ W {{x}} + g ⊙ V {{x}}, V = ({self.alpha:g}/{self.rank}) B A, g = m / ‖W + V‖"
+        norm = "‖W + V‖" if self.norm == "differentiated" else "sg(‖W + V‖)"
+        return f"(g - 1) ⊙ W {{x}} + g ⊙ V {{x}}, V = ({self.alpha:g}/{self.rank}) B A, g = m / {norm}"
 
     @property
     def reads_weights(self) -> bool:
@@ -249,6 +253,7 @@ class WeightDecomposedModule(LowRankModule):
         super().__init__(spec, d_in, place.d_h)
         self.linear = (linear,)  # in a tuple: its weight is the backbone's, not this module's
         self.part = place.part or (0, 1)
+        self.constant = spec.norm == "constant"
         self.m = nn.Parameter(self._stock().detach().norm(dim=1))
 
     def _stock(self) -> Tensor:
@@ -258,7 +263,8 @@ class WeightDecomposedModule(LowRankModule):
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         weight = self._stock()
-        return weight, self.m / (weight + self.weight_update()).detach().norm(dim=1)
+        norm = (weight + self.weight_update()).norm(dim=1)
+        return weight, self.m / (norm.detach() if self.constant else norm)
 
     def weight_update(self) -> Tensor:
         return super().weight()

@@ -17,7 +17,10 @@ class TrainingHooks:
         """Called once before the first update, with the training batches of an epoch to read as many of as need be."""
 
     def penalty(self, model: Model) -> Tensor | float:
-        """What the opened door adds to the loss of every training batch."""
+        """What the opened door adds to the loss of every training batch, asked for right after its forward pass.
+
+        Of a batch that is split into parts, each part's counts as the part's loss does.
+        """
         return 0.0
 
     def after_step(self, model: Model, step: int, total: int) -> None:

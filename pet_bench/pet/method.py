@@ -53,7 +53,8 @@ class Method(ABC):
     batched with. Both are properties where options decide, so ask a built method. needs: stacks and sites without which
     it makes no sense; where a backbone lacks one, `skip` says so, and the pair is left out. task_prompts: whether texts
     begin with the task's prompt ("vqa: "); None: unless the suite is among `promptless`, those whose published runs of
-    this method had none. differences: see `Difference`.
+    this method had none. on_suite: by suite, the options for which the published runs on it had other values than
+    `defaults`. differences: see `Difference`.
     """
 
     plugin_kind: ClassVar[str] = "method"
@@ -67,6 +68,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     task_prompts: ClassVar[bool | None] = None
     promptless: ClassVar[tuple[str, ...]] = ()
+    on_suite: ClassVar[dict[str, dict[str, Any]]] = {}
     differences: ClassVar[tuple[Difference, ...]] = ()
 
     @classmethod
@@ -121,6 +123,7 @@ ATTRIBUTES = {
     "needs": tuple[str, ...],
     "task_prompts": bool | None,
     "promptless": tuple[str, ...],
+    "on_suite": dict[str, dict[str, Any]],
     "differences": tuple[Difference, ...],
 }
 
@@ -158,13 +161,13 @@ def restored(method: MethodSpec) -> MethodSpec:
     return replace(method, options=filled(METHODS.get(method.name), method.options))
 
 
-def build_method(spec: MethodSpec, anatomy: Anatomy) -> Method:
-    """The method of that name with its defaults on `anatomy` overridden by the spec's options.
+def build_method(spec: MethodSpec, anatomy: Anatomy, suite: str = "") -> Method:
+    """The method of that name with its defaults on `anatomy`, and in a suite, overridden by the spec's options.
 
     Raises UserError for an unknown name (with the nearest) and, together, for every unknown option or bad value.
     """
     cls = METHODS.get(spec.name)
-    defaults = ask(cls, "defaults", anatomy, returns=dict[str, Any])
+    defaults = ask(cls, "defaults", anatomy, returns=dict[str, Any]) | cls.on_suite.get(suite.split("/")[0], {})
     try:
         with foreign(f"{title(cls)}: its options raised"):
             return validate(cls, {**defaults, **spec.options}, title(cls))

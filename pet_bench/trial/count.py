@@ -40,7 +40,7 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
     known, chosen = find_backbone(backbone), suite_by_name(suite)
     shape = known.anatomy.scoped(method.scope)
-    built = build_method(method, shape)
+    built = build_method(method, shape, suite)
     if reason := why_skipped(built, shape):
         raise UserError(f"{title(built)} on {backbone}: {reason}")
     design = design_of(built, shape)

@@ -94,7 +94,7 @@ def resolve(
         if anatomy:
             scope = None if scope == anatomy.scope else scope  # named or not, it is the same trial
             anatomy = anatomy.scoped(scope)
-            built = build_method(method, anatomy)
+            built = build_method(method, anatomy, suite)
     if source and anatomy and built:
         with faults:
             full = _recipe(source, anatomy, built, (chosen.recipe if chosen else {}) | recipe)
@@ -109,7 +109,7 @@ def resolve(
     by_name = {task.name: task for task in tasks}
     protocol = {task: normal(by_name[task], options) for task, options in protocol.items()}
     resolved = default_spec(built)
-    defaults = default_spec(build_method(MethodSpec(method.name), anatomy)) if method.options else resolved
+    defaults = default_spec(build_method(MethodSpec(method.name), anatomy, suite)) if method.options else resolved
     changed = {key: value for key, value in resolved.options.items() if value != defaults.options[key]}
     return TrialSpec(
         backbone=backbone,

@@ -105,11 +105,10 @@ class Training:
         """One update on one batch, whose parts' gradients add up to its own; gives the loss."""
         trial, model, reduction = self.trial, self.model, self.reductions[batch.task]
         batch, value = batch.to(trial.device), 0.0
-        for i, part in enumerate(batch.split(trial.run.accumulation)):
+        for part in batch.split(trial.run.accumulation):
             loss = loss_of(model, part, reduction, self.recipe.precision)
+            loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             loss = loss * share_of(part.targets, batch.targets, reduction)
-            if i == 0:
-                loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             value += loss.item()
             loss.backward()
         if not math.isfinite(value):

@@ -1,0 +1,47 @@
+"""Our inserts on modules that stand alone, as the reference's do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pet_bench.backbone.anatomy import Site
+from pet_bench.backbone.bart import Bart
+from pet_bench.backbone.interface import Context, Model
+from pet_bench.pet import Insert, Place
+from pet_bench.pet.inserted import Inserted, hook
+
+
+class Alone(nn.Module):
+    """A stock module with one insert at it, `at.inserted`; X and H are what it reads and writes.
+
+    context: what the insert's parts are told. kind: a family whose new layers these are.
+    """
+
+    def __init__(self, module: nn.Module, insert: Insert, d_x: int, d_h: int, tasks: tuple[str, ...] = ()):
+        super().__init__()
+        self.context = Context()
+        model = SimpleNamespace(context=self.context, pet=nn.ModuleDict(), family=Bart, anatomy=None)
+        place = Place(
+            model=cast(Model, model), tasks=tasks, stack="encoder", layer=0, site=insert.sites[0], reader=module,
+            writer=module, feeds=None, d_x=d_x, d_h=d_h,
+        )  # fmt: skip
+        self.module, self.inserted = module, Inserted(insert, place)
+        self.shared = model.pet
+        hook(place, Site("", ""), self.inserted)
+
+    def forward(self, x: Tensor, **told: Any) -> Tensor:
+        """x (B, T, d_x) → (B, T, d_h). told: fields of the context."""
+        for name, value in told.items():
+            setattr(self.context, name, value)
+        return self.module(x)
+
+
+def projection(d_in: int, d_out: int, delta: Any, tasks: tuple[str, ...] = ()) -> Alone:
+    """A delta on a linear layer, `module.weight` and `module.bias`; its own are `inserted.delta.…`."""
+    torch.manual_seed(0)
+    linear = nn.Linear(d_in, d_out)
+    return Alone(linear, Insert(("encoder.self_attn.query",), delta, reads="input"), d_in, d_out, tasks).eval()
