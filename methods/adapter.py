@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.pet import Bottleneck, Design, Insert, Method
+from pet_bench.errors import UserError
+from pet_bench.identity import Since
+from pet_bench.pet import Anatomy, Bottleneck, Design, Insert, Method
 from pet_bench.spec import STRICT, Size
 
 
@@ -15,7 +20,8 @@ class Adapter(Method):
     """H' = H + W_u gelu_new(W_d H + b_d) + b_u, W_u and b_u = 0 at the start.
 
     placement: "houlsby" after every sub-layer, "pfeiffer" after the feed-forward alone (Pfeiffer et al., EACL 2021).
-    norms: layer norms train too, as Houlsby et al. do; Pfeiffer et al. leave them. bottleneck: r, d/8.
+    norms: layer norms train too, as Houlsby et al. do; Pfeiffer et al. leave them. bottleneck: r, d/8. dropped: so many
+    of the lowest layers of each stack have none, AdapterDrop's "specialised" form (Rücklé et al., EMNLP 2021).
 
     Deliberate differences: Houlsby et al. start close to 0, not at it; both papers' cross-attention is ours to place,
     their models being encoders: "houlsby" treats it as any sub-layer.
@@ -32,6 +38,7 @@ class Adapter(Method):
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     bottleneck: Size
     norms: bool = True
+    dropped: Annotated[int, Field(ge=0), Since(2, neutral=0)] = 0
 
     @classmethod
     def defaults(cls, anatomy):
@@ -41,6 +48,21 @@ class Adapter(Method):
         everywhere = self.placement == "houlsby"
         sites = tuple(site for site in anatomy.sub_layers if everywhere or site.endswith("ffn"))
         return Design(
-            inserts=(Insert(sites, Bottleneck(self.bottleneck, zero_init=True)),),
+            inserts=tuple(above(anatomy, Insert(sites, Bottleneck(self.bottleneck, zero_init=True)), self.dropped)),
             train=("visual", "norms") if self.norms else ("visual",),
         )
+
+
+def above(anatomy: Anatomy, insert: Insert, dropped: int) -> Iterator[Insert]:
+    """The insert without the lowest layers of each stack; raises UserError where none is left."""
+    if not dropped:
+        yield insert
+        return
+    for stack in anatomy.adapted:
+        if sites := tuple(site for site in insert.sites if site.startswith(f"{stack}.")):
+            layers = anatomy.stacks[stack].layers
+            if dropped >= layers:
+                raise UserError(
+                    f"dropped: {dropped} of the {layers} layers of the {stack} (possible: 0 to {layers - 1})"
+                )
+            yield replace(insert, sites=sites, layers=tuple(range(dropped, layers)))

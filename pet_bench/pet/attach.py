@@ -72,7 +72,9 @@ def _insert(build: Builder, insert: Insert, site: str) -> None:
     model, paths = build.model, build.model.anatomy.sites[site]
     stack, name = site.split(".", 1)
     layered = "{i" in paths.writer
-    for i in range(model.anatomy.stacks[stack].layers if layered else 1):
+    if insert.layers is not None and not layered:
+        raise UserError(f'layers: site "{site}" is in none')
+    for i in insert.layers_of(stack, model.anatomy.stacks[stack].layers) if layered else [0]:
         place = _place(build, stack, site, paths, i)
         with torch.device(model.device):
             inserted = Inserted(insert, place)

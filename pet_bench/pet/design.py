@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
+from pet_bench.errors import UserError
+from pet_bench.identity import Since
 from pet_bench.pet.parts import ADelta, ADoor, AGate, Part, equation
-from pet_bench.spec import STRICT, Names
+from pet_bench.spec import STRICT, Distinct, Names
+
+Layers = Annotated[tuple[int, ...], Distinct, Field(min_length=1)]
 
 
 @checked(frozen=True, config=STRICT)
@@ -22,7 +26,7 @@ class Insert:
     reads: "output" makes ΔH = f(H) (sequential), "input" ΔH = f(X) (parallel). adds_to: "input" puts X in the place
     of H, so that the stock module's own output is dropped. delta_scale, base_scale, scale: a, b and s. gating: what G
     does, "multiply" the sum, "add" to it, or multiply the "base" H alone. norm: a layer norm, or x / max(‖x‖, 1e-12)
-    ("l2"), over d, after the gate.
+    ("l2"), over d, after the gate. layers: those that have it, counted from 0, or from -1 at the top down; None: all.
     """
 
     sites: Names = Field(min_length=1)
@@ -35,6 +39,13 @@ class Insert:
     base_scale: float = 1.0
     adds_to: Literal["output", "input"] = "output"
     norm: Literal["layer", "l2"] | None = None
+    layers: Annotated[Layers | None, Since(2, neutral=None)] = None
+
+    def layers_of(self, stack: str, count: int) -> list[int]:
+        """Which of a stack's layers have it; raises UserError for one that there is not."""
+        if odd := [layer for layer in self.layers or () if not -count <= layer < count]:
+            raise UserError(f"layers: {stack} has no layer {odd[0]} (possible: {-count} to {count - 1})")
+        return [i for i in range(count) if self.layers is None or i in self.layers or i - count in self.layers]
 
     @property
     def formula(self) -> str:
@@ -58,6 +69,8 @@ class Insert:
             terms.append(f"ΔH = {equation(self.delta, x='X' if self.reads == 'input' else 'H')}")
         if self.gate:
             terms.append(f"G = {equation(self.gate)}")
+        if self.layers is not None:
+            terms.append(f"in layers {', '.join(map(str, self.layers))}")
         return ",  ".join(terms)
 
 

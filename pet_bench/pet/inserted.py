@@ -22,7 +22,7 @@ class Inserted(nn.Module):
     def __init__(self, insert: Insert, place: Place):
         super().__init__()
         self.insert, self.place = insert, place
-        self.is_merged = False
+        self.is_merged, self.merged_for = False, ""  # the task that it is merged for, where tasks differ
         if insert.adds_to == "input" and place.d_x != place.d_h:
             raise UserError(f"{place.site}: X of width {place.d_x} cannot take the place of H of width {place.d_h}")
         if insert.gate and insert.gate.reads_delta and not insert.delta:
@@ -36,6 +36,8 @@ class Inserted(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """X (B, T, d_x), H (B, T, d_h) → H' (B, T, d_h)."""
         if self.is_merged:
+            if self.merged_for and self.place.context.task != self.merged_for:
+                raise UserError(f'task "{self.place.context.task}": the method is merged for {self.merged_for}')
             return h
         insert = self.insert
         base = y = _scaled(x if insert.adds_to == "input" else h, insert.base_scale)

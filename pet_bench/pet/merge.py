@@ -14,13 +14,17 @@ from pet_bench.pet.inserted import Inserted
 from pet_bench.pet.trained import is_quantised
 
 
-def merge(model: Model) -> Callable[[], None]:
+def merge(model: Model, task: str | None = None) -> Callable[[], None]:
     """Fold every insert into the linear layer it stands at, and return what undoes that, to the last bit.
+
+    task: where tasks have weights of their own, the one that the merged model is for; of any other it then refuses
+    to make anything.
 
     W ← s G ⊙ (b W + a ΔW) and bias ← s b G ⊙ bias, for inserts on projections whose ΔH = ΔW X and whose gate, if any,
     is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
     Raises UserError, changing nothing, where the design holds anything else.
     """
+    model.context.task = task
     folded: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
     faults, tied = Faults(), tied_modules(model.lm)
     inserts = [(path, module) for path, module in model.pet.named_modules() if isinstance(module, Inserted)]
@@ -39,6 +43,8 @@ def merge(model: Model) -> Callable[[], None]:
     for key in model.pet.keys() - model.anatomy.stacks.keys() - {"shared"}:
         faults.add(f'"{key}" is no insert: it cannot be merged')
     faults.check()
+    for _, inserted in inserts:
+        inserted.merged_for = task if getattr(inserted.delta, "by_task", False) else ""
     stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
 
     def put(values: dict, merged: bool) -> None:

@@ -33,6 +33,8 @@ PART = {  # ours, below an insert → peft's, below a layer
 
 def ours(family, method, **options):
     options = {"rank": 4, "alpha": 6.0, "dropout": 0.0, "biases": False} | options if method != "ia3" else options
+    if method == "dora":
+        options = {"norm": "constant", "norms": False} | options
     return moved(tiny_model(family, method, **options))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.pet import Bottleneck, Design, Insert, attach, build_method
 from pet_bench.spec import MethodSpec, Visual
-from tests.reference.discover import fixtures
+from tests.reference.discover import Source, fixtures
 
 TASKS = ("vqa", "gqa", "nlvr", "caption")
 # Flags that build what the reference never uses, or that it does not read (METHODS.md section 10, 5).
@@ -116,6 +116,11 @@ class Switches:
         return sorted(self.on - self.asked - NEUTRAL)
 
 
+def sources() -> dict[str, Source]:
+    """The whole models in the first parity set's form."""
+    return fixtures() | {k: v for k, v in fixtures("followups/parity").items() if k.startswith("vlbart_")}
+
+
 @dataclass(frozen=True)
 class Fixture:
     name: str
@@ -124,7 +129,7 @@ class Fixture:
 
     @classmethod
     def read(cls, name: str) -> Fixture:
-        source = fixtures()[name]
+        source = sources()[name]
         return cls(name, source.about, source.tensors)
 
     @property
@@ -170,6 +175,14 @@ def _method(fixture: Fixture, args: dict[str, Any], on: Switches) -> MethodSpec:
         single = "use_single_lora" in on or ".lora_A" in names
         options = {"rank": args["lora_dim"], "alpha": args["lora_alpha"], "biases": bart}
         return MethodSpec("lora", options | {"per_task": not single})
+    if on.among(("use_dora", "use_mlora")):
+        rank = args["lora_dim"]
+        options = {"rank": rank, "biases": "unfreeze_bias" in on, "norms": "unfreeze_layer_norms" in on}
+        if "use_dora" in on:
+            norm = "constant" if args.get("dora_simple") else "differentiated"
+            return MethodSpec("dora", options | {"alpha": float(rank), "norm": norm})
+        bank = {"ups": args["B_num"], "temperature": args["mlora_temperature"]}
+        return MethodSpec("mtl-lora", options | bank | {"alpha": args["lora_alpha"]})
     if "use_side_transformers" in on:
         return MethodSpec("lst", {"reduction": args["side_reduction_factor"], "init": "random"})
     if on.among(("use_bitfit", "unfreeze_bias")):
@@ -378,6 +391,7 @@ ATTENTION = {
 PROJECTION = {"q": "query", "k": "key", "v": "value", "out": "out", "o": "out"}
 HYPER = {"self_attention": "self_attn", "cross_attention": "cross_attn", "feed_forward": "ffn"}
 LEAVES = {"W": "W.0", "W_left": "W.0", "W_right": "W.1", "phm_rule": "rule.A"}
+MIXED = {"lora_lambdas": "mixer", "lora_B_w": "w", "weight_m": "m"}
 LAYER = re.compile(r"(?:model\.)?(encoder|decoder)\.(?:layers|block)\.(\d+)\.(?:layer\.\d\.)?(.+)")
 
 
@@ -411,9 +425,12 @@ TAILS = [
     (r"(?:DenseReluDense\.)?\w*ff_ia3", lambda m: "ffn.hidden.0.gate.g"),
     (r"(\w+)\.(q|k|v|o|out)(?:_proj)?\.lora_(A|B)s?(?:\.(\w+))?",
      lambda m: f"{ATTENTION[m[1]]}.{PROJECTION[m[2]]}.0.delta.of.{m[4]}.{m[3]}"),
+    (r"(\w+)\.(q|v)_proj\.(lora_lambdas|lora_B_w|weight_m)",
+     lambda m: f"{ATTENTION[m[1]]}.{PROJECTION[m[2]]}.0.delta.{MIXED[m[3]]}"),
 ]  # fmt: skip
 # Whole names outside of the layers.
 NAMES = [
+    (r"(.*)\.weight_v", lambda m: f"lm.{m[1]}.weight"),  # which DoRA calls so, beside its own weight_m
     (r".*visual_embedding\.visual_projector_multihead_(down|up)\.(?:\d+\.)?(\w+)",
      lambda m: f"visual.feature.project.{m[1]}.{m[2]}"),
     (r".*visual_embedding\.visual_projector_gating_large_x_(down|up)\.(\w+)",
@@ -476,6 +493,7 @@ class Layout:
         args = fixture.about["args"]
         on = Switches({key for key, value in args.items() if value})
         single = on.among(("use_single_adapter", "use_single_lora", "use_single_prompt", "use_hyperformer"))
+        single = single or on.among(("use_dora", "use_mlora"))
         adapters = not on.among(("use_lora", "encoder_prompt_len", "use_side_transformers"))
         lora = "use_lora" in on and ".lora_A" in " ".join(n.replace("lora_As", "") for n in fixture.tensors)
         return cls(
@@ -538,7 +556,9 @@ def translate(reference: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]
     """
     parts: dict[str, list[tuple[str, Tensor]]] = defaultdict(list)
     for name, tensor in reference.items():
-        parts[rename(name, layout)].append((name, tensor))
+        ours = rename(name, layout)
+        kept = tensor[0] if name.endswith("lora_A") and tensor.dim() == 3 else tensor
+        parts[ours].append((name, kept[:, 0] if ours.endswith("delta.m") else kept))
     for ours, found in parts.items():
         if len(found) > 1 and not all("_multihead_" in name for name, _ in found):
             raise KeyError(f"{ours} is the translation of several: {sorted(name for name, _ in found)}")

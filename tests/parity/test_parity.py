@@ -11,10 +11,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pet_bench.trial.loss import per_token_loss, reduce_loss
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
-from tests.parity.reference import Fixture, Layout, bare_model_of, batch_of, method_of, model_of, rename, translate
-from tests.reference.discover import fixtures
+from tests.parity.reference import (
+    Fixture,
+    Layout,
+    bare_model_of,
+    batch_of,
+    method_of,
+    model_of,
+    rename,
+    sources,
+    translate,
+)
 
-SOURCES = fixtures()
+SOURCES = sources()
 REDUCTION = {"vqa": "score-weighted", "gqa": "sample-mean", "nlvr": "sample-mean", "caption": "token-mean"}
 IGNORED = [name for name in SOURCES if "ignored_by_reference" in name]
 WRONG = [name for name in SOURCES if "scrambled_by_reference" in name]  # see test_keys_in_parallel

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from pet_bench.errors import UserError
 from pet_bench.pet import Design, Insert, attach, load_trained, save_trained
 from pet_bench.pet.deltas import Bottleneck
-from tests.tiny import tiny_batch, tiny_model
+from tests.tiny import TINY, tiny_batch, tiny_model
 
 
 def test_load_refuses_another_methods_tensors(tmp_path):
@@ -95,3 +95,32 @@ def test_inserts_on_one_site_apply_in_order():
         m.lm.model.encoder.layers[0].self_attn.register_forward_hook(lambda module, args, out: seen.append(out[0]))
         m(**tiny_batch())
     torch.testing.assert_close(seen[0], 6 * seen[1])
+
+
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize(("layers", "has"), [(None, ["0", "1"]), ((0,), ["0"]), ((-1,), ["1"]), ((0, -1), ["0", "1"])])
+def test_layers_of_an_insert(family, layers, has):
+    insert = Insert(("encoder.ffn", "decoder.self_attn.query"), Bottleneck(3), layers=layers)
+    model = attach(tiny_model(family), Design((insert,)))
+    assert {stack: [*model.pet[stack]] for stack in model.pet} == {"encoder": has, "decoder": has}
+
+
+@pytest.mark.parametrize(
+    ("sites", "layers", "message"),
+    [
+        (("encoder.ffn",), (2,), r"layers: encoder has no layer 2 \(possible: -2 to 1\)"),
+        (("encoder.ffn",), (-3,), r"layers: encoder has no layer -3 \(possible: -2 to 1\)"),
+        (("encoder.output",), (0,), 'layers: site "encoder.output" is in none'),
+    ],
+)
+def test_layers_that_there_are_not(sites, layers, message):
+    with pytest.raises(UserError, match=message):
+        attach(tiny_model("bart"), Design((Insert(sites, Bottleneck(3), layers=layers),)))
+
+
+def test_adapterdrop():
+    """Of a stack's lowest layers, however many each stack has; and not of all."""
+    model = tiny_model("t5", "adapter", dropped=1, placement="pfeiffer")
+    assert {stack: [*model.pet[stack]] for stack in model.pet} == {"encoder": ["1"], "decoder": ["1"]}
+    with pytest.raises(UserError, match=r"dropped: 2 of the 2 layers of the encoder \(possible: 0 to 1\)"):
+        tiny_model("t5", "adapter", dropped=2)
