@@ -3,7 +3,6 @@ HydraLoRA are settings of it."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pet_bench.pet import Delta, Design, Insert, Method, Place
+from pet_bench.pet.linears import uniform
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -123,11 +123,6 @@ class TokenRouted(Mixed):
         t = self.mix(F.linear(F.dropout(x, self.spec.dropout, self.training), self.A))
         weighed = (omega[..., None] * t[..., None, :]).flatten(-2)  # (…, ups · r)
         return F.linear(weighed, self.B.transpose(0, 1).flatten(1)) * self.scale
-
-
-def uniform(tensor: Tensor, fan: int) -> Tensor:
-    """U(-1/√fan, 1/√fan)."""
-    return nn.init.uniform_(tensor, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -66,6 +66,7 @@ class EncoderDecoder(Model):
             context = self.context
             context.task, context.mask = encoded.task, encoded.mask
             context.visual, context.seen = encoded.visual, encoded.seen
+            context.encoded = encoded.last_hidden_state
 
     def encode(
         self, text: Tensor, features: Tensor, boxes: Tensor | None = None, *, task: str | None = None

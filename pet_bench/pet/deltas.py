@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from pet_bench.errors import UserError
 from pet_bench.identity import Since
 from pet_bench.pet.build import Builder, Place
-from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule
+from pet_bench.pet.linears import FactorLinear, GroupedLinear, PHMLinear, PHMRule, uniform
 from pet_bench.pet.parts import Delta
 from pet_bench.spec import STRICT, Size
 
@@ -25,7 +24,12 @@ def gelu_new(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {"gelu_new": gelu_new, "relu": F.relu, "identity": lambda x: x}
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": gelu_new,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "identity": lambda x: x,
+}
 
 
 class TwoLayer(nn.Module):
@@ -199,9 +203,8 @@ class LowRankModule(nn.Module):
     def __init__(self, spec: LowRank | WeightDecomposed, d_in: int, d_out: int):
         super().__init__()
         self.spec = spec
-        self.A = nn.Parameter(torch.empty(spec.rank, d_in))
+        self.A = nn.Parameter(uniform(torch.empty(spec.rank, d_in), d_in))
         self.B = nn.Parameter(torch.zeros(d_out, spec.rank))
-        nn.init.uniform_(self.A, -1 / math.sqrt(d_in), 1 / math.sqrt(d_in))
 
     def weight(self) -> Tensor:
         """(alpha/r) B A, (d_out, d_in)."""

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from pet_bench.pet.build import Builder
 
 
+def uniform(tensor: Tensor, fan: int) -> Tensor:
+    """U(-1/√fan, 1/√fan), PyTorch's own start of a linear layer that reads `fan` numbers."""
+    return nn.init.uniform_(tensor, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
+
+
 class PHMLinear(nn.Module):
     """Hypercomplex linear layer: y = x M + b,  M = Σ_i A_i ⊗ W_i, (d_in, d_out).
 

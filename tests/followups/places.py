@@ -15,23 +15,26 @@ from pet_bench.pet import Insert, Place
 from pet_bench.pet.inserted import Inserted, hook
 
 
-class Alone(nn.Module):
-    """A stock module with one insert at it, `at.inserted`; X and H are what it reads and writes.
+def place(module: nn.Module, d_x: int, d_h: int, *, site: str = "encoder.self_attn.query", tasks: tuple[str, ...] = ()):
+    """A place of a model that is nothing but its context; `pet.shared` is in the place's model."""
+    anatomy = SimpleNamespace(stacks={"encoder": SimpleNamespace(width=d_x)}, reading="encoder", d=d_x)
+    model = SimpleNamespace(context=Context(), pet=nn.ModuleDict(), family=Bart, anatomy=anatomy)
+    return Place(
+        model=cast(Model, model), tasks=tasks, stack="encoder", layer=0, site=site, reader=module, writer=module,
+        feeds=None, d_x=d_x, d_h=d_h,
+    )  # fmt: skip
 
-    context: what the insert's parts are told. kind: a family whose new layers these are.
-    """
+
+class Alone(nn.Module):
+    """A stock module with one insert at it, `inserted`; X and H are what it reads and writes."""
 
     def __init__(self, module: nn.Module, insert: Insert, d_x: int, d_h: int, tasks: tuple[str, ...] = ()):
         super().__init__()
-        self.context = Context()
-        model = SimpleNamespace(context=self.context, pet=nn.ModuleDict(), family=Bart, anatomy=None)
-        place = Place(
-            model=cast(Model, model), tasks=tasks, stack="encoder", layer=0, site=insert.sites[0], reader=module,
-            writer=module, feeds=None, d_x=d_x, d_h=d_h,
-        )  # fmt: skip
-        self.module, self.inserted = module, Inserted(insert, place)
-        self.shared = model.pet
-        hook(place, Site("", ""), self.inserted)
+        where = place(module, d_x, d_h, site=insert.sites[0], tasks=tasks)
+        self.context = where.context
+        self.module, self.inserted = module, Inserted(insert, where)
+        self.shared = where.model.pet
+        hook(where, Site("", ""), self.inserted)
 
     def forward(self, x: Tensor, **told: Any) -> Tensor:
         """x (B, T, d_x) → (B, T, d_h). told: fields of the context."""
