@@ -50,7 +50,7 @@ def test_xt_by_hand():
 
 
 def said(ids, end):
-    return ids.tolist()[: (ids.tolist() + [end]).index(end)]
+    return ids.tolist()[: [*ids.tolist(), end].index(end)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

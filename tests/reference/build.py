@@ -16,8 +16,10 @@ from tests.conftest import SHARED
 from tests.reference import packs
 
 HERE = Path(__file__).parent
-FOLDERS = ("parity",)  # of fixtures
-PACK = re.compile(r"(bart|t5)(_ab_dec|_ab)?")  # by the beginning of a name, so that each file stays under 2 MB
+FOLDERS = ("parity", "followups/parity")  # of fixtures
+# by the beginning of a name, so that each file stays under 2 MB
+PACK = re.compile(r"(bart|t5)(_ab_dec|_ab)?(?=_)|[a-z\d]+(?=_)")
+UNUSED = "p_adapter_"  # no method here is restated by these
 FILES = ("parity/dropout_trace.json", "cases/fuzz.jsonl", "expectations/**/*")
 PAIRS = "expectations/tokenizer/ptb_pairs.json"
 NOT_OURS = ("yc2c", "tvr")
@@ -27,6 +29,8 @@ def fixtures(folder: Path) -> dict[str, dict[str, packs.Given]]:
     """Pack → name → fixture, of a folder of `name.safetensors` and `name.json`."""
     packed: dict[str, dict[str, packs.Given]] = {}
     for path in sorted(folder.glob("*.safetensors")):
+        if path.stem.startswith(UNUSED):
+            continue
         pack = match[0] if (match := PACK.match(path.stem)) else "more"
         given = packs.Given(json.loads(path.with_suffix(".json").read_text()), load_file(path))
         packed.setdefault(pack, {})[path.stem] = given
@@ -49,6 +53,7 @@ def main() -> None:
         (HERE / name).parent.mkdir(parents=True, exist_ok=True)
         (HERE / name).write_bytes(content)
     for folder in FOLDERS:
+        (HERE / folder).mkdir(parents=True, exist_ok=True)
         for pack, given in fixtures(SHARED / folder).items():
             packs.write(HERE / folder / f"{pack}.h5", given)
 

@@ -15,16 +15,16 @@ from tests.reference import build, packs
 from tests.reference.discover import fixtures
 from tests.reference.mersenne import BLOCK, Stream
 
-PACKS = sorted((REFERENCE / "parity").glob("*.h5"))
+PACKS = {path: folder for folder in build.FOLDERS for path in sorted((REFERENCE / folder).glob("*.h5"))}
 
 
 def test_what_lies_here_is_what_was_given():
     """Packed fixtures to the bit, and the files that are carried over."""
     shared = given("parity", "what lies in tests/reference and results/published is, to the bit, what was given").parent
-    packed = {name: path for path in PACKS for name in packs.names(path)}
-    for name, path in packed.items():
-        assert packs.about(path, name) == json.loads((shared / "parity" / f"{name}.json").read_text())
-        ours, theirs = packs.tensors(path, name), load_file(shared / "parity" / f"{name}.safetensors")
+    packed = [(folder, path, name) for path, folder in PACKS.items() for name in packs.names(path)]
+    for folder, path, name in packed:
+        assert packs.about(path, name) == json.loads((shared / folder / f"{name}.json").read_text())
+        ours, theirs = packs.tensors(path, name), load_file(shared / folder / f"{name}.safetensors")
         assert packs.digest(ours) == packs.digest(theirs), name
         assert all(np.array_equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in theirs)
     for name, content in build.copies(shared).items():
@@ -34,11 +34,12 @@ def test_what_lies_here_is_what_was_given():
 
 
 def test_sizes():
-    """53 fixtures of 19 MB in under 6, no file of 2."""
+    """53 fixtures of whole models and 77 of the methods that followed, 26 MB in under 10, no file of 2."""
     sizes = [path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()]
     assert max(sizes) < 2e6
-    assert sum(path.stat().st_size for path in PACKS) < 6e6
-    assert len([name for path in PACKS for name in packs.names(path)]) == 53
+    assert sum(path.stat().st_size for path in PACKS) < 10e6
+    counts = {folder: sum(len(packs.names(path)) for path in PACKS if PACKS[path] == folder) for folder in build.FOLDERS}
+    assert counts == {"parity": 53, "followups/parity": 77}
 
 
 # packing -------------------------------------------------------------------------------------------------------------
