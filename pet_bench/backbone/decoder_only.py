@@ -41,12 +41,12 @@ class DecoderOnly(Model):
         self.context.task = task
         visual = self.visual(features, self.words, boxes)
         words, mask = self.embed(text), text != self.pad
-        for edit in self.text_edits:
-            words, mask = edit(words, mask)
         seen = mask.new_ones(visual.shape[:2])
         if task in self.masks_empty and seen.numel():
             seen = pool_grid(features, visual.shape[1] // features.shape[1]).any(dim=-1).flatten(1)
         self.context.visual, self.context.seen = visual, seen
+        for edit in self.text_edits:
+            words, mask = edit(words, mask)
         begin = self.embed(text.new_full((len(text), 1), self.lm.config.bos_token_id))
         states = torch.cat([begin, visual, words], dim=1)
         kept = torch.cat([mask.new_ones(len(text), 1), seen, mask], dim=1)

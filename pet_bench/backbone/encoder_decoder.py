@@ -75,12 +75,12 @@ class EncoderDecoder(Model):
         self.context.task = task
         visual = self.visual(features, self.words, boxes)
         words, mask = self.family.embed(self.lm, text), text != self.pad
-        for edit in self.text_edits:
-            words, mask = edit(words, mask)
         seen = mask.new_ones(visual.shape[:2])
         if task in self.masks_empty and seen.numel():
             seen = pool_grid(features, visual.shape[1] // features.shape[1]).any(dim=-1).flatten(1)
         self.context.visual, self.context.seen = visual, seen
+        for edit in self.text_edits:
+            words, mask = edit(words, mask)
         if "side" in self.pet:
             self.context.mask = mask
             side: Any = self.pet["side"]

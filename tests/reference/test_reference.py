@@ -38,7 +38,8 @@ def test_sizes():
     sizes = [path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()]
     assert max(sizes) < 2e6
     assert sum(path.stat().st_size for path in PACKS) < 10e6
-    counts = {folder: sum(len(packs.names(path)) for path in PACKS if PACKS[path] == folder) for folder in build.FOLDERS}
+    names = {folder: [path for path in PACKS if PACKS[path] == folder] for folder in build.FOLDERS}
+    counts = {folder: sum(len(packs.names(path)) for path in paths) for folder, paths in names.items()}
     assert counts == {"parity": 53, "followups/parity": 77}
 
 

@@ -15,6 +15,7 @@ import torch
 
 from pet_bench.errors import Stop
 from pet_bench.mini.write import Sizes, write_image_text
+from pet_bench.registry import METHODS
 from pet_bench.trial import checkpoint
 from pet_bench.trial.checkpoint import NAME, Checkpoints, Unreadable, generators, set_generators
 from pet_bench.trial.run import run_trial
@@ -36,6 +37,9 @@ ADAMSS = {
     "name": "peft:adamss", "use_asa": True, "asa_target_subspaces": 6, "init_warmup": 1, "final_warmup": 8,
     "mask_interval": 3,
 }  # fmt: skip
+
+
+POOLS = {"name": "prompt-pool", "pool": 3, "top_k": 2, "stages": 2}
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +156,11 @@ def test_interrupted_at_any_moment(method, accumulation, backbone, trial, whole,
 
 @pytest.mark.parametrize(
     ("method", "backbone"),
-    [({"name": "lst", "samples": 8}, "mini-bart"), (ADALORA, "mini-t5"), (ADAMSS, "mini-bart")],
+    [({"name": "lst", "samples": 8}, "mini-bart"), (ADALORA, "mini-t5"), (ADAMSS, "mini-bart"), (POOLS, "mini-t5")],
 )
 def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtime):
-    """LST's blocks are not pruned a second time, AdaLoRA's and AdaMSS's allocators remember."""
+    """LST's blocks are not pruned a second time, AdaLoRA's and AdaMSS's allocators remember, and so do the stages of
+    coarse and fine prompts."""
     if method is ADAMSS:
         pytest.importorskip("sklearn", reason="unchecked: what AdaMSS has gathered is kept (no scikit-learn)")
     spec = trial(method, backbone, suite="mini-image-text/vqa")
@@ -165,6 +170,17 @@ def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtim
     moments = [(2, "update"), (epoch, "validation"), (total - 2, "update")]
     result, _ = run_with_interrupts(spec, runtime, *moments)
     assert_equal(result, runtime.out, expected, out)
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_goes_on_where_it_was(method, trial, whole, runtime):
+    """Interrupted once, on one of the mini backbones; on both where everything is asked for."""
+    both = ["mini-bart", "mini-t5"]
+    for backbone in both if os.environ.get("PET_BENCH_ALL") else [random.Random(method).choice(both)]:
+        spec = trial(method, backbone, suite="mini-image-text/vqa", epochs=1, valid_every=0, selection="last")
+        expected, out = whole(spec)
+        result, _ = run_with_interrupts(spec, runtime, (random.Random(method).randrange(1, 3), "update"))
+        assert_equal(result, runtime.out, expected, out)
 
 
 def test_the_end_of_training_is_kept_for_the_test(trial, whole, runtime):
