@@ -14,7 +14,15 @@ from pet_bench.backbone.ties import tied_modules
 from pet_bench.pet.attach import attach
 from pet_bench.pet.attention import Attend, Call, edit_attention
 from pet_bench.pet.build import Builder, Place
-from pet_bench.pet.deltas import Bottleneck, FactorBottleneck, Identity, LowRank, PHMBottleneck, WeightDecomposed
+from pet_bench.pet.deltas import (
+    Bottleneck,
+    FactorBottleneck,
+    Identity,
+    LowRank,
+    Offset,
+    PHMBottleneck,
+    WeightDecomposed,
+)
 from pet_bench.pet.design import Design, Insert
 from pet_bench.pet.doors import LowRankProjector, NoVision
 from pet_bench.pet.frozen import FROZEN, frozen_tensors, load_frozen, save_frozen
@@ -59,6 +67,7 @@ __all__ = [
     "MiddleXGate",
     "Model",
     "NoVision",
+    "Offset",
     "PHMBottleneck",
     "Part",
     "Place",

@@ -174,6 +174,33 @@ class Identity(Delta):
 
 
 @dataclass(frozen=True, config=STRICT)
+class Offset(Delta):
+    """f(x) = β, a vector (d_h,). start: N(0, 0.02²), as SSF's, or 0."""
+
+    kind: ClassVar = "offset"
+    start: Literal["normal", "zero"] = "zero"
+
+    formula: ClassVar = "β ∈ (d,)"
+
+    def build(self, place, d_in):
+        return OffsetModule(self, place.d_h)
+
+
+class OffsetModule(nn.Module):
+    def __init__(self, spec: Offset, width: int):
+        super().__init__()
+        self.beta = nn.Parameter(torch.zeros(width))
+        if spec.start == "normal":
+            nn.init.normal_(self.beta, std=0.02)
+
+    def bias(self) -> Tensor:
+        return self.beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.beta.expand(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True, config=STRICT)
 class LowRank(Delta):
     """LoRA's update of a projection: f(x) = (alpha/r) B A dropout(x), A (r, d_in), B (d_out, r) (Hu et al. 2022).
 

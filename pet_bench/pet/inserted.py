@@ -64,15 +64,21 @@ class Inserted(nn.Module):
 
     @property
     def mergeable(self) -> bool:
-        """Whether H' is a linear map of X, at a projection, or scales the hidden units that one reads."""
-        insert, place = self.insert, self.place
+        """Whether H' is an affine map of X, at a projection, or scales the hidden units that one reads.
+
+        What ΔH adds to every position alike needs a bias to be folded into.
+        """
+        insert, delta, place = self.insert, self.delta, self.place
+        linear = place.feeds or place.writer
         same_x = place.reader is place.writer and insert.reads == "input"
+        offset = hasattr(delta, "bias") and not place.feeds and getattr(linear, "bias", None) is not None
+        gated = insert.gating == "multiply" or (insert.gating == "base" and offset)
         return (
-            isinstance(place.feeds or place.writer, nn.Linear)
+            isinstance(linear, nn.Linear)
             and insert.adds_to == "output"
             and insert.norm is None
-            and (self.delta is None or (same_x and hasattr(self.delta, "weight")))
-            and (self.gate is None or (insert.gating == "multiply" and hasattr(self.gate, "vector")))
+            and (delta is None or offset or (same_x and hasattr(delta, "weight")))
+            and (self.gate is None or (gated and hasattr(self.gate, "vector")))
         )
 
     @torch.no_grad()
@@ -89,15 +95,23 @@ class Inserted(nn.Module):
         return torch.cat(weights), None if bias is None else torch.cat([one for one in biases if one is not None])
 
     def _folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        insert = self.insert
-        factor = insert.scale * (1 if self.gate is None else self.gate.vector())
+        insert, delta = self.insert, self.delta
+        gate = 1 if self.gate is None else self.gate.vector()
         if self.place.feeds:
-            return insert.base_scale * factor * weight, bias
-        weight = insert.base_scale * weight
-        if self.delta is not None:
-            weight = weight + insert.delta_scale * self.delta.weight()
-        rows = factor[:, None] if isinstance(factor, Tensor) else factor
-        return rows * weight, None if bias is None else factor * insert.base_scale * bias
+            return insert.scale * insert.base_scale * gate * weight, bias
+        inner, outer = (gate, 1) if insert.gating == "base" else (1, gate)  # what multiplies H alone, and the sum
+        weight = _rows(inner) * insert.base_scale * weight
+        bias = None if bias is None else inner * insert.base_scale * bias
+        if hasattr(delta, "weight"):
+            weight = weight + insert.delta_scale * delta.weight()
+        if hasattr(delta, "bias") and bias is not None:
+            bias = bias + insert.delta_scale * delta.bias()
+        return _rows(outer) * insert.scale * weight, None if bias is None else outer * insert.scale * bias
+
+
+def _rows(factor: Tensor | float) -> Tensor | float:
+    """A factor of each row of a matrix."""
+    return factor[:, None] if isinstance(factor, Tensor) else factor
 
 
 def _run(part: Part, module: nn.Module, *inputs: Tensor | None) -> Tensor:

@@ -109,7 +109,8 @@ def equation(part: Part, x: str = "x") -> str:
 class Delta(Part, ABC):
     """ΔH: a frozen dataclass of sizes that builds a module f with f(x) (…, d_in) → (…, d_h).
 
-    f may offer `weight()`, the (d_h, d_in) matrix that equals it in evaluation: it can then be merged.
+    f may offer `weight()`, the (d_h, d_in) matrix that equals it in evaluation, or `bias()`, (d_h,), what it adds
+    whatever it reads: it can then be merged.
     """
 
     @abstractmethod
