@@ -63,8 +63,8 @@ class KroneckerModule(nn.Module):
 class KAdaptation(Method):
     """y = (W + scale · Σ_i A_i ⊗ (u_i v_iᵀ)) x + b on query and value projections, A shared by all of them.
 
-    n: blocks, as many as divide every projection's widths up to 64, the paper's; rank: of u_i and v_i. u starts at 0,
-    so that the model does as the backbone (ours; the paper says nothing of it). Deliberate difference: its models are
+    n: blocks, the most up to 64, the paper's, that divide a head's width; rank: of u_i and v_i. u starts at 0, so that
+    the model does as the backbone (ours; the paper says nothing of it). Deliberate difference: its models are
     vision transformers; here it is every attention of the scope.
     """
 
@@ -81,7 +81,10 @@ class KAdaptation(Method):
 
     @classmethod
     def defaults(cls, anatomy):
-        divisor = math.gcd(*(stack.width for name, stack in anatomy.stacks.items() if name != "projector"))
+        stacks = (stack for name, stack in anatomy.stacks.items() if name != "projector")
+        divisor = math.gcd(
+            *(width // (stack.heads or 1) for stack in stacks for width in stack.widths or (stack.width,))
+        )
         return {"n": max(n for n in range(1, 65) if divisor % n == 0)}
 
     def design(self, anatomy):

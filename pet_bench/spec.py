@@ -47,6 +47,7 @@ Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Distinct]
 Fed = Literal["features", "pixels"]  # what a backbone sees of an image
 MissingFeatures = Literal["refuse", "drop"]
+Factor = Annotated[float, Field(ge=0)]  # of a learning rate
 Frozen = Literal["float32", "bfloat16", "4bit"]  # how what does not train is kept
 ScopePart = Literal["language", "projector", "vision"]
 SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
@@ -86,6 +87,9 @@ class Recipe:
     as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
     text, which saves padding (1: as drawn, as published).
 
+    rates: factors of `lr` by patterns over names of trained parameters; what has 0 stays as it starts and counts as
+    frozen. LoRA+ (Hayou et al., ICML 2024) is {"pet.*.B": 16}, LoRA-FA (Zhang et al., 2023) {"pet.*.A": 0}.
+
     precision: of the forward pass in training. frozen: how what does not train is kept (`pet_bench.pet.large`); where
     that is not float32, training and evaluation compute in half precision.
     """
@@ -108,6 +112,7 @@ class Recipe:
     data_order: Literal["fixed", "seeded"] = "fixed"
     bucket: Count = 1
     frozen: Annotated[Frozen, identity.Since(2, neutral="float32")] = "float32"
+    rates: Annotated[dict[str, Factor], identity.Since(2, neutral={})] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _frozen_halves_need_half_precision(self):

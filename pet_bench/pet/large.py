@@ -10,7 +10,7 @@ are there, as without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -26,18 +26,23 @@ from pet_bench.errors import Faults, UserError
 from pet_bench.pet.attach import attach
 from pet_bench.pet.design import Design
 from pet_bench.pet.parts import titled
+from pet_bench.pet.rates import hold
 from pet_bench.pet.select import select
 from pet_bench.spec import Frozen
 
 PACKAGE = "bitsandbytes"
 
 
-def attach_frozen(model: Model, design: Design, tasks: Iterable[str], frozen: Frozen) -> Model:
-    """`attach`, with what does not train kept so; raises UserError as that and `check_frozen` do."""
+def attach_frozen(
+    model: Model, design: Design, tasks: Iterable[str], frozen: Frozen, rates: Mapping[str, float] | None = None
+) -> Model:
+    """`attach`, with what does not train kept so; rates: see `pet.rates.hold`. Raises UserError as these and
+    `check_frozen` do."""
     check_frozen(model, design, frozen)
     if frozen == "4bit":
         _quantise(model, design)
     attach(model, design, tasks)
+    hold(model, rates or {})
     if frozen != "float32":
         _halve(model)
     model.frozen = frozen

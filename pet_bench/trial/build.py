@@ -102,7 +102,7 @@ def build_trial(
     seed_everything(spec.seed)
     model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
     design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
-    attach_frozen(model, design, spec.tasks, spec.recipe.frozen)
+    attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
     if runtime.gradient_checkpointing:
         recompute_activations(model)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)

@@ -12,7 +12,8 @@ from pet_bench.errors import Faults, PluginError, UserError
 from pet_bench.pet import attach_method, build_method, design_of
 from pet_bench.pet.large import check_frozen
 from pet_bench.pet.method import restored
-from pet_bench.spec import Fed, Runtime, TrialSpec
+from pet_bench.pet.rates import hold
+from pet_bench.spec import Fed, Recipe, Runtime, TrialSpec
 from pet_bench.trial.shared import Shared
 
 
@@ -44,10 +45,14 @@ def check_designs(specs: Iterable[TrialSpec]) -> None:
             design = design_of(method, model.anatomy)
             check_frozen(model, design, spec.recipe.frozen)
             attach_method(model, method, design, spec.tasks)
+            hold(model, spec.recipe.rates)
         except UserError as error:
             raise error.within(f"{spec.label} on {spec.backbone}") from error
 
-    _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks, spec.recipe.frozen), check)
+    def held(recipe: Recipe) -> Hashable:
+        return recipe.frozen, *sorted(recipe.rates.items())
+
+    _each(specs, lambda spec: (spec.backbone, str(spec.method), spec.visual, spec.tasks, held(spec.recipe)), check)
 
 
 def _each(

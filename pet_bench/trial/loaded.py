@@ -185,7 +185,7 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Tokenizer]:
             seed_everything(spec.seed)
         model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
         design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
-        attach_frozen(model, design, spec.tasks, spec.recipe.frozen)
+        attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
     finally:
         set_generators(before, cpu)
     load_trained(model, adapter)

@@ -15,6 +15,7 @@ from pet_bench.backbone.interface import Model
 from pet_bench.data.batches import Batch, MultiTask, Shuffle
 from pet_bench.errors import Stop
 from pet_bench.pet import ask_part, autocast, trained_parameters
+from pet_bench.pet.rates import factors
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Recipe
 from pet_bench.trial.build import Clock, Trial
@@ -231,14 +232,18 @@ def loss_of(model: Model, batch: Batch, reduction: str, precision: str) -> torch
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> ReferenceAdamW:
-    """The published optimiser over the trained parameters, with and without weight decay."""
+    """The published optimiser over the trained parameters, with and without weight decay, at their own rates."""
     norms = {id(p) for norm in model.modules() if isinstance(norm, model.family.norm) for p in norm.parameters()}
     spared = set() if recipe.decay_norms else norms
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-    for name, parameter in trained_parameters(model).items():
-        groups[decayed(name) and id(parameter) not in spared].append(parameter)
-    decays = {True: recipe.weight_decay, False: 0.0}
-    params = [{"params": groups[decay], "weight_decay": rate} for decay, rate in decays.items()]
+    trained, held = trained_parameters(model), {pattern: r for pattern, r in recipe.rates.items() if r}
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, factor in factors(model, held).items():
+        decays = decayed(name) and id(trained[name]) not in spared
+        groups.setdefault((factor, decays), []).append(trained[name])
+    params = [
+        {"params": group, "weight_decay": recipe.weight_decay if decays else 0.0, "lr": recipe.lr * factor}
+        for (factor, decays), group in groups.items()
+    ]
     return ReferenceAdamW(params, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
 
 

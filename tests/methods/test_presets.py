@@ -78,7 +78,7 @@ def test_they_fold_into_the_backbone(family, method, options):
 def test_a_shift_needs_a_bias_to_be_folded_into():
     with pytest.raises(UserError, match="it cannot be merged"):
         merge(moved(tiny_model("t5", "ssf", norms=False)))
-    with pytest.raises(UserError, match='site "encoder.ffn.in" has no bias for an adapter to read'):
+    with pytest.raises(UserError, match=r'site "encoder\.ffn\.in" has no bias for an adapter to read'):
         tiny_model("t5", "hiwi", of="biases")
 
 
