@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -21,7 +21,8 @@ def merge(model: Model, task: str | None = None) -> Callable[[], None]:
     to make anything.
 
     W ← s G ⊙ (b W + a ΔW) and bias ← s b G ⊙ bias, for inserts on projections whose ΔH = ΔW X and whose gate, if any,
-    is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G).
+    is a vector; such a gate on hidden units scales the columns of the projection that reads them, W ← W diag(s b G). A
+    door's module that offers `merged()`, ΔW by linear layer, is folded too, and told by its `is_merged`.
     Raises UserError, changing nothing, where the design holds anything else.
     """
     model.context.task = task
@@ -40,9 +41,17 @@ def merge(model: Model, task: str | None = None) -> Callable[[], None]:
             faults.add(f"{path} is merged already")
         else:
             folded[linear] = inserted.merged(*folded.get(linear, (linear.weight, linear.bias)))
-    for key in model.pet.keys() - model.anatomy.stacks.keys() - {"shared"}:
-        faults.add(f'"{key}" is no insert: it cannot be merged')
+    doors: dict[str, Any] = {k: m for k, m in model.pet.items() if k not in {*model.anatomy.stacks, "shared"}}
+    for key, door in doors.items():
+        if not hasattr(door, "merged"):
+            faults.add(f'"{key}" is no insert: it cannot be merged')
+        elif door.is_merged:
+            faults.add(f'"{key}" is merged already')
     faults.check()
+    for door in doors.values():
+        for linear, update in door.merged().items():
+            weight, bias = folded.get(linear, (linear.weight, linear.bias))
+            folded[linear] = weight + update, bias
     for _, inserted in inserts:
         inserted.merged_for = task if getattr(inserted.delta, "by_task", False) else ""
     stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
@@ -52,8 +61,8 @@ def merge(model: Model, task: str | None = None) -> Callable[[], None]:
             linear.weight.data = weight
             if bias is not None:
                 linear.bias.data = bias
-        for _, inserted in inserts:
-            inserted.is_merged = merged
+        for module in (*(inserted for _, inserted in inserts), *doors.values()):
+            module.is_merged = merged
 
     put(folded, True)
     return lambda: put(stock, False)

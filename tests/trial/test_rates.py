@@ -51,7 +51,7 @@ def test_lora_fa(mini_trial, runtime):
     matrices = {name: tensor for name, tensor in kept.items() if name.endswith(".A")}
     assert plain.parameters.trainable - result.parameters.trainable == sum(t.numel() for t in matrices.values())
     torch.manual_seed(77)
-    loaded = load_trial(runtime.out, spec.id)
+    loaded = load_trial(spec.id, out=runtime.out)
     for name, tensor in matrices.items():
         assert torch.equal(loaded.model.get_parameter(name), tensor)
     assert json.loads((runtime.out / f"{spec.id}.json").read_text())["spec"]["recipe"]["rates"] == FA

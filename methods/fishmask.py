@@ -1,0 +1,35 @@
+"""FishMask (Sung et al., NeurIPS 2021): train the entries of largest Fisher information."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pet_bench.pet import Design, Method
+from pet_bench.pet.masked import Masked
+from pet_bench.spec import STRICT, Size
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FishMask(Method):
+    """W' = W + ΔW in every linear layer of the language model, ΔW zero but where Σ_n (∂ loss_n / ∂W)² is largest.
+
+    density: share of the entries that train; the paper's 0.005. samples: training examples n, 1024 in the paper.
+    across: of the whole "model", or of each "matrix". The empirical Fisher information, of the examples' own labels,
+    as the paper's default. Deliberate differences: words, norms and biases stay as they are.
+    """
+
+    name: ClassVar = "fishmask"
+    source: ClassVar = "FishMask (Sung et al., NeurIPS 2021), section 3"
+    year: ClassVar = 2021
+    learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
+    identity_at_start: ClassVar = True
+
+    density: float = Field(default=0.005, gt=0, le=1)
+    samples: Size = 1024
+    across: Literal["matrix", "model"] = "model"
+
+    def design(self, anatomy):
+        return Design(doors=(Masked(density=self.density, score="fisher", across=self.across, samples=self.samples),))
