@@ -36,19 +36,32 @@ METHODS_INTRO = """\
 | | |
 | :-- | :-- |
 | references | `full`, `projector-only` |
-| parts of the backbone | `bitfit` |
-| input edits | `prompt-tuning`, `prefix-tuning` |
-| adapters | `adapter` (Houlsby, Pfeiffer), `parallel-adapter`, `vl-adapter` (single, multiple, half-shared), \
-`compacter`, `hyperformer` |
-| weights | `lora`, `dora`, `ia3`; `pet_bench.pet.merge` folds them into the backbone, and back |
-| side networks | `lst` |
+| parts of the backbone | `bitfit`; entries by a mask: `pafi`, `fishmask` |
+| input edits | `prompt-tuning`, `prefix-tuning`, `prompt-pool` |
+| adapters | `adapter` (Houlsby, Pfeiffer, AdapterDrop), `parallel-adapter`, `vl-adapter` (single, multiple, half-shared), \
+`compacter`, `hyperformer`, `routing-adapter`, `mam` |
+| weights | `lora`, `dora`, `mtl-lora` (MoSLoRA, HydraLoRA), `routing-lora`, `ia3`, `ssf`, `hiwi`, `kadaptation`; \
+`pet_bench.pet.merge` folds them into the backbone, and back, where they read no image |
+| mixtures | `mixphm`, `adamix`, `moe-adapter`, `mov` |
+| attention | `llama-adapter` (v1, v2), `excitor` |
+| visual memory | `memvp`, `adem-vl`: the image beside the feed-forwards, and not in the sequence |
+| side networks | `lst`, `unipt`, `sherl` |
 | VL-PET | `vl-pet-{small,middle-x,middle-y,large}`, and its gates and decoder on baselines: `vl-adapter+{…}`, \
 `compacter+{…}` |
+| the optimiser's | LoRA+ and LoRA-FA, with any method of low rank: `recipe: {rates: {"pet.*.B": 16}}`, \
+`{"pet.*.A": 0}` ([grids](grids.md)) |
 | other people's | `peft:<type>`: the tuners of an installed `peft` ([which of them](peft.md)) |
 | your own | `design`, any design of the grammar spelled out in the grid file; a [plug-in](plugins.md) |
 
+Not hosted, and why: **CROME** (arXiv 2408.06610), of which neither code nor a formula could be found: an approximation
+under its name would be compared as if it were it. **p-Adapter** (AAAI 2024), whose released code does not run and whose
+self-attention form is a gated plain adapter ([followups-b](reference/followups-b.md), section 6). **Word and descriptor
+soups** (CVPR 2024), which select text for CLIP's class prompts and have no counterpart in a model that generates. What
+else two surveys list is in the [checklist](reference/checklist.md), with a verdict each.
+
 Where there is a reference implementation, ours equals it in encoder states, logits, losses, gradients, generated ids
-and updates (`tests/parity`), or else peft's (`tests/methods/test_against_peft.py`); counts are the published ones, to
+and updates (`tests/parity`, and `tests/followups` for the modules of the methods that followed), or else peft's
+(`tests/methods/test_against_peft.py`); counts are the published ones, to
 the integer (`pet-bench params`). Where published code differs from its paper or its intent, the default is what
 produced the published numbers, the other is an option, the result file says which it was, and
 [differences.md](differences.md) has the evidence.
