@@ -38,8 +38,8 @@ METHODS_INTRO = """\
 | references | `full`, `projector-only` |
 | parts of the backbone | `bitfit`; entries by a mask: `pafi`, `fishmask` |
 | input edits | `prompt-tuning`, `prefix-tuning`, `prompt-pool` |
-| adapters | `adapter` (Houlsby, Pfeiffer, AdapterDrop), `parallel-adapter`, `vl-adapter` (single, multiple, half-shared), \
-`compacter`, `hyperformer`, `routing-adapter`, `mam` |
+| adapters | `adapter` (Houlsby, Pfeiffer, AdapterDrop), `parallel-adapter`, `vl-adapter` (single, multiple, \
+half-shared), `compacter`, `hyperformer`, `routing-adapter`, `mam` |
 | weights | `lora`, `dora`, `mtl-lora` (MoSLoRA, HydraLoRA), `routing-lora`, `ia3`, `ssf`, `hiwi`, `kadaptation`; \
 `pet_bench.pet.merge` folds them into the backbone, and back, where they read no image |
 | mixtures | `mixphm`, `adamix`, `moe-adapter`, `mov` |

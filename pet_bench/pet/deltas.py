@@ -180,7 +180,9 @@ class Offset(Delta):
     kind: ClassVar = "offset"
     start: Literal["normal", "zero"] = "zero"
 
-    formula: ClassVar = "β ∈ (d,)"
+    @property
+    def formula(self) -> str:
+        return "β ∈ (d,)"
 
     def build(self, place, d_in):
         return OffsetModule(self, place.d_h)

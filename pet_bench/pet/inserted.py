@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class Inserted(nn.Module):
         return torch.cat(weights), None if bias is None else torch.cat([one for one in biases if one is not None])
 
     def _folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        insert, delta = self.insert, self.delta
+        insert, delta = self.insert, cast(Any, self.delta)
         gate = 1 if self.gate is None else self.gate.vector()
         if self.place.feeds:
             return insert.scale * insert.base_scale * gate * weight, bias

@@ -53,7 +53,7 @@ def merge(model: Model, task: str | None = None) -> Callable[[], None]:
             weight, bias = folded.get(linear, (linear.weight, linear.bias))
             folded[linear] = weight + update, bias
     for _, inserted in inserts:
-        inserted.merged_for = task if getattr(inserted.delta, "by_task", False) else ""
+        inserted.merged_for = task or "" if getattr(inserted.delta, "by_task", False) else ""
     stock = {linear: (linear.weight.data, None if linear.bias is None else linear.bias.data) for linear in folded}
 
     def put(values: dict, merged: bool) -> None:

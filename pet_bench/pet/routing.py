@@ -61,7 +61,8 @@ class Routed(nn.Module):
 
     def __init__(self, routing: Routing, summary: Summary, place: Place, d_in: int):
         super().__init__()
-        self.routing, self.context = routing, place.context
+        self.routing: Routing = routing
+        self.context = place.context
         self.own = summary == "encoder" and place.stack == "encoder"  # the states that it reads itself
         self.encoded = summary == "encoder" and not self.own
         width = place.anatomy.stacks[place.anatomy.reading].width
