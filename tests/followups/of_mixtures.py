@@ -1,0 +1,175 @@
+"""MixPHM, AdaMix and MoE-Adapters: their modules, and the whole VL-T5 of MixPHM."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from pet_bench.backbone import Backbone, EncoderDecoder, build
+from pet_bench.backbone.bart import Bart
+from pet_bench.backbone.interface import Context, Model
+from pet_bench.methods.adamix import DenseExperts
+from pet_bench.methods.mixphm import MixPHM, PHMExperts, Redundancy, first, mutual_information, redundancy
+from pet_bench.pet import Insert, Place, attach
+from pet_bench.pet.experts import Told
+from pet_bench.pet.inserted import Inserted, states_of
+from pet_bench.pet.linears import PHMLinear, PHMRule
+from pet_bench.spec import Visual
+from pet_bench.trial.loss import per_token_loss, reduce_loss
+from tests.followups.restate import Fixture, Tensors, called
+from tests.parity.reference import Layout, translate
+
+EXPERT = re.compile(r"(?P<before>.*)MoA_(?P<layer>[AB])\.(?:deepspeed_experts\.(?P<i>\d+)\.(?P<leaf>\w+)|(?P<gate>gate))")
+LEAVES = {"W": "W.0", "W_left": "W.0", "W_right": "W.1", "phm_rule": "rule.A"}
+SHARED = {(0, 0): "none", (1, 0): "down", (0, 1): "up", (1, 1): "both"}
+INFERENCE = ("token", "sample", "outputs", "factors")  # by the reference's level
+
+
+def inserted(insert: Insert, d: int, *, doors: dict[str, nn.Module] | None = None, **about: Any) -> Inserted:
+    """An insert that stands alone, with what an open door has put into the model."""
+    torch.manual_seed(0)
+    model = SimpleNamespace(context=Context(), pet=nn.ModuleDict(doors or {}), family=Bart, anatomy=None)
+    place = Place(
+        model=cast(Model, model), stack="encoder", layer=0, site=insert.sites[0], reader=None, writer=nn.Identity(),
+        feeds=None, d_x=d, d_h=d, **about,
+    )  # fmt: skip
+    return Inserted(insert, place)
+
+
+@contextmanager
+def drawn(draws: list[int] | None):
+    """Experts as the fixture drew them, one after the other."""
+    with patch("pet_bench.pet.experts.draw", side_effect=draws):
+        yield
+
+
+def renamed(w: Tensors) -> Tensors:
+    """The experts' weights below `delta.`, by our names. Their scores stay 0, and have no part."""
+    ours = {}
+    for name, value in w.items():
+        if match := EXPERT.fullmatch(name.removesuffix(".weight") if ".gate." in name else name):
+            half = {"A": "down", "B": "up"}[match["layer"]]
+            leaf = LEAVES.get(match["leaf"], match["leaf"])
+            where = "gate.weight" if match["gate"] else f"experts.{match['i']}.{leaf}"
+            ours[f"{match['before']}delta.{half}.{where}"] = value
+    return ours
+
+
+def shared(w: Tensors) -> str:
+    """Which of the two layers has one expert."""
+    counts = [len({m["i"] for n in w if (m := EXPERT.fullmatch(n)) and m["layer"] == layer}) for layer in "AB"]
+    return SHARED[(int(counts[0] == 1), int(counts[1] == 1))]
+
+
+def adamix(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    flags = fixture.flags
+    layer = inserted(Insert(("encoder.ffn",), DenseExperts(flags["r"], flags["experts"], shared(w))), flags["d"])
+    with drawn(flags.get("draws")):
+        y = called(layer.train(flags["mode"] == "train"), renamed(w), given["h"], given["h"])
+    return {"output/y": y}
+
+
+def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    flags, h = fixture.flags, given["h"]
+    gated, training = flags.get("add_gate", False), flags.get("mode", "train") == "train"
+    experts = PHMExperts(
+        flags["d"] // flags["reduction"], flags["experts"], flags["n"],
+        flags["rank"] if flags.get("factorized", True) else None, flags["shared_rule"], shared(w), gated,
+        INFERENCE[flags.get("inference_level", 3)],
+    )  # fmt: skip
+    told = {"redundancy": Told(), "expert-balance": Told()}
+    layer = inserted(Insert(("encoder.ffn",), experts), flags["d"], doors=told)
+    if not training and experts.inference == "factors":  # the reference folds copies, which nothing flows through
+        w = {name: value.detach() for name, value in w.items()}
+    if experts.shared_rule:
+        for module in layer.modules():
+            if isinstance(module, PHMLinear):
+                module.own_or_shared = (cast(PHMRule, SimpleNamespace(A=w["phm_rule"])),)
+    with drawn(flags.get("draws")):
+        outputs = {"output/y": called(layer.train(training), renamed(w), h, h)}
+    if gated:
+        outputs["aux/balance"] = sum(told["expert-balance"].take().values()).reshape(1)
+    if "output/up" in fixture.tensors:
+        ((_, (h, outputs["output/up"])),) = told["redundancy"].take().items()
+    for name, factor in (flags.get("aux_weights") or {}).items():
+        tokens, pooled = first(given["mask"].bool()), given["context"].mean(dim=1)
+        up = outputs["output/up"]
+        value = redundancy(up, h, tokens) if name == "redundancy" else mutual_information(up, pooled, tokens)
+        outputs[f"aux/{name}"] = (factor * value).reshape(1)
+    return outputs
+
+
+class Whole(nn.Module):
+    """All that the fixture of a whole model records of one pass."""
+
+    def __init__(self, model: EncoderDecoder):
+        super().__init__()
+        self.model, self.last = model, {}
+        model.at(model.anatomy.sites["decoder.output"].writer).register_forward_hook(
+            lambda module, args, output: self.last.update(decoder=states_of(output))
+        )
+
+    def forward(self, batch: Tensors) -> Tensors:
+        model, targets = self.model, batch["target_ids"]
+        with patch.object(Model, "words", model.lm.shared.weight):  # that are looked for as a parameter
+            encoded = model.encode(batch["input_ids"], batch["vis_feats"][:, None], batch["boxes"][:, None], task="vqa")
+        logits = model.decode(encoded, model.shift_right(targets))
+        per_token = per_token_loss(logits, targets)
+        return {
+            "logits": logits,
+            "encoder_last_hidden_state": encoded.last_hidden_state,
+            "decoder_last_hidden_state": self.last["decoder"],
+            "loss_per_token": per_token,
+            "loss": reduce_loss(per_token, targets, "score-weighted", batch["scores"]).reshape(1),
+        }
+
+
+def vlt5(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    args, config = fixture.about["args"], dict(fixture.about["config"])
+    visual = Visual(config.pop("feat_dim"), config.pop("grid_tokens"), config.pop("n_boxes_after_pooling"))
+    rows, off = config.pop("vocab_after_growth"), {"dropout_rate": 0.0, "decoder_start_token_id": 0}
+    config |= {"num_decoder_layers": config["num_layers"]} | off
+    backbone = Backbone("tiny", fixture.about["backbone"], "", config, rows=rows)
+    method = MixPHM(
+        bottleneck=config["d_model"] // args["reduction_factor"], n=args["hypercomplex_division"],
+        rank=args["phm_rank"] if args["factorized_phm"] else None, experts=args["num_experts"],
+        shared_rule=args["shared_phm_rule"], shared="down" if args["sharing_down"] else "none", dropout=0.0,
+        inference=INFERENCE[args["inference_level"]], scale=args["ada_alpha"],
+        redundancy=args["red_w"] if args.get("use_adapter_r2loss") else 0.0,
+        information=args["align_w"] if args.get("using_mi_loss") else 0.0,
+    )  # fmt: skip
+    design = method.design(backbone.anatomy)
+    model = attach(build(backbone, visual), design)
+    whole, weights = Whole(model), _whole(w, model)
+    with drawn(fixture.about["draws"]):
+        outputs = called(whole.train(), weights, given)
+    (door,) = cast(tuple[Redundancy], design.doors)
+    task, aux = outputs["loss"], {name: torch.as_tensor(value).reshape(1) for name, value in door.terms(model).items()}
+    outputs["loss"] = task + sum(aux.values())
+    kept = called(whole.eval(), weights, given)
+    every = {f"output/{name}": value for name, value in outputs.items()}
+    every |= {f"output/eval/{name}": kept[name] for name in ("encoder_last_hidden_state", "logits")}
+    every |= {"aux/task_loss": task} | {f"aux/{name}": value for name, value in aux.items()}
+    return {name: value for name, value in every.items() if name in fixture.tensors}
+
+
+def _whole(w: Tensors, model: nn.Module) -> Tensors:
+    """The reference's weights by our names. Its visual linears are built without biases."""
+    moe = {name: value for name, value in w.items() if ".phm_adapter_moe." in name}
+    stock = {name: value for name, value in w.items() if name not in moe and name != "phm_rule"}
+    places = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.\d\.phm_adapter_moe\.(delta\..+)")
+    ours = translate(stock, Layout()) | {"pet.shared.phm_rule.A": w["phm_rule"]}
+    for name, value in renamed(moe).items():
+        stack, layer, rest = cast(re.Match, places.fullmatch(name)).groups()
+        ours[f"pet.{stack}.{layer}.ffn.0.{rest}"] = value
+    biases = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith("bias")}
+    return {f"model.{name}": value for name, value in (biases | ours).items()}
+
+
+FIXTURES = {r"mixphm_\w+": mixphm, r"adamix_\w+": adamix, r"vlt5_mixphm\w*": vlt5}
