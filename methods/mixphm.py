@@ -159,16 +159,17 @@ class MixPHM(Method):
 
         PHM(x) = x M + b,  M = Σ_i A_i ⊗ (L_i Q_i),  A (n, n, n), L (n, d_in/n, rank), Q (n, rank, d_out/n)
 
-    experts: of each layer, equal at the start; every training pass draws one for the whole batch, in each layer. shared:
-    which of the two layers has only one. inference: see `DrawnExperts`; published are mean factors, mean(L) mean(Q).
-    bottleneck: r, d/12. rank: 8 at d = 768. shared_rule: one A for all layers. scale: of ΔH. gate: instead of a draw,
-    each position takes the expert of largest probability, before the nonlinearity and behind it; balance: weight of
-    that gate's loss (which one it had is not stated).
+    experts: of each layer, equal at the start; every training pass draws one for the whole batch, layer by layer.
+    shared: which of the two layers has only one. inference: see `DrawnExperts`; published are mean factors, mean(L)
+    mean(Q). bottleneck: r, d/12. rank: 8 at d = 768. shared_rule: one A for all layers. scale: of ΔH. gate: instead of
+    a draw, each position takes the expert of largest probability, before the nonlinearity and behind it; balance:
+    weight of that gate's loss (which one it had is not stated).
 
     The loss has, of the layers of each stack that words pass through, the mean of two terms on Z = ΔH and c, the mean
     of the stack's last states, over the stacks: `redundancy` · red_l + 0.2 · `information` · mi_l,
 
-        red = 0.0039/B Σ_{i≠j} (norm(Z)ᵀ norm(H))_ij²,   mi = E_other[softplus(Z·c) - ln 2] - E_own[ln 2 - softplus(-Z·c)]
+        red = 0.0039/B Σ_{i≠j} (norm(Z)ᵀ norm(H))_ij²
+        mi = E_other[softplus(Z·c) - ln 2] - E_own[ln 2 - softplus(-Z·c)]
 
     tokens: which positions these read of a stack with padding.
 

@@ -86,7 +86,7 @@ def chosen(outputs: Tensor, which: Tensor) -> Tensor:
 
 
 class ExpertBottleneck(nn.Module):
-    """ΔH = scale · up(dropout(act(down(H)))), (B, T, d) → (B, T, d). It tells `redundancy` H and ΔH, as (stack, layer)."""
+    """ΔH = scale · up(dropout(act(down(H)))), (B, T, d) → (B, T, d). tell: is told H and ΔH of a training pass."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Told(nn.Module):
     @staticmethod
     def of(build: Builder, door: str) -> Callable[[Any, Any], None]:
         """Takes (who, what) for the door of that kind; where none is open, nothing is kept."""
-        told = build.model.pet[door] if door in build.model.pet else None
+        told = dict(build.model.pet.items()).get(door)
         return told.by.__setitem__ if isinstance(told, Told) else lambda who, what: None
 
     def take(self) -> dict[Any, Any]:

@@ -9,23 +9,28 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn import functional as F
+from transformers import BartConfig
 
 from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.backbone.bart import Bart
 from pet_bench.backbone.interface import Context, Model
 from pet_bench.methods.adamix import DenseExperts
 from pet_bench.methods.mixphm import MixPHM, PHMExperts, Redundancy, first, mutual_information, redundancy
+from pet_bench.methods.moe_adapter import Expert, RoutedExperts, RoutedModule, uneven
 from pet_bench.pet import Insert, Place, attach
 from pet_bench.pet.experts import Told
 from pet_bench.pet.inserted import Inserted, states_of
 from pet_bench.pet.linears import PHMLinear, PHMRule
 from pet_bench.spec import Visual
 from pet_bench.trial.loss import per_token_loss, reduce_loss
-from tests.followups.restate import Fixture, Tensors, called
+from tests.followups.restate import Fixture, Tensors, below, called
 from tests.parity.reference import Layout, translate
 
-EXPERT = re.compile(r"(?P<before>.*)MoA_(?P<layer>[AB])\.(?:deepspeed_experts\.(?P<i>\d+)\.(?P<leaf>\w+)|(?P<gate>gate))")
+EXPERT = re.compile(
+    r"(?P<before>.*)MoA_(?P<layer>[AB])\.(?:deepspeed_experts\.(?P<i>\d+)\.(?P<leaf>\w+)|(?P<gate>gate)\.weight)"
+)
 LEAVES = {"W": "W.0", "W_left": "W.0", "W_right": "W.1", "phm_rule": "rule.A"}
 SHARED = {(0, 0): "none", (1, 0): "down", (0, 1): "up", (1, 1): "both"}
 INFERENCE = ("token", "sample", "outputs", "factors")  # by the reference's level
@@ -34,7 +39,8 @@ INFERENCE = ("token", "sample", "outputs", "factors")  # by the reference's leve
 def inserted(insert: Insert, d: int, *, doors: dict[str, nn.Module] | None = None, **about: Any) -> Inserted:
     """An insert that stands alone, with what an open door has put into the model."""
     torch.manual_seed(0)
-    model = SimpleNamespace(context=Context(), pet=nn.ModuleDict(doors or {}), family=Bart, anatomy=None)
+    anatomy, pet = Bart.anatomy("alone", BartConfig()), nn.ModuleDict(doors or {})
+    model = SimpleNamespace(context=Context(), pet=pet, family=Bart, anatomy=anatomy)
     place = Place(
         model=cast(Model, model), stack="encoder", layer=0, site=insert.sites[0], reader=None, writer=nn.Identity(),
         feeds=None, d_x=d, d_h=d, **about,
@@ -53,7 +59,7 @@ def renamed(w: Tensors) -> Tensors:
     """The experts' weights below `delta.`, by our names. Their scores stay 0, and have no part."""
     ours = {}
     for name, value in w.items():
-        if match := EXPERT.fullmatch(name.removesuffix(".weight") if ".gate." in name else name):
+        if match := EXPERT.fullmatch(name):
             half = {"A": "down", "B": "up"}[match["layer"]]
             leaf = LEAVES.get(match["leaf"], match["leaf"])
             where = "gate.weight" if match["gate"] else f"experts.{match['i']}.{leaf}"
@@ -103,6 +109,59 @@ def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
         value = redundancy(up, h, tokens) if name == "redundancy" else mutual_information(up, pooled, tokens)
         outputs[f"aux/{name}"] = (factor * value).reshape(1)
     return outputs
+
+
+def moe_adapters(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    """A block of CLIP, (positions, batch, d), with our insert beside its feed-forward."""
+    flags, x = fixture.flags, given["x"]
+    normed = F.layer_norm(x, x.shape[-1:], w["ln_1.weight"], w["ln_1.bias"])
+    attended, _ = F.multi_head_attention_forward(
+        normed, normed, normed, flags["d"], flags["heads"], w["attn.in_proj_weight"], w["attn.in_proj_bias"], None,
+        None, False, 0.0, w["attn.out_proj.weight"], w["attn.out_proj.bias"], need_weights=False,
+    )  # fmt: skip
+    h = x + attended
+    normed = F.layer_norm(h, h.shape[-1:], w["ln_2.weight"], w["ln_2.bias"])
+    hidden = F.linear(normed, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"])
+    mlp = F.linear(hidden * torch.sigmoid(1.702 * hidden), w["mlp.c_proj.weight"], w["mlp.c_proj.bias"])
+    outputs = {"output/h": h, "output/y": h + mlp}
+    spec = RoutedExperts(
+        flags["bottleneck"], flags["experts"], flags["top_k"], flags["scale"], reads="first",
+        per_task=flags.get("task_id", 0) >= 0,
+    )  # fmt: skip
+    if flags.get("autorouter") and flags["val_task_id"] < 0:  # the selector knows no task: no expert runs
+        return outputs
+    if not flags.get("apply_moe", True):
+        alone = {name.replace("_proj", ""): value for name, value in below(w, "adaptmlp").items()}
+        return outputs | {"output/y": h + mlp + called(Expert(spec, flags["d"], flags["d"]), alone, h)}
+
+    tasks = tuple(name.rpartition(".")[2] for name in w if name.startswith("router_list."))
+    layer = inserted(Insert(("encoder.ffn",), spec, reads="input"), flags["d"], tasks=tasks)
+    mixture, routed = cast(RoutedModule, layer.train(flags.get("noise", False)).delta), []
+    route = mixture.route
+    mixture.route = lambda pooled: routed.append(route(pooled)) or routed[0]
+    layer.place.context.task = str(flags.get("task_id", 0))
+    weights = {ours: w[name] for name in w if (ours := _routed(name))}
+    with patch("torch.randn_like", return_value=given.get("noise")):
+        y = called(layer, weights, h.transpose(0, 1), mlp.transpose(0, 1))
+    ((gates, load),) = routed
+    return outputs | {
+        "output/y": h + y.transpose(0, 1), "output/gates": gates, "output/load": load,
+        "output/unused_balance_loss": 0.01 * (uneven(gates.sum(dim=0)) + uneven(load)).reshape(1),
+    }  # fmt: skip
+
+
+def _routed(name: str) -> str | None:
+    """Our name of an expert's or a router's weight; None of others."""
+    for pattern, ours in (
+        (r"adaptmlp_list\.(\d+)\.(down|up)_proj\.(\w+)", r"delta.experts.\1.\2.\3"),
+        (r"router_list\.(\d+)", r"delta.router.of.\1.R"),
+        (r"w_noise_list\.(\d+)", r"delta.router.of.\1.noise"),
+        (r"router1", "delta.router.R"),
+        (r"w_noise", "delta.router.noise"),
+    ):
+        if match := re.fullmatch(pattern, name):
+            return match.expand(ours)
+    return None
 
 
 class Whole(nn.Module):
@@ -172,4 +231,4 @@ def _whole(w: Tensors, model: nn.Module) -> Tensors:
     return {f"model.{name}": value for name, value in (biases | ours).items()}
 
 
-FIXTURES = {r"mixphm_\w+": mixphm, r"adamix_\w+": adamix, r"vlt5_mixphm\w*": vlt5}
+FIXTURES = {r"mixphm_\w+": mixphm, r"adamix_\w+": adamix, r"moe_adapters_\w+": moe_adapters, r"vlt5_mixphm\w*": vlt5}

@@ -46,8 +46,8 @@ class Fixture:
     def read(cls, name: str) -> Fixture:
         """Those of a whole model in training and in evaluation, `grad.vqa/…`, `output.eval/…`, as any other's."""
         source = fixtures(FOLDER)[name]
-        tensors = {k.replace(".vqa/", "/").replace("output.eval/", "output/eval/"): t for k, t in source.tensors.items()}
-        return cls(name, source.about, tensors)
+        keys = {key: key.replace(".vqa/", "/").replace("output.eval/", "output/eval/") for key in source.tensors}
+        return cls(name, source.about, {ours: source.tensors[key] for key, ours in keys.items()})
 
     @property
     def flags(self) -> dict[str, Any]:
