@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pet_bench.pet import Delta, Design, Difference, Door, Insert, Method, Model
 from pet_bench.pet.deltas import check_division, gelu_new
-from pet_bench.pet.experts import Balance, DrawnExperts, ExpertBottleneck, GatedExperts, Inference, Told
+from pet_bench.pet.experts import Balance, DrawnExperts, ExpertBottleneck, GatedExperts, Inference, Told, take
 from pet_bench.pet.inserted import states_of
 from pet_bench.pet.linears import PHMLinear, PHMRule
 from pet_bench.spec import STRICT, Size
@@ -100,7 +100,7 @@ class Redundancy(Door):
 
     def terms(self, model: Model) -> dict[str, Tensor | float]:
         """Both terms of the last training pass, weighted."""
-        told = model.pet[self.kind].take()
+        told = take(model, self.kind)
         by_stack: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for stack, last in ((stack, told[stack]) for stack in model.anatomy.words if stack in told):
             tokens = self._tokens(model, stack, last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from pet_bench.backbone.interface import Model
 from pet_bench.pet.build import Builder
 from pet_bench.pet.parts import Door
 from pet_bench.spec import STRICT
@@ -124,10 +125,13 @@ class Told(nn.Module):
         told = dict(build.model.pet.items()).get(door)
         return told.by.__setitem__ if isinstance(told, Told) else lambda who, what: None
 
-    def take(self) -> dict[Any, Any]:
-        taken, self.by = dict(self.by), self.by
-        self.by.clear()
-        return taken
+
+def take(model: Model, door: str) -> dict[Any, Any]:
+    """What the door of that kind has been told, which is then forgotten."""
+    told = cast(Told, model.pet[door])
+    taken = dict(told.by)
+    told.by.clear()
+    return taken
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -145,4 +149,4 @@ class Balance(Door):
         return Told()
 
     def penalty(self, model):
-        return self.weight * sum(model.pet[self.kind].take().values())
+        return self.weight * sum(take(model, self.kind).values())

@@ -9,7 +9,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BartConfig
 
@@ -32,7 +32,7 @@ EXPERT = re.compile(
     r"(?P<before>.*)MoA_(?P<layer>[AB])\.(?:deepspeed_experts\.(?P<i>\d+)\.(?P<leaf>\w+)|(?P<gate>gate)\.weight)"
 )
 LEAVES = {"W": "W.0", "W_left": "W.0", "W_right": "W.1", "phm_rule": "rule.A"}
-SHARED = {(0, 0): "none", (1, 0): "down", (0, 1): "up", (1, 1): "both"}
+SHARED: dict[tuple[int, int], Any] = {(0, 0): "none", (1, 0): "down", (0, 1): "up", (1, 1): "both"}
 INFERENCE = ("token", "sample", "outputs", "factors")  # by the reference's level
 
 
@@ -67,7 +67,7 @@ def renamed(w: Tensors) -> Tensors:
     return ours
 
 
-def shared(w: Tensors) -> str:
+def shared(w: Tensors) -> Any:
     """Which of the two layers has one expert."""
     counts = [len({m["i"] for n in w if (m := EXPERT.fullmatch(n)) and m["layer"] == layer}) for layer in "AB"]
     return SHARED[(int(counts[0] == 1), int(counts[1] == 1))]
@@ -89,7 +89,8 @@ def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
         flags["rank"] if flags.get("factorized", True) else None, flags["shared_rule"], shared(w), gated,
         INFERENCE[flags.get("inference_level", 3)],
     )  # fmt: skip
-    told = {"redundancy": Told(), "expert-balance": Told()}
+    redundant, balance = Told(), Told()
+    told: dict[str, nn.Module] = {"redundancy": redundant, "expert-balance": balance}
     layer = inserted(Insert(("encoder.ffn",), experts), flags["d"], doors=told)
     if not training and experts.inference == "factors":  # the reference folds copies, which nothing flows through
         w = {name: value.detach() for name, value in w.items()}
@@ -100,9 +101,9 @@ def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     with drawn(flags.get("draws")):
         outputs = {"output/y": called(layer.train(training), renamed(w), h, h)}
     if gated:
-        outputs["aux/balance"] = sum(told["expert-balance"].take().values()).reshape(1)
+        outputs["aux/balance"] = torch.stack([*balance.by.values()]).sum().reshape(1)
     if "output/up" in fixture.tensors:
-        ((_, (h, outputs["output/up"])),) = told["redundancy"].take().items()
+        ((_, (h, outputs["output/up"])),) = redundant.by.items()
     for name, factor in (flags.get("aux_weights") or {}).items():
         tokens, pooled = first(given["mask"].bool()), given["context"].mean(dim=1)
         up = outputs["output/up"]
@@ -136,7 +137,8 @@ def moe_adapters(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
 
     tasks = tuple(name.rpartition(".")[2] for name in w if name.startswith("router_list."))
     layer = inserted(Insert(("encoder.ffn",), spec, reads="input"), flags["d"], tasks=tasks)
-    mixture, routed = cast(RoutedModule, layer.train(flags.get("noise", False)).delta), []
+    mixture = cast(RoutedModule, layer.train(flags.get("noise", False)).delta)
+    routed: list[tuple[Tensor, Tensor]] = []
     route = mixture.route
     mixture.route = lambda pooled: routed.append(route(pooled)) or routed[0]
     layer.place.context.task = str(flags.get("task_id", 0))
@@ -169,7 +171,8 @@ class Whole(nn.Module):
 
     def __init__(self, model: EncoderDecoder):
         super().__init__()
-        self.model, self.last = model, {}
+        self.model = model
+        self.last: Tensors = {}
         model.at(model.anatomy.sites["decoder.output"].writer).register_forward_hook(
             lambda module, args, output: self.last.update(decoder=states_of(output))
         )
@@ -205,7 +208,7 @@ def vlt5(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     )  # fmt: skip
     design = method.design(backbone.anatomy)
     model = attach(build(backbone, visual), design)
-    whole, weights = Whole(model), _whole(w, model)
+    whole, weights = Whole(cast(EncoderDecoder, model)), _whole(w, model)
     with drawn(fixture.about["draws"]):
         outputs = called(whole.train(), weights, given)
     (door,) = cast(tuple[Redundancy], design.doors)
