@@ -3,7 +3,7 @@ router."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -11,12 +11,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pet_bench.pet import Builder, Delta, Design, Difference, Insert, Method, Place
+from pet_bench.errors import UserError
+from pet_bench.pet import Builder, Delta, Design, Difference, Door, Insert, Method, Place
 from pet_bench.pet.experts import Balance, Told
-from pet_bench.pet.inserted import states_of
+from pet_bench.pet.prompt import Prompt, Reads
 from pet_bench.spec import STRICT, Size
-
-Reads = Literal["mean", "first"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -80,6 +79,7 @@ class RoutedModule(nn.Module):
         self.experts = nn.ModuleList(Expert(spec, d_in, place.d_h) for _ in range(spec.experts))
         self.router = place.by_task(lambda: Router(spec, prompt.width)) if spec.per_task else Router(spec, prompt.width)
         self.tell = Told.of(place, Balance.kind)
+        self.usage = tuple(module for module in place.model.pet.values() if isinstance(module, Usage))
 
     def route(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Gates (B, E), of which top_k are not 0, and how many samples each expert has, (E,)."""
@@ -99,6 +99,8 @@ class RoutedModule(nn.Module):
         gates, load = self.route(self.prompt(x))
         if self.training:
             self.tell(self, uneven(gates.sum(dim=0)) + uneven(load))
+            for usage in self.usage:
+                usage(self, gates)
         if self.top_k == len(self.experts):
             outputs = torch.stack([expert(x) for expert in self.experts], dim=1)
             return (gates[:, :, None, None] * outputs).sum(dim=1).to(x.dtype)
@@ -114,68 +116,62 @@ def uneven(amounts: Tensor) -> Tensor:
     return amounts.var(correction=min(1, len(amounts) - 1)) / (amounts.mean().square() + 1e-10)
 
 
-class Prompt(nn.Module):
-    """p (B, d): what routers read of the prompt's states (B, N, d), their mean or the first one, padding left out.
+class Usage(nn.Module):
+    """How many samples each expert has had since the task began, and the tasks so far."""
 
-    In a stack that reads, its own X; in one that writes, the last states of the one that reads, a row for each beam; in
-    one that does both, X where the prompt is, which is kept while an answer is generated. Elsewhere X of all positions.
-    """
-
-    def __init__(self, place: Place, reads: Reads, d_in: int):
+    def __init__(self, spec: ActivateFreeze, build: Builder):
         super().__init__()
-        reading, writing = place.anatomy.reading, place.anatomy.writing
-        self.reads: Reads = reads
-        self.context = place.context if place.stack == reading else None
-        self.writes = place.stack == reading == writing
-        self.kept: Tensor | None = None
-        self.encoded: tuple[Encoded, ...] = ()  # in a tuple: it is shared
-        if place.stack == writing != reading:
-            self.encoded = (place.shared(f"encoded_{reads}", lambda: Encoded(place, reads)),)
-        self.width = place.anatomy.stacks[reading].width if self.encoded else d_in
+        self.count, self.model = spec.count, (build.model,)
+        self.used: dict[int, Tensor] = {}
+        self.tasks: list[str] = []
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.encoded:
-            pooled = self.encoded[0].pooled
-            assert pooled is not None  # its stack has run
-        elif self.context is None or self.context.mask is None:
-            return pool(x, None, self.reads)
-        else:
-            pooled = self._prompt(x, self.context.mask)
-        return pooled.repeat_interleave(len(x) // len(pooled), dim=0)
+    def __call__(self, mixture: RoutedModule, gates: Tensor) -> None:
+        """Count what a training pass chooses; the first of another task freezes what the last one used most."""
+        task = self.model[0].context.task or ""
+        if task not in self.tasks[-1:]:
+            if task in self.tasks:
+                raise UserError(f'"{task}" is back: experts freeze after a task, so recipe.task_order must be sequence')
+            self.freeze()
+            self.tasks.append(task)
+        which = self.mixtures().index(mixture)
+        self.used[which] = self.used.get(which, 0) + (gates > 0).sum(dim=0)
 
-    def _prompt(self, x: Tensor, mask: Tensor) -> Tensor:
-        if x.shape[1] < mask.shape[1] and self.kept is not None:  # a word of the answer
-            return self.kept
-        assert self.context is not None
-        length = self.context.prompt if self.writes else None
-        pooled = pool(x[:, :length], mask[:, :length], self.reads)
-        if self.writes and not self.training:
-            self.kept = pooled.detach()
-        return pooled
+    def mixtures(self) -> list[RoutedModule]:
+        return [module for module in self.model[0].modules() if isinstance(module, RoutedModule)]
+
+    def freeze(self) -> None:
+        for which, mixture in enumerate(self.mixtures()):
+            if which in self.used:
+                for e in self.used.pop(which).topk(self.count).indices.tolist():
+                    mixture.experts[e].requires_grad_(False)
 
 
-class Encoded(nn.Module):
-    """p of the last states of the stack that reads, where another one writes."""
+@dataclass(frozen=True, config=STRICT)
+class ActivateFreeze(Door):
+    """After a task each layer freezes the `count` experts that most samples of the task had; see `MoEAdapter`."""
 
-    def __init__(self, build: Builder, reads: Reads):
-        super().__init__()
-        self.pooled: Tensor | None = None
-        model, last = build.model, build.anatomy.sites[f"{build.anatomy.reading}.output"]
+    kind: ClassVar = "activate-freeze"
+    count: Size
 
-        def keep(module: nn.Module, args: tuple, output: Any) -> None:
-            self.pooled = pool(states_of(output), model.context.mask, reads)
+    @property
+    def formula(self) -> str:
+        return f"after each task the {self.count} experts used most in each layer train no more"
 
-        model.at(last.writer).register_forward_hook(keep)
+    def open(self, build):
+        return Usage(self, build)
 
+    def state(self, model):
+        usage = cast(Usage, model.pet[self.kind])
+        trains = [[next(expert.parameters()).requires_grad for expert in m.experts] for m in usage.mixtures()]
+        return {"tasks": usage.tasks, "used": {str(which): n for which, n in usage.used.items()}, "trains": trains}
 
-def pool(states: Tensor, mask: Tensor | None, how: Reads) -> Tensor:
-    """(B, N, d) → (B, d): the mean over unmasked positions, or the first of them."""
-    if mask is None:
-        return states.mean(dim=1) if how == "mean" else states[:, 0]
-    if how == "first":
-        return states[torch.arange(len(states), device=states.device), mask.int().argmax(dim=1)]
-    weight = mask[..., None].to(states.dtype)
-    return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    def restore(self, model, state):
+        usage = cast(Usage, model.pet[self.kind])
+        usage.tasks = [*state["tasks"]]
+        usage.used = {int(which): n.to(model.device) for which, n in state["used"].items()}
+        for mixture, trains in zip(usage.mixtures(), state["trains"], strict=True):
+            for expert, train in zip(mixture.experts, trains, strict=True):
+                expert.requires_grad_(train)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -193,11 +189,12 @@ class MoEAdapter(Method):
     task-incremental ones had 22, of which 2. width: r, d/12. per_task: every task has a router; else one is shared.
     balance: weight of Σ_layers cv²(Σ_B g) + cv²(load), cv² = variance / mean², load the samples that an expert has, in
     noisy training with top_k < experts its smooth estimate. The authors compute it with weight 0.01 and throw it away.
+    freeze: where tasks are trained one after the other (`recipe.task_order`), so many experts of each layer that the
+    last task used most train no more; published: 2. Where they take turns, nothing is frozen.
 
     Deliberate differences: this is a transfer to encoder-decoders and joint training; the reference is CLIP, whose
-    router reads X at the first position (`reads: first`), and whose noise stays on in evaluation. No expert is frozen
-    after a task, as tasks are trained together, and there is no selector of tasks: they are given.
-    The reference has no licence: implemented from its mathematics.
+    router reads X at the first position (`reads: first`), and whose noise stays on in evaluation. There is no selector
+    of tasks: they are given. The reference has no licence: implemented from its mathematics.
     """
 
     name: ClassVar = "moe-adapter"
@@ -222,6 +219,7 @@ class MoEAdapter(Method):
     reads: Reads = "mean"
     per_task: bool = True
     balance: float = Field(default=0.0, ge=0)
+    freeze: int = Field(default=0, ge=0)
 
     @classmethod
     def defaults(cls, anatomy):
@@ -238,5 +236,8 @@ class MoEAdapter(Method):
         sites = tuple(site for site in anatomy.sub_layers if site.endswith("ffn"))
         return Design(
             inserts=(Insert(sites, experts, reads="input"),),
-            doors=(Balance(self.balance),) if self.balance else (),
+            doors=(
+                *((Balance(self.balance),) if self.balance else ()),
+                *((ActivateFreeze(self.freeze),) if self.freeze else ()),
+            ),
         )

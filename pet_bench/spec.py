@@ -84,7 +84,8 @@ class Recipe:
     `no_repeat_ngram_size` and `early_stopping`), as published, or are off. decay_norms: whether layer norms' weights
     get weight decay, as in the published runs, whose exception named none of them. data_order: the same for every seed,
     as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
-    text, which saves padding (1: as drawn, as published).
+    text, which saves padding (1: as drawn, as published). task_order: tasks take turns, an update each, as published,
+    or follow one another, each trained for all of its epochs.
 
     precision: of the forward pass in training. frozen: how what does not train is kept (`pet_bench.pet.large`); where
     that is not float32, training and evaluation compute in half precision.
@@ -108,6 +109,7 @@ class Recipe:
     data_order: Literal["fixed", "seeded"] = "fixed"
     bucket: Count = 1
     frozen: Annotated[Frozen, identity.Since(2, neutral="float32")] = "float32"
+    task_order: Annotated[Literal["joint", "sequence"], identity.Since(2, neutral="joint")] = "joint"
 
     @model_validator(mode="after")
     def _frozen_halves_need_half_precision(self):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pet_bench.errors import UserError
 from pet_bench.methods.mixphm import first, mutual_information, redundancy
 from pet_bench.methods.moe_adapter import RoutedModule
 from pet_bench.pet.experts import DrawnExperts
@@ -128,7 +129,7 @@ def test_a_gate_takes_one_expert_a_position(family):
             gate.weight.zero_()
     model(**batch(family))
     assert len(gates) == 8
-    assert float(door.penalty(model)) == pytest.approx(8.0)  # e Σ P f, P = 1/4 and all f at the first
+    assert door.penalty(model).item() == pytest.approx(8.0)  # e Σ P f, P = 1/4 and all f at the first
     model(**batch(family))
     door.penalty(model).backward()
     assert all(gate.weight.grad is not None for gate in gates)
@@ -178,22 +179,54 @@ def test_a_decoder_only_router_reads_the_prompt_alone():
         torch.testing.assert_close(pooled, seen[0].repeat_interleave(3, 0))
 
 
+def test_the_most_used_experts_freeze_after_a_task():
+    model, (door,) = doors("bart", "moe-adapter", experts=5, top_k=2, freeze=2)
+    mixtures = [module for module in model.modules() if isinstance(module, RoutedModule)]
+    counts = [torch.zeros(5) for _ in mixtures]
+    for i, mixture in enumerate(mixtures):
+        route = mixture.route
+
+        def counted(pooled, i=i, route=route):
+            gates, load = route(pooled)
+            counts[i] += (gates > 0).sum(0)
+            return gates, load
+
+        mixture.route = counted
+    for _ in range(3):
+        model(**batch("bart", task="vqa"))
+    assert all(p.requires_grad for mixture in mixtures for p in mixture.parameters())
+    used = [set(each.topk(2).indices.tolist()) for each in counts]
+    state = door.state(model)
+    model(**batch("bart", task="gqa"))
+    for mixture, frozen in zip(mixtures, used, strict=True):
+        for e, expert in enumerate(mixture.experts):
+            assert {p.requires_grad for p in expert.parameters()} == {e not in frozen}
+        assert all(p.requires_grad for p in mixture.router.parameters())
+    with pytest.raises(UserError, match='"vqa" is back: experts freeze after a task'):
+        model(**batch("bart", task="vqa"))
+    door.restore(model, state)
+    assert all(p.requires_grad for p in model.pet.parameters())
+
+
 # training ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "method",
+    ("method", "tasks", "recipe"),
     [
-        "mixphm",
-        "adamix",
-        {"name": "moe-adapter", "experts": 4, "top_k": 2, "balance": 0.01},
-        {"name": "mixphm", "gate": True, "shared": "none"},
+        ("mixphm", "vqa", {"max_steps": 6}),
+        ("adamix", "vqa", {"max_steps": 6}),
+        ({"name": "mixphm", "gate": True, "shared": "none"}, "vqa", {"max_steps": 6}),
+        ({"name": "moe-adapter", "experts": 4, "top_k": 2, "balance": 0.01}, "vqa", {"max_steps": 6}),
+        ({"name": "moe-adapter", "experts": 6, "freeze": 2}, "nlvr2+gqa", {"max_steps": None, "epochs": 2}),
     ],
-    ids=str,
+    ids=["mixphm", "adamix", "mixphm-gate", "moe-adapter", "moe-adapter-freeze"],
 )
-def test_interrupted_it_ends_as_it_would_have(method, mini_trial, runtime, tmp_path):  # noqa: F811
-    spec = mini_trial(method, "mini-bart", suite=f"{SUITE.name}/vqa", recipe={"max_steps": 6})
+def test_interrupted_it_ends_as_it_would_have(method, tasks, recipe, mini_trial, runtime, tmp_path):  # noqa: F811
+    if recipe["max_steps"] is None:
+        recipe = recipe | {"task_order": "sequence"}
+    spec = mini_trial(method, "mini-bart", suite=f"{SUITE.name}/{tasks}", recipe=recipe)
     expected = run_trial(spec, replace(runtime, out=tmp_path / "whole"))
-    ours = replace(runtime, out=tmp_path / "parts")
-    result, _ = run_with_interrupts(spec, ours, (2, "update"), (5, "update"))
+    ours, steps = replace(runtime, out=tmp_path / "parts"), expected.cost.steps
+    result, _ = run_with_interrupts(spec, ours, (2, "update"), (steps - 1, "update"))
     assert_equal(expected, tmp_path / "whole", result, ours.out)
