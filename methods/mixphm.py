@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,7 +25,8 @@ Tokens = Literal["first", "unmasked"]
 
 @dataclass(frozen=True, config=STRICT)
 class PHMExperts(Delta):
-    """f(x) = scale · PHM_u(dropout(gelu_new(PHM_d(x)))), both layers mixtures of `PHMLinear`; see `MixPHM`."""
+    """f(x) = scale · PHM_u(dropout(gelu_new(PHM_d(x)))), both layers mixtures of `PHMLinear`, or `whole` a mixture of
+    such adapters; see `MixPHM`."""
 
     kind: ClassVar = "phm-experts"
     width: Size
@@ -33,39 +35,54 @@ class PHMExperts(Delta):
     rank: Size | None = None
     shared_rule: bool = True
     shared: Shared = "down"
+    whole: bool = False
     gate: bool = False
     inference: Inference = "factors"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scale: float = 1.0
     init_range: float = Field(default=0.01, gt=0)
 
+    def count(self, layer: str) -> int:
+        """The experts of the layer "down" or "up"."""
+        return 1 if self.shared in (layer, "both") else self.experts
+
     @property
     def formula(self) -> str:
-        counts = [1 if self.shared in (layer, "both") else self.experts for layer in ("down", "up")]
         how = "a gate takes one a token" if self.gate else "one drawn a step"
+        counts = f"{self.experts} adapters" if self.whole else f"{self.count('down')} and {self.count('up')} experts"
         return (
             f"PHM_u(dropout(gelu_new(PHM_d({{x}})), {self.dropout:g})), PHM(x) = x Σ_i A_i ⊗ L_i Q_i + b "
-            f"(r = {self.width}, n = {self.n}, {counts[0]} and {counts[1]} experts, {how})"
+            f"(r = {self.width}, n = {self.n}, {counts}, {how})"
         )
 
     def build(self, place, d_in):
         check_division(place, self.n, d_in, self.width, place.d_h)
         rule = place.shared("phm_rule", lambda: PHMRule(self.n, self.init_range)) if self.shared_rule else None
 
+        def mixture(make: Callable[[], nn.Module], count: int, a: int) -> nn.Module:
+            if self.gate and count > 1:
+                return GatedExperts(place, make, count, a, residual=self.whole)
+            return DrawnExperts(make, count, self.inference)
+
         def layer(name: str, a: int, b: int) -> nn.Module:
             def make():
                 return PHMLinear(a, b, self.n, init=self.init_range, rank=self.rank, rule=rule, gain=math.sqrt(2))
 
-            count = 1 if self.shared in (name, "both") else self.experts
-            if self.gate and count > 1:
-                return GatedExperts(place, make, count, a)
-            return DrawnExperts(make, count, self.inference)
+            return make() if self.whole else mixture(make, self.count(name), a)
 
-        keep, here = Told.of(place, Redundancy.kind), (place.stack, place.layer)
-        return ExpertBottleneck(
-            layer("down", d_in, self.width), layer("up", self.width, place.d_h), gelu_new, dropout=self.dropout,
-            scale=self.scale, tell=lambda h, update: keep(here, (h, update)),
-        )  # fmt: skip
+        def adapter() -> nn.Module:
+            down, up = layer("down", d_in, self.width), layer("up", self.width, place.d_h)
+            return ExpertBottleneck(down, up, gelu_new, dropout=self.dropout, scale=self.scale)
+
+        module = mixture(adapter, self.experts, d_in) if self.whole else adapter()
+        keep = Told.of(place, Redundancy.kind)
+
+        def tell(module: nn.Module, read: tuple, update: Tensor) -> None:
+            if module.training:
+                keep((place.stack, place.layer), (read[0], update))
+
+        module.register_forward_hook(tell)
+        return module
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -94,26 +111,23 @@ class Redundancy(Door):
 
             return last
 
-        for stack in set(build.anatomy.words) & set(build.anatomy.adapted):
-            model.at(build.anatomy.sites[f"{stack}.output"].writer).register_forward_hook(keep(stack))
+        for stack in build.anatomy.words:
+            if stack in build.anatomy.adapted:
+                model.at(build.anatomy.sites[f"{stack}.output"].writer).register_forward_hook(keep(stack))
         return told
 
-    def terms(self, model: Model) -> dict[str, Tensor | float]:
+    def terms(self, model: Model) -> dict[str, Tensor]:
         """Both terms of the last training pass, weighted."""
-        told = take(model, self.kind)
-        by_stack: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for stack, last in ((stack, told[stack]) for stack in model.anatomy.words if stack in told):
-            tokens = self._tokens(model, stack, last)
-            pooled = last.float().mean(dim=1)
-            layers = [told[key] for key in told if isinstance(key, tuple) and key[0] == stack]
-            by_stack[stack] = [
-                (redundancy(update.float(), h.float(), tokens), mutual_information(update.float(), pooled, tokens))
-                for h, update in layers
-            ]
-        means = [torch.stack([torch.stack(pair) for pair in pairs]).mean(0) for pairs in by_stack.values() if pairs]
-        if not means:
-            return {"redundancy": 0.0, "mutual_information": 0.0}
-        red, mi = torch.stack(means).mean(0)
+        told, means = take(model, self.kind), []
+        for stack in model.anatomy.words:
+            layers = [what for who, what in told.items() if isinstance(who, tuple) and who[0] == stack]
+            if layers:
+                tokens, pooled = self._tokens(model, stack, told[stack]), told[stack].float().mean(dim=1)
+                pairs = [(h.float(), update.float()) for h, update in layers]
+                red = [redundancy(update, h, tokens) for h, update in pairs]
+                mi = [mutual_information(update, pooled, tokens) for _, update in pairs]
+                means.append(torch.stack([torch.stack(red).mean(), torch.stack(mi).mean()]))
+        red, mi = torch.stack(means).mean(dim=0) if means else torch.zeros(2)
         return {"redundancy": self.redundancy * red, "mutual_information": 0.2 * self.information * mi}
 
     def _tokens(self, model: Model, stack: str, states: Tensor) -> Tensor:
@@ -163,7 +177,8 @@ class MixPHM(Method):
     shared: which of the two layers has only one. inference: see `DrawnExperts`; published are mean factors, mean(L)
     mean(Q). bottleneck: r, d/12. rank: 8 at d = 768. shared_rule: one A for all layers. scale: of ΔH. gate: instead of
     a draw, each position takes the expert of largest probability, before the nonlinearity and behind it; balance:
-    weight of that gate's loss (which one it had is not stated).
+    weight of that gate's loss (which one it had is not stated). whole: experts are whole adapters, with their residual,
+    so that with a gate H' = p (H + ΔH); its loss is then left out, as published.
 
     The loss has, of the layers of each stack that words pass through, the mean of two terms on Z = ΔH and c, the mean
     of the stack's last states, over the stacks: `redundancy` · red_l + 0.2 · `information` · mi_l,
@@ -171,7 +186,8 @@ class MixPHM(Method):
         red = 0.0039/B Σ_{i≠j} (norm(Z)ᵀ norm(H))_ij²
         mi = E_other[softplus(Z·c) - ln 2] - E_own[ln 2 - softplus(-Z·c)]
 
-    tokens: which positions these read of a stack with padding.
+    tokens: which positions these read of the stack that reads: the unmasked ones, or, as published, as many of the
+    first (not where padding comes first, in decoder-only models).
 
     Deliberate differences: the visual embedding trains too, as everywhere here (theirs came pre-trained). On BART and
     decoder-only models it is our transfer. Of a batch in parts each part has its own draw. Where evaluation
@@ -201,15 +217,21 @@ class MixPHM(Method):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     scale: float = 1.0
     init_range: float = Field(default=0.01, gt=0)
+    whole: bool = False
     gate: bool = False
     balance: float = Field(default=1.0, ge=0)
     redundancy: float = Field(default=0.2, ge=0)
     information: float = Field(default=0.2, ge=0)
-    tokens: Tokens = "first"
+    tokens: Tokens
 
     @classmethod
     def defaults(cls, anatomy):
-        return {"bottleneck": 4 * max(1, round(anatomy.d / 48)), "rank": max(1, round(anatomy.d / 96))}
+        tokens = "unmasked" if anatomy.reading == anatomy.writing else "first"
+        return {
+            "bottleneck": 4 * max(1, round(anatomy.d / 48)),
+            "rank": max(1, round(anatomy.d / 96)),
+            "tokens": tokens,
+        }
 
     def skip(self, anatomy):
         for name in anatomy.adapted:
@@ -219,13 +241,13 @@ class MixPHM(Method):
 
     def design(self, anatomy):
         experts = PHMExperts(
-            self.bottleneck, self.experts, self.n, self.rank, self.shared_rule, self.shared, self.gate, self.inference,
-            self.dropout, self.scale, self.init_range,
+            self.bottleneck, self.experts, self.n, self.rank, self.shared_rule, self.shared, self.whole, self.gate,
+            self.inference, self.dropout, self.scale, self.init_range,
         )  # fmt: skip
         sites = tuple(site for site in anatomy.sub_layers if site.endswith("ffn"))
         doors = (Redundancy(self.redundancy, self.information, self.tokens),)
         doors = doors if self.redundancy or self.information else ()
         return Design(
             inserts=(Insert(sites, experts),),
-            doors=(*doors, *((Balance(self.balance),) if self.gate and self.balance else ())),
+            doors=(*doors, *((Balance(self.balance),) if self.gate and self.balance and not self.whole else ())),
         )

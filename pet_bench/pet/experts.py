@@ -64,11 +64,13 @@ class DrawnExperts(nn.Module):
 class GatedExperts(nn.Module):
     """y = p_e E_e(x), p = softmax(G x), e the largest of p at each position; G (count, d_in). (…, d_in) → (…, d_out)
 
-    It tells `expert-balance` count · Σ_e P_e f_e, P the mean of p over positions, f the share of those that took e.
+    residual: it gives p_e (x + E_e(x)) - x. It tells `expert-balance` count · Σ_e P_e f_e, P the mean of p over
+    positions, f the share of those that took e.
     """
 
-    def __init__(self, build: Builder, make: Callable[[], nn.Module], count: int, d_in: int):
+    def __init__(self, build: Builder, make: Callable[[], nn.Module], count: int, d_in: int, *, residual: bool = False):
         super().__init__()
+        self.residual = residual
         self.experts, self.gate = alike(make, count), nn.Linear(d_in, count, bias=False)
         self.heard_by = Told.of(build, Balance.kind)
 
@@ -78,7 +80,9 @@ class GatedExperts(nn.Module):
         if self.training:
             share = F.one_hot(which, p.shape[-1]).to(p.dtype)
             self.heard_by(self, p.shape[-1] * (p.flatten(0, -2).mean(0) * share.flatten(0, -2).mean(0)).sum())
-        return most[..., None] * chosen(torch.stack([expert(x) for expert in self.experts], dim=-2), which)
+        most = most[..., None]
+        y = most * chosen(torch.stack([expert(x) for expert in self.experts], dim=-2), which)
+        return y + (most - 1) * x if self.residual else y
 
 
 def chosen(outputs: Tensor, which: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ def chosen(outputs: Tensor, which: Tensor) -> Tensor:
 
 
 class ExpertBottleneck(nn.Module):
-    """ΔH = scale · up(dropout(act(down(H)))), (B, T, d) → (B, T, d). tell: is told H and ΔH of a training pass."""
+    """ΔH = scale · up(dropout(act(down(H)))), (B, T, d) → (B, T, d)."""
 
     def __init__(
         self,
@@ -97,19 +101,14 @@ class ExpertBottleneck(nn.Module):
         *,
         dropout: float = 0.0,
         scale: float = 1.0,
-        tell: Callable[[Tensor, Tensor], None] | None = None,
     ):
         super().__init__()
         self.down, self.up, self.activation = down, up, activation
-        self.dropout, self.scale, self.tell = dropout, scale, tell
+        self.dropout, self.scale = dropout, scale
 
     def forward(self, h: Tensor) -> Tensor:
-        hidden = F.dropout(self.activation(self.down(h)), self.dropout, self.training)
-        update = self.up(hidden)
-        update = update if self.scale == 1 else self.scale * update
-        if self.training and self.tell:
-            self.tell(h, update)
-        return update
+        update = self.up(F.dropout(self.activation(self.down(h)), self.dropout, self.training))
+        return update if self.scale == 1 else self.scale * update
 
 
 class Told(nn.Module):

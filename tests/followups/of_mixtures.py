@@ -31,6 +31,7 @@ from tests.parity.reference import Layout, translate
 EXPERT = re.compile(
     r"(?P<before>.*)MoA_(?P<layer>[AB])\.(?:deepspeed_experts\.(?P<i>\d+)\.(?P<leaf>\w+)|(?P<gate>gate)\.weight)"
 )
+ADAPTER = re.compile(r"experts\.(?P<i>\d+)\.(?P<half>down|up)_sampler\.(?P<leaf>\w+)")
 LEAVES = {"W": "W.0", "W_left": "W.0", "W_right": "W.1", "phm_rule": "rule.A"}
 SHARED: dict[tuple[int, int], Any] = {(0, 0): "none", (1, 0): "down", (0, 1): "up", (1, 1): "both"}
 INFERENCE = ("token", "sample", "outputs", "factors")  # by the reference's level
@@ -59,6 +60,10 @@ def renamed(w: Tensors) -> Tensors:
     """The experts' weights below `delta.`, by our names. Their scores stay 0, and have no part."""
     ours = {}
     for name, value in w.items():
+        if match := ADAPTER.fullmatch(name):
+            ours[f"delta.experts.{match['i']}.{match['half']}.{LEAVES.get(match['leaf'], match['leaf'])}"] = value
+        if name == "gate.weight":
+            ours[f"delta.{name}"] = value
         if match := EXPERT.fullmatch(name):
             half = {"A": "down", "B": "up"}[match["layer"]]
             leaf = LEAVES.get(match["leaf"], match["leaf"])
@@ -86,13 +91,16 @@ def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     gated, training = flags.get("add_gate", False), flags.get("mode", "train") == "train"
     experts = PHMExperts(
         flags["d"] // flags["reduction"], flags["experts"], flags["n"],
-        flags["rank"] if flags.get("factorized", True) else None, flags["shared_rule"], shared(w), gated,
-        INFERENCE[flags.get("inference_level", 3)],
+        flags["rank"] if flags.get("factorized", True) else None, flags["shared_rule"], shared(w),
+        any(name.startswith("experts.") for name in w), gated, INFERENCE[flags.get("inference_level", 3)],
+        scale=flags.get("ada_alpha", 1.0),
     )  # fmt: skip
     redundant, balance = Told(), Told()
     told: dict[str, nn.Module] = {"redundancy": redundant, "expert-balance": balance}
     layer = inserted(Insert(("encoder.ffn",), experts), flags["d"], doors=told)
-    if not training and experts.inference == "factors":  # the reference folds copies, which nothing flows through
+    if (
+        not (training or gated) and experts.inference == "factors"
+    ):  # the reference folds copies, which nothing flows through
         w = {name: value.detach() for name, value in w.items()}
     if experts.shared_rule:
         for module in layer.modules():
@@ -100,7 +108,7 @@ def mixphm(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
                 module.own_or_shared = (cast(PHMRule, SimpleNamespace(A=w["phm_rule"])),)
     with drawn(flags.get("draws")):
         outputs = {"output/y": called(layer.train(training), renamed(w), h, h)}
-    if gated:
+    if "aux/balance" in fixture.tensors:
         outputs["aux/balance"] = torch.stack([*balance.by.values()]).sum().reshape(1)
     if "output/up" in fixture.tensors:
         ((_, (h, outputs["output/up"])),) = redundant.by.items()
@@ -116,9 +124,12 @@ def moe_adapters(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     """A block of CLIP, (positions, batch, d), with our insert beside its feed-forward."""
     flags, x = fixture.flags, given["x"]
     normed = F.layer_norm(x, x.shape[-1:], w["ln_1.weight"], w["ln_1.bias"])
+    causal = flags.get("causal", "text" in fixture.about["what"])  # a block of the tower of texts
+    mask = torch.full((len(x), len(x)), -torch.inf).triu(1) if causal else None
     attended, _ = F.multi_head_attention_forward(
         normed, normed, normed, flags["d"], flags["heads"], w["attn.in_proj_weight"], w["attn.in_proj_bias"], None,
         None, False, 0.0, w["attn.out_proj.weight"], w["attn.out_proj.bias"], need_weights=False,
+        attn_mask=mask,
     )  # fmt: skip
     h = x + attended
     normed = F.layer_norm(h, h.shape[-1:], w["ln_2.weight"], w["ln_2.bias"])
@@ -204,7 +215,7 @@ def vlt5(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
         shared_rule=args["shared_phm_rule"], shared="down" if args["sharing_down"] else "none", dropout=0.0,
         inference=INFERENCE[args["inference_level"]], scale=args["ada_alpha"],
         redundancy=args["red_w"] if args.get("use_adapter_r2loss") else 0.0,
-        information=args["align_w"] if args.get("using_mi_loss") else 0.0,
+        information=args["align_w"] if args.get("using_mi_loss") else 0.0, tokens="first",
     )  # fmt: skip
     design = method.design(backbone.anatomy)
     model = attach(build(backbone, visual), design)

@@ -135,6 +135,22 @@ def test_a_gate_takes_one_expert_a_position(family):
     assert all(gate.weight.grad is not None for gate in gates)
 
 
+def test_experts_that_are_whole_adapters():
+    """With a gate H' = p (H + E(H)), without one that of the adapter drawn."""
+    h = torch.randn(2, 5, 64)
+    for gate in (True, False):
+        model = nudge(mini("bart", "mixphm", whole=True, gate=gate, dropout=0.0))
+        mixture = model.pet["encoder"]["0"]["ffn"]["0"].delta
+        gives = torch.stack([expert(h) for expert in mixture.experts])
+        if gate:
+            p, which = mixture.gate(h).softmax(-1).max(-1)
+            taken = gives.gather(0, which[None, ..., None].expand(1, -1, -1, 64))[0]
+            torch.testing.assert_close(h + mixture(h), p[..., None] * (h + taken))
+        else:
+            y = mixture.train()(h)
+            assert [torch.equal(y, one) for one in gives].count(True) == 1
+
+
 @families
 def test_the_balance_of_routers(family):
     model, (door,) = doors(family, "moe-adapter", experts=5, top_k=2, balance=0.01)
