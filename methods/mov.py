@@ -47,16 +47,16 @@ class MoV(Method):
 
         G = Σ_e s_e l_e,  s = softmax(W_r Y),  Y what G rescales
 
-    experts: vectors l_e at each place, which start at 1. projections, feed_forward: as in `ia3`. All experts are merged
-    for every token ("soft"); the authors found choosing the best few worse.
+    experts: vectors l_e at each place, which start at 1; the released configuration has 30. All are merged for every
+    token ("soft"). projections, feed_forward: as in `ia3`.
 
-    Deliberate differences: a router reads the keys of all heads together, where the authors' (Apache-2, on T5X) gives
-    every head a mixture of its own. The published rate, 3e-4 constant, is of another optimiser (Adafactor) and of
-    instruction tuning; none is published for this set-up.
+    Deliberate differences: a router reads the keys of all heads together, where the authors' gives every head a mixture
+    of its own. The published rate, 3e-4 constant, is of another optimiser (Adafactor) and of instruction tuning; none
+    is published for this set-up. Read in the released code (for-ai/parameter-efficient-moe, T5X; no licence seen).
     """
 
     name: ClassVar = "mov"
-    source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024), section 2, and its code"
+    source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024) and its code"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True

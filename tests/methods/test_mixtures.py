@@ -14,6 +14,8 @@ from pet_bench.errors import UserError
 from pet_bench.methods.mixphm import first, mutual_information, redundancy
 from pet_bench.methods.moe_adapter import RoutedModule
 from pet_bench.pet.experts import DrawnExperts
+from pet_bench.spec import MethodSpec
+from pet_bench.trial.count import count_parameters
 from pet_bench.trial.run import run_trial
 from tests.pet.minis import FAMILIES, SUITE, batch, built, logits, mini, nudge
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401  fixtures
@@ -66,6 +68,11 @@ def test_other_evaluations(inference, each):
     which = (gives - y).abs().sum(-1).argmin(0)
     assert torch.equal(gives.gather(0, which[None, ..., None].expand(1, 2, 5, 4))[0], y)
     assert torch.equal(which, which[:, : each[1]].expand(2, 5)) and len(which.unique()) > 1
+
+
+def test_mixphm_has_as_many_parameters_as_published():
+    counts = count_parameters("t5-base", MethodSpec("mixphm"), "image-text")
+    assert counts["trainable"] - counts["groups"]["visual"] == 874_048  # METHODS_B 5.1
 
 
 # MixPHM's losses -----------------------------------------------------------------------------------------------------
