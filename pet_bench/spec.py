@@ -85,7 +85,8 @@ class Recipe:
     `no_repeat_ngram_size` and `early_stopping`), as published, or are off. decay_norms: whether layer norms' weights
     get weight decay, as in the published runs, whose exception named none of them. data_order: the same for every seed,
     as published, or drawn from the seed. bucket: so many batches at a time are made of examples sorted by length of
-    text, which saves padding (1: as drawn, as published).
+    text, which saves padding (1: as drawn, as published). task_order: tasks take turns, an update each, as published,
+    or follow one another, each trained for all of its epochs.
 
     rates: factors of `lr` by patterns over names of trained parameters; what has 0 stays as it starts and counts as
     frozen. LoRA+ (Hayou et al., ICML 2024) is {"pet.*.B": 16}, LoRA-FA (Zhang et al., 2023) {"pet.*.A": 0}.
@@ -113,6 +114,7 @@ class Recipe:
     bucket: Count = 1
     frozen: Annotated[Frozen, identity.Since(2, neutral="float32")] = "float32"
     rates: Annotated[dict[str, Factor], identity.Since(2, neutral={})] = Field(default_factory=dict)
+    task_order: Annotated[Literal["joint", "sequence"], identity.Since(2, neutral="joint")] = "joint"
 
     @model_validator(mode="after")
     def _frozen_halves_need_half_precision(self):

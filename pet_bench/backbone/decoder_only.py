@@ -64,7 +64,7 @@ class DecoderOnly(Model):
 
     def read(self, states: Tensor, mask: Tensor, last: int) -> Tensor:
         """Logits (B, last, V) after the last positions of the joint sequence (B, N, d), mask (B, N)."""
-        self.context.mask = mask
+        self.context.mask, self.context.prompt = mask, mask.shape[1] - last + 1
         return self.lm(
             inputs_embeds=states,
             attention_mask=mask.long(),
@@ -82,7 +82,7 @@ class DecoderOnly(Model):
         """max_length counts a start token, as of an encoder-decoder, so that both may say as many words."""
         states, mask = self.prompt(**inputs)
         self.context.repeat(num_beams)
-        self.context.mask = mask.repeat_interleave(num_beams, 0)
+        self.context.mask, self.context.prompt = mask.repeat_interleave(num_beams, 0), mask.shape[1]
         return self.lm.generate(
             inputs_embeds=states,
             attention_mask=mask.long(),

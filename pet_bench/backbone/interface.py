@@ -26,7 +26,8 @@ TextEdit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Context:
     """What the model is running on, for modules that need more than X and H.
 
-    task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding. visual:
+    task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding; prompt:
+    how many of these, from the first on, are the prompt's, where that stack writes the answer behind it. visual:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
     not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. While a model generates, B counts
     every beam.
@@ -34,6 +35,7 @@ class Context:
 
     task: str | None = None
     mask: Tensor | None = None
+    prompt: int | None = None
     visual: Tensor | None = None
     seen: Tensor | None = None
     encoded: Tensor | None = None

@@ -71,7 +71,7 @@ class SeesPixels(Model):
 
     def read(self, given: dict[str, Tensor], mask: Tensor) -> None:
         """Tell the context what is about to be read, mask (B, N) of the prompt."""
-        self.context.mask = mask.bool()
+        self.context.mask, self.context.prompt = mask.bool(), mask.shape[1]
         self._places = torch.isin(given["input_ids"], torch.tensor(self.image_tokens, device=mask.device))
 
     @property
@@ -115,6 +115,7 @@ class PixelDecoder(SeesPixels):
         ids = torch.cat([prompt, answer.masked_fill(~there, self.pad)], dim=1)
         joint = torch.cat([mask, there.to(mask.dtype)], dim=1)
         self.read({"input_ids": ids}, joint)
+        self.context.prompt = prompt.shape[1]
         return self.lm(
             input_ids=ids,
             attention_mask=joint,

@@ -290,9 +290,21 @@ def joint_schedule(batch_counts: dict[str, int], seed: int) -> list[str]:
 
 
 class MultiTask:
-    """Joint training: one batch, of one task, a step. Each task goes through all of its examples once an epoch."""
+    """Joint training: one batch, of one task, a step. Each task goes through all of its examples once an epoch.
 
-    def __init__(self, tasks: Sequence[TaskBatches], *, batch_size: int, seed: int, shuffle: Shuffle | None = None):
+    in_turn: so many epochs are one task's after the other's, each task with all of its own in a row.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskBatches],
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: Shuffle | None = None,
+        in_turn: int | None = None,
+    ):
+        self.in_turn = in_turn
         self.tasks = {batches.task.name: batches for batches in tasks}
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle or Shuffle()
         self.counts = {name: batches.count(batch_size) for name, batches in self.tasks.items()}
@@ -303,11 +315,21 @@ class MultiTask:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from the `start`-th step on, the same ones as without a break."""
-        schedule = joint_schedule(self.counts, self.shuffle.of(epoch))
-        done = Counter(schedule[:start])
-        streams = {
-            name: batches.train_batches(epoch, self.batch_size, self.seed, start=done[name], shuffle=self.shuffle)
-            for name, batches in self.tasks.items()
-        }
-        for name in schedule[start:]:
-            yield next(streams[name])
+        before, steps = self._steps(epoch, start)
+        done, streams = Counter(before), {}
+        for of in steps:
+            if of not in streams:
+                name, own = of
+                streams[of] = self.tasks[name].train_batches(
+                    own, self.batch_size, self.seed, start=done[of], shuffle=self.shuffle
+                )
+            yield next(streams[of])
+
+    def _steps(self, epoch: int, start: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """The task of each step and which of its own epochs that is: before the `start`-th step, and from it on."""
+        if self.in_turn is None:
+            steps = [(name, epoch) for name in joint_schedule(self.counts, self.shuffle.of(epoch))]
+            return steps[:start], steps[start:]
+        steps = [(name, own) for name, n in self.counts.items() for own in range(self.in_turn) for _ in range(n)]
+        first, last = epoch * len(self) + start, (epoch + 1) * len(self)
+        return steps[:first], steps[first:last]

@@ -130,15 +130,20 @@ class PHMBottleneck(Delta):
         return f"PHM(gelu_new(PHM({{x}}))), PHM(x) = x Σ_i A_i ⊗ W_i + b (r = {self.width}, n = {self.n}{factors})"
 
     def build(self, place, d_in):
-        for size in (d_in, self.width, place.d_h):
-            if size % self.n:
-                raise UserError(f"{place.site}: {size} does not divide by the hypercomplex division n = {self.n}")
+        check_division(place, self.n, d_in, self.width, place.d_h)
         rule = place.shared("phm_rule", lambda: PHMRule(self.n, self.init_range)) if self.shared_rule else None
 
         def layer(a, b):
             return lambda: PHMLinear(a, b, self.n, init=self.init_range, rank=self.rank, rule=rule)
 
         return _two_layer(place, self.per_task, layer(d_in, self.width), layer(self.width, place.d_h))
+
+
+def check_division(place: Place, n: int, *sizes: int) -> None:
+    """Raises UserError where a size does not divide into n blocks."""
+    for size in sizes:
+        if size % n:
+            raise UserError(f"{place.site}: {size} does not divide by the hypercomplex division n = {n}")
 
 
 @dataclass(frozen=True, config=STRICT)

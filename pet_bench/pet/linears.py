@@ -20,8 +20,8 @@ class PHMLinear(nn.Module):
     """Hypercomplex linear layer: y = x M + b,  M = Σ_i A_i ⊗ W_i, (d_in, d_out).
 
     A (n, n, n) ~ N(0, init²); W (n, d_in/n, d_out/n), each W_i Glorot-uniform times √2; b = 0. With `rank` k each W_i
-    is the product of two factors, (d_in/n, k) and (k, d_out/n), Glorot-uniform themselves. `rule` is an A that is
-    shared with other layers.
+    is the product of two factors, (d_in/n, k) and (k, d_out/n), Glorot-uniform themselves, times `gain`. `rule` is an A
+    that is shared with other layers.
 
     Source: Compacter (Karimi Mahabadi et al., NeurIPS 2021), sections 3.2-3.3; METHODS.md 3.5 and 7. Deliberate
     difference from the paper, by default: A is not shared and W_i not factorised, as the VL-PET runs had it.
@@ -36,6 +36,7 @@ class PHMLinear(nn.Module):
         init: float = 0.01,
         rank: int | None = None,
         rule: PHMRule | None = None,
+        gain: float = 1.0,
     ):
         super().__init__()
         self.rule = PHMRule(n, init) if rule is None else None
@@ -45,7 +46,7 @@ class PHMLinear(nn.Module):
         self.W = nn.ParameterList(nn.Parameter(torch.empty(n, *shape)) for shape in shapes)
         for weight in self.W:
             for block in weight:
-                nn.init.xavier_uniform_(block, gain=math.sqrt(2) if rank is None else 1.0)
+                nn.init.xavier_uniform_(block, gain=math.sqrt(2) if rank is None else gain)
         self.b = nn.Parameter(torch.zeros(d_out))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class Training:
             batch_size=recipe.batch_size,
             seed=spec.seed,
             shuffle=Shuffle(seed=spec.seed + 1 if recipe.data_order == "seeded" else 0, bucket=recipe.bucket),
+            in_turn=recipe.epochs if recipe.task_order == "sequence" else None,
         )
         self.total = len(self.joint) * recipe.epochs
         if recipe.max_steps is not None:

@@ -229,6 +229,18 @@ def test_a_joint_epoch_goes_once_through_every_task(batches):
     assert len({(b.task, i) for b in steps for i in b.ids}) == 12
 
 
+def test_tasks_one_after_the_other(batches):
+    """Each with the batches of its own epochs, wherever an epoch of all of them is taken up."""
+    each = [batches(VQA()), batches(GQA()), batches(NLVR2())]
+    multi = MultiTask(each, batch_size=2, seed=3, in_turn=3)
+    steps = [batch for epoch in range(3) for batch in multi.epoch(epoch)]
+    alone = [batch for one in each for epoch in range(3) for batch in one.train_batches(epoch, 2, 3)]
+    assert [b.task for b in steps] == ["vqa"] * 6 + ["gqa"] * 6 + ["nlvr2"] * 6
+    assert [b.ids for b in steps] == [b.ids for b in alone]
+    rest = [batch for start in range(6) for batch in multi.epoch(1, start)]
+    assert [b.ids for b in rest] == [b.ids for start in range(6) for b in steps[6 + start : 12]]
+
+
 @pytest.mark.parametrize("start", range(7))
 def test_an_epoch_can_be_taken_up_at_any_step(batches, start):
     whole, rest = list(joint(batches).epoch(2)), list(joint(batches).epoch(2, start))

@@ -44,8 +44,10 @@ class Fixture:
 
     @classmethod
     def read(cls, name: str) -> Fixture:
+        """Those of a whole model in training and in evaluation, `grad.vqa/…`, `output.eval/…`, as any other's."""
         source = fixtures(FOLDER)[name]
-        return cls(name, source.about, source.tensors)
+        keys = {key: key.replace(".vqa/", "/").replace("output.eval/", "output/eval/") for key in source.tensors}
+        return cls(name, source.about, {ours: source.tensors[key] for key, ours in keys.items()})
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Fixture:
     @property
     def no_gradient(self) -> set[str]:
         """Leaves that have none at all."""
-        listed = self.about.get("no_gradient") or []
+        listed = self.about.get("no_gradient") or self.about.get("trainable_without_gradient") or []
         return {name.replace("grad.input/", "input.").removeprefix("grad/") for name in listed}
 
     def tolerance(self, gradient: Tensor | None = None) -> float:
