@@ -28,13 +28,15 @@ class Context:
 
     task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding. visual:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
-    not there. While a model generates, B counts every beam.
+    not there. side: (B, N, width), what a side network has made of that stack's positions, for the one that writes.
+    While a model generates, B counts every beam.
     """
 
     task: str | None = None
     mask: Tensor | None = None
     visual: Tensor | None = None
     seen: Tensor | None = None
+    side: Tensor | None = None
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
@@ -44,7 +46,7 @@ class Context:
 
     def repeat(self, beams: int) -> None:
         """A row for each beam of what there was one of an example."""
-        for name in ("mask", "visual", "seen"):
+        for name in ("mask", "visual", "seen", "side"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, rows.repeat_interleave(beams, 0))
 
