@@ -32,7 +32,8 @@ class FrozenStack:
 
     def _enter(self, i: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]):
         if i == 0:
-            self.features, self.cache = [], kwargs.get("past_key_values")
+            self.features = []
+            self.cache = next((given for given in (*args, *kwargs.values()) if isinstance(given, Cache)), None)
         states = read(args, kwargs)
         self.features.append(states)
         return replaced(states.detach(), args, kwargs) if self.cut else None
