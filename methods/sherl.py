@@ -55,9 +55,9 @@ class Block(nn.Module):
         end: nn.Module | None = None, eps: float = 1e-6,
     ):  # fmt: skip
         super().__init__()
-        self.eps, self.guide, self.downs = eps, nn.Linear(width, 1), nn.ModuleList(downs)
+        self.eps, self.gate = eps, nn.Parameter(torch.zeros(1))
+        self.guide, self.downs = nn.Linear(width, 1), nn.ModuleList(downs)
         self.mix, self.up, self.end = mix or nn.Identity(), nn.Linear(width, d), end or nn.Identity()
-        self.gate = nn.Parameter(torch.zeros(1))
 
     @classmethod
     def of(cls, form: Form, count: int, d: int, width: int) -> Block:
@@ -105,6 +105,8 @@ class SideNetwork(nn.Module):
         self.merge = nn.Parameter(torch.zeros(1)) if spec.merge_last else None
         self.penalty: Tensor | None = None
         initialise(self.modules(), spec.std)
+        for block in self.blocks.values():
+            nn.init.constant_(cast(Block, block).guide.bias, spec.guide)
         self._hook()
 
     def _normed(self) -> list[str]:
@@ -192,6 +194,7 @@ class Side(Door):
     encoder: Features
     decoder: Features
     std: float = Field(default=0.02, gt=0)
+    guide: float = 0.0
     merge_last: bool = False
     distill: float = Field(default=0.0, ge=0)
     cut: bool = True
@@ -231,6 +234,7 @@ class SHERL(Method):
     encoder: Features
     decoder: Features
     std: float = Field(gt=0)
+    guide: float
     merge_last: bool = False
     distill: float = Field(default=0.0, ge=0)
     cut: bool = True
@@ -239,9 +243,10 @@ class SHERL(Method):
     def defaults(cls, anatomy):
         encoder, decoder = features(anatomy)
         return {
-            "form": anatomy.among({"bart": "normed", "florence2": "normed", "*": "gated"}),
+            "form": anatomy.among({"t5": "gated", "*": "normed"}),
             "reduction": anatomy.among({"t5": 4, "*": 2}),
             "std": anatomy.among({"t5": 0.01, "*": 0.02}),
+            "guide": anatomy.among({"t5": 0.0, "*": 1.0}),
             "encoder": list(encoder),
             "decoder": list(decoder),
         }
@@ -251,14 +256,12 @@ class SHERL(Method):
             return f"the scope {', '.join(anatomy.scope)} has no language model"
         if anatomy.reading != anatomy.writing and "decoder.cross_attn.memory" not in anatomy.sites:
             return "the backbone has no cross-attention whose memory could be another one"
-        if anatomy.reading == anatomy.writing and anatomy.stacks[anatomy.writing].layers < 3:
-            return "the backbone has too few layers to be weighed against each other (three at least)"
         return super().skip(anatomy)
 
     def design(self, anatomy):
         side = Side(
             form=self.form, reduction=self.reduction, encoder=self.encoder, decoder=self.decoder, std=self.std,
-            merge_last=self.merge_last, distill=self.distill, cut=self.cut,
+            guide=self.guide, merge_last=self.merge_last, distill=self.distill, cut=self.cut,
         )  # fmt: skip
         return Design(doors=(side,))
 
