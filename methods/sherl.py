@@ -42,7 +42,7 @@ class GatedDown(nn.Module):
 
 
 class Block(nn.Module):
-    """B(f_0 … f_{n-1}; last) = out + tanh(q / 0.1) · last, of each position by itself, with x_i = D_i(f_i), g = x_{n-1}:
+    """B(f_0 … f_{n-1}; last) = out + tanh(q / 0.1) · last, each position by itself, with x_i = D_i(f_i), g = x_{n-1}:
 
         e_i = relu(w_a · (x_i ⊙ g) + b_a) / ρ_i,  ρ_i = Σ_j relu(x̂_i · x̂_j),  x̂ = x / (‖x‖ + ε),  i, j < n - 1
         out = end(W_o relu(mix(Σ_i β_i x_i) + g) + b_o),  β_i = e_i / (Σ_j |e_j| + ε),  q = 0 at the start
@@ -221,10 +221,32 @@ class Side(Door):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SHERL(Method):
-    """TODO"""
+    """The last frozen layer, the only one that gradients pass through, reads what a block makes of all features:
+
+        B(f; h) = out + tanh(q / 0.1) h,  out = W_o relu(Σ_i β_i x_i + g) + b_o,  q = 0 at the start
+        x_i = D_i(f_i), d → w, g the deepest,  β_i ∝ relu(w_a · (x_i ⊙ g) + b_a) / ρ_i,  ρ_i = Σ_j relu(x̂_i · x̂_j)
+
+    w = d/reduction. Features are f_0 (what enters the first layer), f_1, …, f_L; `encoder` and `decoder` say which. The
+    decoder's last layer reads B(f; f_{L-1}) and attends to the encoder's B(f; its last feature). All is by position,
+    and so causal. At the start the backbone's own states are switched off: the model begins anew.
+
+    form: "gated", D = (W_2 h + b_2 + h) ⊙ σ(W_3 h + b_3), h = relu(W_1 f + b_1), as on T5: new norms, which start at 1,
+    follow the memory and, in place of the pretrained one, the last layer. "normed", as on MDETR: D = LN(W f + b), a
+    network w → d → w with a norm before g is added, a norm of `out`, and the stock end. std: of all new weights; guide:
+    b_a at the start, 0 as published; elsewhere than on T5 it is 1 (ours), so that no position begins without features.
+    merge_last (off): the output is σ(p / 0.1) of the new norm's and 1 - σ of the pretrained one's, p = 0. distill (0):
+    times KL(teacher, softmax of 10 × the logits of the pretrained norm ‖ student), summed and divided by B, as
+    published over padding too. Both need the gated form and a decoder that ends in a norm.
+
+    Source: METHODS_A section 2; github.com/Paranioar/SHERL (Apache-2), for T5 on GLUE, CLIP-ViL, MDETR, VSE. VL-T5 is
+    the authors' T5 on [text; visual]; BART, post-norm as MDETR, has its form and layers, and f_0 in the encoder's list
+    (ours: through it alone the visual embedding trains); a decoder-only model has the one block before its last layer,
+    as CLIP-ViL, in the normed form (ours). The published lists are for 12 and 6 layers, other depths read all. `cut` is
+    ours: the frozen layers read copies without a graph (see `UniPT`). The published learning rate is of T5 on GLUE.
+    """
 
     name: ClassVar = "sherl"
-    source: ClassVar = "SHERL (Diao et al., ECCV 2024)"
+    source: ClassVar = "SHERL (Diao et al., ECCV 2024), and its code; METHODS_A section 2"
     year: ClassVar = 2024
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3, "mini-llama": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.0}

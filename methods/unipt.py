@@ -89,7 +89,7 @@ class SideStack(nn.Module):
     def read(
         self, targets: Sequence[Tensor], anchor: Tensor, memory: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Features f_i (B, T, d), the anchor's f, and S (B, M, w) with its mask (B, M) → t_i and last a, (B, n+1, T, w)."""
+        """Features f_i (B, T, d), the anchor's, S (B, M, w) and its mask (B, M) → t_i and last a, (B, n+1, T, w)."""
         states = [down(f) for down, f in zip(self.downs, (*targets, anchor), strict=True)]
         if self.crosses is not None and memory is not None and mask is not None:
             seen, eps = mask[:, None, :].to(memory.dtype), self.interaction.eps
@@ -185,14 +185,32 @@ class Side(Door):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class UniPT(Method):
-    """TODO"""
+    """Beside the frozen encoder and decoder, whose features are f_0 (what enters the first layer), f_1, …, f_L:
+
+        t_i = D_i(f_i) for i < L,  a = D(f), f the stack's last states,  D = LN(Linear d → w),  w = d/reduction
+        u = Σ_i α_i (C_i + I) t_i,  C_i = relu(a t_iᵀ ⊙ m) / (Σ_keys + eps),  α = softmax_i(w_g · (ā ⊙ t̄_i) + b_g)
+        s = a + P(u),  P = LN(W_2 relu(W_1 u)), w → d → w
+
+    m (B, 1, N) hides padding, ā, t̄ are means over what is none. The encoder's s, (B, N, w), is the side memory S: in
+    the decoder t_i ← t_i + LN(X_i R S), R = relu(t_i Sᵀ ⊙ m) / (Σ + eps), before they meet a. The output layer reads
+    Norm(U relu(s) + u), d wide, in place of the decoder's states. The frozen decoder reads the frozen encoder.
+
+    Source: METHODS_A section 1; github.com/Paranioar/UniPT (Apache-2) has the forms for VSE, CLIP4Clip, CLIP-ViL (the
+    encoder here) and MDETR (the decoder here), none for BART, T5 or decoder-only models: these are our own transfers.
+    Ours are that the decoder is causal (m hides later positions too, the means are running ones, so that every position
+    has an α; a decoder-only stack is one such decoder without S), that all layers count in both stacks, and the `cut`:
+    the layers read copies without a graph, so that no gradient runs through them and nothing of theirs is kept for it,
+    and the visual embedding, frozen there, trains through f_0 alone. b_g has no gradient but rounding. The published
+    learning rates are CLIP-ViL's: 5e-4 on VQA, 1e-4 on GQA.
+    """
 
     name: ClassVar = "unipt"
-    source: ClassVar = "UniPT (Diao et al., CVPR 2024)"
+    source: ClassVar = "UniPT (Diao et al., CVPR 2024), and its code; METHODS_A section 1"
     year: ClassVar = 2024
     learning_rates: ClassVar = {"mini-bart": 3e-3, "mini-t5": 3e-3, "mini-llama": 3e-3}
 
-    reduction: Size = Field(default=2)
+    reduction: Size = 2
+    eps: float = Field(default=1e-6, gt=0)
     cut: bool = True
 
     def skip(self, anatomy):
@@ -201,4 +219,4 @@ class UniPT(Method):
         return super().skip(anatomy)
 
     def design(self, anatomy):
-        return Design(doors=(Side(reduction=self.reduction, cut=self.cut),))
+        return Design(doors=(Side(reduction=self.reduction, eps=self.eps, cut=self.cut),))

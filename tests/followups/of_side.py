@@ -1,4 +1,4 @@
-"""The side networks, UniPT and SHERL: on the authors' frozen stacks, which are restated here, and on stock BART and T5."""
+"""The side networks UniPT and SHERL, on the authors' frozen stacks, which are restated here, and on stock BART, T5."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from pet_bench.backbone import Backbone, Encoded, EncoderDecoder, build
-from pet_bench.methods import unipt
+from pet_bench.methods import sherl, unipt
 from pet_bench.pet import Design, attach
 from pet_bench.pet.parts import Door
 from pet_bench.pet.side import NormedDown, Wide
@@ -58,8 +57,9 @@ def bert(w: Tensors, fixture: Fixture, states: Tensor, mask: Tensor, before: Any
     sizes, out = fixture.flags, [states]
     config = BertConfig(
         hidden_size=sizes["d"], num_attention_heads=sizes["heads"], intermediate_size=sizes["ffn"],
-        layer_norm_eps=1e-12, hidden_act="gelu", attn_implementation="eager",
+        layer_norm_eps=1e-12, hidden_act="gelu",
     )  # fmt: skip
+    config._attn_implementation = "eager"
     layer = BertLayer(config).eval()
     for i in range(sizes["layers"]):
         if before and i == sizes["layers"] - 1:
@@ -157,9 +157,7 @@ def unipt_vse(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     sizes, layers = fixture.flags, fixture.flags["layers"]
     width = sizes["width"]
     linear = NormedDown(width, width)
-    side = unipt.SideStack(
-        [NormedDown(sizes["d"], width) for _ in range(layers)], width, linear, eps=sizes["eps_l1"]
-    )
+    side = unipt.SideStack([NormedDown(sizes["d"], width) for _ in range(layers)], width, linear, eps=sizes["eps_l1"])
     ours = Ended(side, nn.Sequential(nn.ReLU(), nn.Linear(width, sizes["embed"])))
     weights = renamed(w, {
         **normed(r"downsample_layers\.(\d+)", r"side.downs.\1"),
@@ -282,13 +280,20 @@ class Whole(nn.Module):
             attach(self.model, Design(doors=(door,)))
         self.eval()
 
-    def forward(self, words: Tensor, mask: Tensor, labels: Tensor) -> tuple[Encoded, Tensor]:
-        """words: ids (B, L), or what is embedded of them (B, L, d) → the encoder's and side states, and logits."""
+    def forward(self, words: Tensor, mask: Tensor, labels: Tensor, beams: int = 0, length: int = 0) -> Any:
+        """words: ids (B, L), or what is embedded of them (B, L, d) → the encoder's and side states, and logits; with
+        beams, the ids that are generated, start token and padding included."""
         model = self.model
         embedded = words if words.is_floating_point() else model.family.embed(model.lm, words)
         model.context.mask = mask = mask.bool()
         states = model.family.encode(model.lm, embedded, embedded[:, :0], mask, model.joint, model.states)
         encoded = Encoded(states, mask=mask, side=model.context.side)
+        if beams:
+            generated = model.lm.generate(
+                encoder_outputs=encoded, attention_mask=mask.long(), num_beams=beams, max_length=length,
+                do_sample=False,
+            )  # fmt: skip
+            return F.pad(generated, (0, length - generated.shape[1]), value=model.pad)
         return encoded, model.decode(encoded, model.shift_right(labels))
 
     def weights(self, stock: Tensors, ours: Tensors) -> Tensors:
@@ -351,10 +356,141 @@ def unipt_whole(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     return transferred(fixture, w, given, door, ours)
 
 
+# SHERL ---------------------------------------------------------------------------------------------------------------
+
+
+def blocks(theirs: str, ours: str) -> dict[str, str]:
+    """Names of a block, in all of its released forms."""
+    layer, linear = rf"{theirs}\.hor_block\.(\d+)", rf"{ours}.downs.\1"
+    return {
+        rf"{theirs}\.gate_params": f"{ours}.gate",
+        rf"{theirs}\.guide_block\.fc_attn\.(\w+)": rf"{ours}.guide.\1",
+        rf"{layer}\.fc1\.(\w+)": rf"{linear}.down.\2",
+        rf"{layer}\.fc2\.(\w+)": rf"{linear}.value.\2",
+        rf"{layer}\.fc3\.(\w+)": rf"{linear}.gate.\2",
+        **normed(rf"{layer}\.fc", linear),
+        rf"{layer}\.fc\.(\w+)": rf"{linear}.linear.\2",
+        rf"{layer}\.norm\.(\w+)": rf"{linear}.norm.\2",
+        **wide(rf"{theirs}\.guide_block\.mlp", f"{ours}.mix"),
+        rf"{theirs}\.fc_out\.(?:1\.)?(\w+)": rf"{ours}.up.\1",
+        rf"{theirs}\.fc_out\.2\.(\w+)": rf"{ours}.end.\1",
+        rf"{theirs}\.norm_out\.(\w+)": rf"{ours}.end.\1",
+    }
+
+
+def sherl_vse(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    sizes, shown = fixture.flags, features(given)
+    d, width = sizes["d"], sizes["width"]
+    ours = sherl.Block(
+        [NormedDown(d, width) for _ in shown], d, width, end=nn.LayerNorm(d, eps=1e-12), eps=sizes["eps"]
+    )
+    weights = renamed({f"block.{name}": it for name, it in w.items()}, blocks("block", "block"))
+    return {"output/y": called(ours, below(weights, "block"), shown, given["last"])}
+
+
+def sherl_clipvil(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    sizes = fixture.flags
+    states, mask = joint(fixture, w, given)
+    ours = sherl.Block.of("gated", sizes["layers"], sizes["d"], sizes["side"])
+    weights = below(renamed(w, blocks("side_block", "side_block")), "side_block")
+    out = bert(w, fixture, states, mask, before=lambda shown: called(ours, weights, shown, shown[-1]))
+    return {"output/joint": out[-1]}
+
+
+def sherl_mdetr(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    sizes, detr = fixture.flags, Detr(fixture, w, given)
+    memory: Tensor
+
+    def block(stack: str, shown: list[Tensor]) -> Tensor:
+        chosen = sizes["select_layers"][stack]
+        ours = sherl.Block.of("normed", len(chosen), sizes["d"], sizes["side"])
+        weights = below(renamed(w, blocks(rf"{stack}\.side_block", "side_block")), "side_block")
+        return called(ours, weights, [shown[i + 1] for i in chosen], shown[-1])
+
+    encoded, entered = detr.encoder(), []
+
+    def before(shown: list[Tensor]) -> tuple[Tensor, Tensor]:
+        entered.append(block("decoder", shown))
+        return entered[0], memory
+
+    memory = block("encoder", encoded)
+    decoded = detr.decoder(encoded[-1], before)
+    out = torch.stack([entered[0], norm(w, "decoder.norm", decoded[-1])])
+    sides = {"output/memory": encoded[-1], "output/side_memory": memory}
+    return {"output/hs": out, **{name: it.transpose(0, 1) for name, it in sides.items()}}
+
+
+def sherl_bart(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    sizes = fixture.flags
+    chosen = [[i + 1 for i in sizes[f"{stack}_layers"]] for stack in ("encoder", "decoder")]
+    d, width = sizes["d"], fixture.tensors["param/encoder.up.weight"].shape[1]
+    assert sizes["block"].startswith("MDETR")
+    first = [0] if sizes["embedding_in_encoder_list"] else []
+    door = sherl.Side(form="normed", reduction=d // width, encoder=(*first, *chosen[0]), decoder=tuple(chosen[1]))
+    ours = renamed(w, {
+        r"(encoder|decoder)\.(down\.\d+|up)\.(.*)": r"blocks.\1.\2.\3",
+        r"(encoder|decoder)\.attend\.(.*)": r"blocks.\1.guide.\2",
+        r"(encoder|decoder)\.mlp\.in\.(.*)": r"blocks.\1.mix.up.\2",
+        r"(encoder|decoder)\.mlp\.out\.(.*)": r"blocks.\1.mix.down.\2",
+        r"(encoder|decoder)\.mlp\.norm\.(.*)": r"blocks.\1.mix.norm.\2",
+        r"(encoder|decoder)\.norm\.(.*)": r"blocks.\1.end.\2",
+        r"(encoder|decoder)\.gate": r"blocks.\1.gate",
+    })  # fmt: skip
+    ours = {name.replace(".down.", ".downs.", 1) if ".mix." not in name else name: it for name, it in ours.items()}
+    return transferred(fixture, w, given, door, ours)
+
+
+def sherl_t5(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
+    sizes = fixture.flags
+    config = {
+        "vocab_size": sizes["vocab"], "d_model": sizes["d_model"], "d_kv": sizes["d_kv"], "d_ff": sizes["d_ff"],
+        "num_layers": sizes["layers"], "num_decoder_layers": sizes["decoder_layers"], "num_heads": sizes["heads"],
+        "decoder_start_token_id": 0,
+    }  # fmt: skip
+    door = sherl.Side(
+        form="gated", reduction=sizes["task_reduction_factor"],
+        encoder=(0, *(i + 1 for i in sizes["encoder_side_layers"])),
+        decoder=(0, *(i + 1 for i in sizes["decoder_side_layers"] if i < sizes["decoder_layers"] - 1)),
+        merge_last=sizes["merge_last"], distill=sizes["lambda_distill"], cut=False,
+    )  # fmt: skip
+    sided = re.compile("side_|final_side")
+    ours = renamed(w, {
+        **blocks(r"encoder\.side_mtsa_block", "blocks.encoder"),
+        **blocks(r"decoder\.side_mtsa_block", "blocks.decoder"),
+        r"(encoder|decoder)\.final_side_layer_norm\.weight": r"norms.\1.weight",
+        "side_gate_params_merge_last": "merge",
+    })  # fmt: skip
+    words = given.get("input_ids", given.get("inputs_embeds"))
+    assert words is not None
+    whole = Whole("t5", config, door)
+    weights = whole.weights({name: it for name, it in w.items() if not sided.search(name)}, ours)
+    asked, seen = (words, given["attention_mask"], given["labels"]), []
+    network = cast(sherl.SideNetwork, whole.model.pet["sherl"])
+    network.norms["decoder"].register_forward_hook(lambda module, args, states: seen.append(states))
+    encoded, logits = called(whole, weights, *asked)
+    loss = sizes["lambda_label"] * F.cross_entropy(logits.transpose(1, 2), given["labels"])
+    out = {
+        "output/encoder_last_hidden_state": encoded.last_hidden_state,
+        "output/encoder_last_side_hidden_state": encoded.side,
+        "output/decoder_last_side_hidden_state": seen[0],
+        "output/logits": logits,
+        "output/loss": loss + door.penalty(whole.model),
+    }
+    for key in fixture.tensors:
+        if key.startswith("output/generate_beams"):
+            out[key] = called(whole, weights, *asked, beams=int(key[-1]), length=fixture.tensors[key].shape[1])
+    return out
+
+
 FIXTURES = {
     r"unipt_vse_module\w*": unipt_vse,
     r"unipt_clip4clip_module\w*": unipt_clip4clip,
     r"unipt_clipvil_encoder\w*": unipt_clipvil,
     r"unipt_mdetr_encdec\w*": unipt_mdetr,
     r"ours_unipt_\w+": unipt_whole,
+    r"sherl_vse_block\w*": sherl_vse,
+    r"sherl_clipvil_encoder\w*": sherl_clipvil,
+    r"sherl_mdetr_encdec\w*": sherl_mdetr,
+    r"sherl_t5_\w+": sherl_t5,
+    r"ours_sherl_bart\w*": sherl_bart,
 }
