@@ -19,8 +19,8 @@ from pet_bench.pet.side import FrozenStack, NormedDown, Wide, initialise, read, 
 from pet_bench.spec import STRICT, Size
 
 TEMPERATURE = 0.1  # of the gates, and of the teacher
-# Published (METHODS_A 2.2, 2.4) by the number of layers: f_i that the two blocks read. On BART, f_0 is ours.
-FEATURES = {
+# By the number of layers (METHODS_A 2.2, 2.4): the f_i that the two blocks read. On BART, f_0 is ours.
+PUBLISHED: dict[str, dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "bart": {6: ((0, 1, 2, 4, 6), (1, 3, 4, 5))},
     "t5": {12: ((0, 2, 3, 4, 6, 7, 8, 10, 11, 12), (0, 2, 3, 4, 6, 7, 8, 10, 11))},
     "*": {},
@@ -292,5 +292,5 @@ def features(anatomy: Anatomy) -> tuple[Features, Features]:
     """Those of the published depth, else all: the decoder's last layer's input is the last."""
     layers = [anatomy.stacks[stack].layers for stack in anatomy.words]
     every = (tuple(range(layers[0] + 1)) if len(layers) > 1 else (), tuple(range(layers[-1])))
-    published = anatomy.among(FEATURES)
+    published = anatomy.among(PUBLISHED)
     return published.get(layers[0], every) if len({*layers}) == 1 else every

@@ -23,7 +23,8 @@ class FrozenStack:
     """
 
     def __init__(self, model: Model, stack: str, *, cut: bool = True):
-        self.cut, self.features, self.cache = cut, list[Tensor](), None
+        self.cut, self.features = cut, list[Tensor]()
+        self.cache: Cache | None = None
         place = model.anatomy.stacks[stack]
         layers = [model.at(place.blocks, place.name_of(i)) for i in range(place.layers)]
         for i, layer in enumerate(layers):
