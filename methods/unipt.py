@@ -47,7 +47,7 @@ class Interaction(nn.Module):
         if self.own == "identity":
             u = u + t[:, :, -last:]
         else:
-            position = mask.new_zeros(len(t), dtype=torch.long) if position is None else position
+            position = torch.zeros(len(t), dtype=torch.long) if position is None else position
             u = u + t[torch.arange(len(t)), :, position][:, :, None]
         return (self.weights(a, t, mask, last) * u).sum(dim=1)
 
@@ -120,47 +120,41 @@ class SideNetwork(nn.Module):
     def __init__(self, spec: Side, build: Builder):
         super().__init__()
         anatomy, model = build.anatomy, build.model
-        self.context, self.two = build.context, anatomy.reading != anatomy.writing
-        width = max(1, anatomy.d // spec.reduction)
+        self.context, self.reading, self.writing = build.context, anatomy.reading, anatomy.writing
+        self.two = self.reading != self.writing
         self.frozen = {stack: FrozenStack(model, stack, cut=spec.cut) for stack in anatomy.words}
-        self.stacks = nn.ModuleDict()
+        self.stacks, width = nn.ModuleDict(), max(1, anatomy.d // spec.reduction)
         for stack in anatomy.words:
-            place, writes = anatomy.stacks[stack], stack == anatomy.writing
+            place, writes = anatomy.stacks[stack], stack == self.writing
             downs = [NormedDown(place.width, width) for _ in range(place.layers + 1)]
             self.stacks[stack] = SideStack(
                 downs, width, Wide(place.width, width), cross=writes and self.two, causal=writes, eps=spec.eps
             )
-            site = model.at(anatomy.sites[f"{stack}.output"].writer)
-            site.register_forward_hook(self._write if writes else self._remember)
+            end = model.at(anatomy.sites[f"{stack}.output"].writer)
+            end.register_forward_hook(self._write if writes else self._remember)
         self.up = Up(width, anatomy.d, model.family.norm)
         initialise(self.modules(), std=0.02)
 
     def _remember(self, module: nn.Module, args: tuple, output: Any) -> None:
         """S, of the stack that reads."""
-        (stack,) = (stack for stack in self.stacks if stack != self.writing)
-        (features, _), mask = self.frozen[stack].take(), cast(Tensor, self.context.mask)
-        side = cast(SideStack, self.stacks[stack])
-        states = side.read(features[:-1], states_of(output))
-        self.context.side = side(states, mask, mask.shape[1])
+        side, mask = cast(SideStack, self.stacks[self.reading]), cast(Tensor, self.context.mask)
+        features, _ = self.frozen[self.reading].take()
+        self.context.side = side(side.read(features[:-1], states_of(output)), mask, mask.shape[1])
 
     def _write(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Up(s) in the place of the states that the output layer reads."""
-        features, cache = self.frozen[self.writing].take()
         side, anchor = cast(SideStack, self.stacks[self.writing]), states_of(output)
-        memory, mask = (self.context.side, self.context.mask) if self.two else (None, None)
-        states = side.read(features[:-1], anchor, memory, mask)
-        states, seen = grown(cache, states, self._seen(anchor))
+        features, cache = self.frozen[self.writing].take()
+        memory = (self.context.side, self.context.mask) if self.two else ()
+        states, seen = grown(cache, side.read(features[:-1], anchor, *memory), self._seen(anchor))
         return with_states(output, self.up(side(states, seen, anchor.shape[1])))
-
-    @property
-    def writing(self) -> str:
-        return list(self.stacks)[-1]
 
     def _seen(self, states: Tensor) -> Tensor:
         """Where these positions (B, T, d) of the stack that writes are no padding: the prompt's may be."""
         mask = self.context.mask
-        prompt = not self.two and mask is not None and mask.shape == states.shape[:2]
-        return cast(Tensor, mask) if prompt else states.new_ones(states.shape[:2], dtype=torch.bool)
+        if not self.two and mask is not None and mask.shape == states.shape[:2]:
+            return mask
+        return states.new_ones(states.shape[:2], dtype=torch.bool)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
