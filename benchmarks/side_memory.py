@@ -19,12 +19,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -36,6 +33,7 @@ from pet_bench.backbone import build, find_backbone
 from pet_bench.data.suite import suite_by_name
 from pet_bench.pet import attach_method, build_method, design_of, trained_parameters
 from pet_bench.spec import MethodSpec
+from pet_bench.trial.memory import forget_peak, peak_memory
 
 METHODS = ("full", "lora", "lst", "unipt", "sherl")
 OPTIONS: dict[str, dict[str, Any]] = {"lst": {"init": "random"}}  # pruning changes no size
@@ -80,8 +78,8 @@ def model_of(method: str):
     return model.train()
 
 
-def batch_of(options: argparse.Namespace) -> dict[str, Any]:
-    visual, rows = suite_by_name("image-text").visual, options.batch
+def batch_of(options: argparse.Namespace, rows: int = 0) -> dict[str, Any]:
+    visual, rows = suite_by_name("image-text").visual, rows or options.batch
     return {
         "text": torch.randint(5, 50000, (rows, options.text)),
         "features": torch.randn(rows, 1, visual.tokens, visual.width),
@@ -95,26 +93,22 @@ def step(model, batch: dict[str, Any]) -> None:
     F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
 
 
-@contextmanager
-def resident() -> Iterator[list[int]]:
-    """The peak above what there was before, in bytes, once it is over."""
-    before, added = psutil.Process().memory_info().rss, []
-    yield added
-    added.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
-
-
 def measure(method: str, options: argparse.Namespace) -> dict[str, float]:
-    """Of one method, in this process: the peak of a first step, then what a second one keeps."""
-    model, batch = model_of(method), batch_of(options)
-    with resident() as peak:
-        step(model, batch)
+    """Of one method, in this process: the peak of a step, then what another one keeps."""
+    model, cpu = model_of(method), torch.device("cpu")
+    step(model, batch_of(options, rows=2))  # what torch makes ready
+    model.zero_grad(set_to_none=True)
+    batch, before = batch_of(options), psutil.Process().memory_info().rss
+    forget_peak(cpu)
+    step(model, batch)
+    peak = peak_memory(cpu) - before
     model.zero_grad(set_to_none=True)
     kept = Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         step(model, batch)
     trained = sum(p.numel() * p.element_size() for p in trained_parameters(model).values())
     return {
-        "peak": peak[0] / MIB,
+        "peak": peak / MIB,
         "kept": kept.of("layers", "other", "head") / MIB,
         "body": kept.of("layers", "other") / MIB,
         "layers": kept.of("layers") / MIB,
