@@ -65,7 +65,7 @@ class EncoderDecoder(Model):
         if isinstance(encoded := kwargs.get("encoder_outputs"), Encoded):
             context = self.context
             context.task, context.mask = encoded.task, encoded.mask
-            context.visual, context.seen = encoded.visual, encoded.seen
+            context.visual, context.seen, context.side = encoded.visual, encoded.seen, encoded.side
             context.encoded = encoded.last_hidden_state
 
     def encode(
@@ -88,7 +88,7 @@ class EncoderDecoder(Model):
         else:
             self.context.mask = joint = torch.cat([mask, seen], dim=1)
             states = self.family.encode(self.lm, words, visual, joint, self.joint, self.states)
-            encoded = Encoded(states, mask=joint)
+            encoded = Encoded(states, mask=joint, side=self.context.side)
         encoded.task, encoded.visual, encoded.seen = task, visual, seen
         return encoded
 

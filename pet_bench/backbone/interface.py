@@ -29,8 +29,8 @@ class Context:
     task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding; prompt:
     how many of these, from the first on, are the prompt's, where that stack writes the answer behind it. visual:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
-    not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. While a model generates, B counts
-    every beam.
+    not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. side: (B, N, width), what a side
+    network has made of that stack's positions, for the one that writes. While a model generates, B counts every beam.
     """
 
     task: str | None = None
@@ -39,6 +39,7 @@ class Context:
     visual: Tensor | None = None
     seen: Tensor | None = None
     encoded: Tensor | None = None
+    side: Tensor | None = None
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
@@ -48,7 +49,7 @@ class Context:
 
     def repeat(self, beams: int) -> None:
         """A row for each beam of what there was one of an example."""
-        for name in ("mask", "visual", "seen", "encoded"):
+        for name in ("mask", "visual", "seen", "encoded", "side"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, rows.repeat_interleave(beams, 0))
 

@@ -26,6 +26,7 @@ from tests.reference.discover import fixtures
 FOLDER = "followups/parity"
 Tensors = dict[str, Tensor]
 Restatement = Callable[["Fixture", Tensors, Tensors], Tensors]
+MAIN = ("output/y", "output/joint", "output/hs")  # what a probe is multiplied with
 # Restated with other tests of the same form, or by none.
 ELSEWHERE = {
     r"vlbart_(dora|mtl_lora)\w*": "tests/parity: whole VL-BARTs, as those of the paper's methods",
@@ -133,7 +134,7 @@ class Computed:
         given = {name.removeprefix("input."): leaves[f"input.{name}"] for name in inputs}
         self.outputs = restatement(fixture.name)(fixture, {name: leaves[name] for name in weights}, given)
         if "probe" in inputs:
-            main = self.outputs["output/y" if "output/y" in self.outputs else "output/joint"]
+            main = next(self.outputs[key] for key in MAIN if key in self.outputs)
             loss = (main * inputs["probe"]).sum()
             loss = loss + sum(value.sum() for key, value in self.outputs.items() if key.startswith("aux/"))
             key = "output/scalar" if "output/scalar" in fixture.tensors else "output/loss"

@@ -264,6 +264,7 @@ def test_gradients_reach_what_is_declared_and_a_step_lowers_the_loss(family, met
     idle = {name for name in declared if not name.startswith("pet.") and name.rpartition(".")[0] in unread(family)}
     assert reached == declared - other - idle
     still = {name for name in reached if not model.get_parameter(name).grad.any()}
+    still = {name for name in still if not name.endswith(".confidence.bias")}  # a softmax does not see it
     assert not still, sorted(still)
 
 
