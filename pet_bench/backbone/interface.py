@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,15 @@ class Context:
 
     task: the batch's task. mask: (B, N) bool, true where the positions of the stack that reads are no padding. visual:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
-    not there. While a model generates, B counts every beam.
+    not there. beside: (B, M, …), what a method keeps of the images beside that sequence. While a model generates, B
+    counts every beam.
     """
 
     task: str | None = None
     mask: Tensor | None = None
     visual: Tensor | None = None
     seen: Tensor | None = None
+    beside: Tensor | None = None
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
@@ -44,7 +46,7 @@ class Context:
 
     def repeat(self, beams: int) -> None:
         """A row for each beam of what there was one of an example."""
-        for name in ("mask", "visual", "seen"):
+        for name in ("mask", "visual", "seen", "beside"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, rows.repeat_interleave(beams, 0))
 
@@ -93,7 +95,7 @@ class Model(nn.Module, ABC):
     @property
     def words(self) -> Tensor:
         """The word table (V, d) of the stack that reads."""
-        return self.get_parameter(f"{self.anatomy.embeddings[0]}.weight")
+        return cast(nn.Embedding, self.at(self.anatomy.embeddings[0])).weight
 
     @property
     def pad(self) -> int:
