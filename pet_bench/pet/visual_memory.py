@@ -56,6 +56,33 @@ class Beside(nn.Module, ABC):
         return self.tokens(features)
 
 
+def visual_width(build: Builder) -> int:
+    """Of stored features."""
+    return visual_embedding(build).visual.width
+
+
+class Rows(Beside):
+    """The pooled features themselves, (B, M, width); an image that is not there is rows of 0."""
+
+    def memory(self, features, there):
+        return (there * pool_grid(features, self.visual.pooled)).flatten(1, 2)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeaturesBeside(Door):
+    """No visual tokens in the sequence: the pooled features are kept beside it, for inserts that read them."""
+
+    kind: ClassVar = "features-beside"
+
+    @property
+    def formula(self) -> str:
+        return "sequence = [text], I = features"
+
+    def open(self, build):
+        rows = Rows(build)
+        build.model.visual = rows
+
+
 def no_words(anatomy: Anatomy) -> str | None:
     """Why a door at the layers that words pass through cannot be had in a scope; None where it can."""
     return None if "language" in anatomy.scope else f"the scope {', '.join(anatomy.scope)} has no layers of words"

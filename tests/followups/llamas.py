@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from pet_bench.backbone.interface import Model
-from pet_bench.pet import Design, attach
+from pet_bench.pet import Design, Method, attach
 from pet_bench.registry import FAMILIES
 from pet_bench.spec import Visual
-from tests.followups.restate import Fixture, Tensors
+from tests.followups.restate import Fixture, Tensors, called
 
 BLOCK = {  # the authors' names in a block → stock ones
     "attention.wq": "self_attn.q_proj", "attention.wk": "self_attn.k_proj", "attention.wv": "self_attn.v_proj",
@@ -31,7 +31,7 @@ BLOCK = {  # the authors' names in a block → stock ones
 WHOLE = {"tok_embeddings": "embed_tokens", "norm": "norm"}
 
 
-def llama(fixture: Fixture, design: Design, visual: Visual) -> Model:
+def llama(fixture: Fixture, design: Design | Method, visual: Visual) -> Model:
     """As large as the fixture says, a part by itself with one layer, and with a vocabulary of 8 where it has none."""
     flags = fixture.flags
     config = LlamaConfig(
@@ -42,7 +42,7 @@ def llama(fixture: Fixture, design: Design, visual: Visual) -> Model:
     return _attached("llama", LlamaForCausalLM(config), design, visual)
 
 
-def encoder_decoder(fixture: Fixture, design: Design, visual: Visual) -> Model:
+def encoder_decoder(fixture: Fixture, design: Design | Method, visual: Visual) -> Model:
     """T5 or BART, as the conventions in the fixture's JSON say."""
     flags, told = fixture.flags, fixture.about["conventions"]
     d, heads, layers, ffn = (flags[key] for key in ("d", "heads", "layers", "ffn"))
@@ -61,10 +61,13 @@ def encoder_decoder(fixture: Fixture, design: Design, visual: Visual) -> Model:
     return _attached("bart", BartForConditionalGeneration(config), design, visual)
 
 
-def _attached(name: str, lm: Any, design: Design, visual: Visual) -> Model:
+def _attached(name: str, lm: Any, design: Design | Method, visual: Visual) -> Model:
     torch.manual_seed(0)
     family = FAMILIES.get(name)
-    return attach(family.model(lm.eval(), family.anatomy(name, lm.config), visual), design).eval()
+    anatomy = family.anatomy(name, lm.config)
+    if isinstance(design, Method):
+        design = design.design(anatomy)
+    return attach(family.model(lm.eval(), anatomy, visual), design).eval()
 
 
 def halves(weight: Tensor, heads: int) -> Tensor:
@@ -94,14 +97,16 @@ def whole(w: Tensors, heads: int, layers: int) -> Tensors:
     return stock
 
 
-def missing(model: Model, given: Tensors) -> Tensors:
-    """What the model has besides: without a part in what is compared."""
-    return {name: p.detach() for name, p in model.named_parameters() if name not in given}
-
-
 def shifted(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross entropy of next words; a label of 0 does not count."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=0)
+
+
+def called_on(model: Model, weights: Tensors, run: Callable[..., Any], *inputs: Any) -> Any:
+    """What `run` gives of the model with these weights; all others have no part in it, and stay."""
+    others = {name: p.detach() for name, p in model.named_parameters() if name not in weights}
+    ours = {f"model.{name}": value for name, value in (weights | others).items()}
+    return called(Run(model, run), ours, *inputs)
 
 
 class Run(nn.Module):

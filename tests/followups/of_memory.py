@@ -40,11 +40,6 @@ def memory_of(w: Tensors, keys: str, values: str, projector: str) -> Tensors:
     return ours
 
 
-def run(model: Model, weights: Tensors, function: Any, *inputs: Any) -> Any:
-    ours = weights | llamas.missing(model, weights)
-    return called(llamas.Run(model, function), {f"model.{name}": value for name, value in ours.items()}, *inputs)
-
-
 def block(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     flags = fixture.flags
     rows = flags["N_visual"]
@@ -62,7 +57,7 @@ def block(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
 
     weights = {f"lm.model.layers.0.{name}": value for name, value in llamas.block(w, flags["heads"]).items()}
     weights |= memory_of(given, "P1", "P2", "none")
-    run(model, weights, through, given["x"], given["E"])
+    llamas.called_on(model, weights, through, given["x"], given["E"])
     return {f"output/{name}": value for name, value in seen.items()}
 
 
@@ -96,7 +91,7 @@ def whole(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
         last = int(told.any(dim=0).nonzero().max()) + 1
         return model.lm(inputs_embeds=words[:, :last], use_cache=False).logits, told[:, :last]
 
-    logits, told = run(model, weights, through)
+    logits, told = llamas.called_on(model, weights, through)
     loss = llamas.shifted(logits, told) + 0 * w.get("adapter_modality_embedding.weight", torch.zeros(())).sum()
     return {"output/logits": logits, "output/loss": loss}
 
@@ -137,7 +132,7 @@ def transferred(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
             )
         return logits
 
-    logits = run(model, weights, through)
+    logits = llamas.called_on(model, weights, through)
     loss = F.cross_entropy(logits.flatten(0, 1), given["labels"].flatten())
     return {**seen, "output/logits": logits, "output/loss": loss}
 
