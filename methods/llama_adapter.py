@@ -119,9 +119,11 @@ class Mean(Beside):
         super().__init__(build)
         self.project = build.linear(self.visual.width, self.d)
 
-    def memory(self, features, there):
-        mean = (there * features).mean(dim=2).sum(dim=1) / there.sum(dim=1).clamp(min=1)[..., 0]
-        return (there.amax(dim=1) * self.project(mean)[:, None]).to(features.dtype)
+    def memory(self, features):
+        rows = features.flatten(1, 2)
+        there = self.there(rows)
+        mean = (there * rows).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
+        return there.amax(dim=1, keepdim=True) * self.project(mean)
 
 
 class Queries(Beside):
@@ -146,14 +148,14 @@ class Queries(Beside):
         )  # fmt: skip
         self.out, self.out_norm = build.linear(width, self.d), nn.LayerNorm(self.d)
 
-    def memory(self, features, there):
-        rows = self.norm(self.project(features)).flatten(1, 2)
-        length = len(self.queries)
-        hidden = F.pad((there == 0).expand(-1, -1, features.shape[2], 1).flatten(1), (length, 0), value=False)
+    def memory(self, features):
+        features, length = features.flatten(1, 2), len(self.queries)
+        there, rows = self.there(features), self.norm(self.project(features))
+        hidden = F.pad(there[..., 0] == 0, (length, 0), value=False)
         states = torch.cat([self.queries.to(rows.dtype).expand(len(rows), -1, -1), rows], dim=1)
         for block in self.blocks:
             states = block(states, src_key_padding_mask=hidden)
-        return there.amax(dim=1) * self.out_norm(self.out(states[:, :length]))
+        return there.amax(dim=1, keepdim=True) * self.out_norm(self.out(states[:, :length]))
 
 
 @dataclass(frozen=True, config=STRICT)

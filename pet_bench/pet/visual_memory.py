@@ -39,8 +39,8 @@ class Beside(nn.Module, ABC):
         self.model: tuple[Model] = (build.model,)  # in a tuple: the backbone is no part of this
 
     @abstractmethod
-    def memory(self, features: Tensor, there: Tensor) -> Tensor:
-        """features (B, I, N, f), there (B, I, 1, 1), 0 for an image that is not there, else 1 → (B, M, …)."""
+    def memory(self, features: Tensor) -> Tensor:
+        """(B, I, N, f) → (B, M, …)."""
 
     def tokens(self, features: Tensor) -> Tensor:
         """(B, I, N, f) → (B, P, d); by default there are none."""
@@ -48,12 +48,15 @@ class Beside(nn.Module, ABC):
 
     def forward(self, features: Tensor, words: Tensor, boxes: Tensor | None = None) -> Tensor:
         """(B, I, N, f) → the visual tokens of the sequence, (B, P, d). words, boxes: not used."""
-        (model,) = self.model
-        there = features.new_ones(*features.shape[:2], 1, 1)
-        if model.context.task in model.masks_empty:
-            there = features.any(dim=-1).any(dim=-1)[..., None, None].to(features.dtype)
-        model.context.beside = self.memory(features, there)
+        self.model[0].context.beside = self.memory(features)
         return self.tokens(features)
+
+    def there(self, rows: Tensor) -> Tensor:
+        """(…, f) → (…, 1): 0 for rows of zeros where these are of no image (`Model.masks_empty`), else 1."""
+        (model,) = self.model
+        if model.context.task in model.masks_empty:
+            return rows.any(dim=-1, keepdim=True).to(rows.dtype)
+        return torch.ones_like(rows[..., :1])
 
 
 def visual_width(build: Builder) -> int:
@@ -64,8 +67,8 @@ def visual_width(build: Builder) -> int:
 class Rows(Beside):
     """The pooled features themselves, (B, M, width); an image that is not there is rows of 0."""
 
-    def memory(self, features, there):
-        return (there * pool_grid(features, self.visual.pooled)).flatten(1, 2)
+    def memory(self, features):
+        return pool_grid(features, self.visual.pooled).flatten(1, 2)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -128,8 +131,9 @@ class MemoryRows(Beside):
         pools = [F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in self.sides]
         return torch.cat(pools, dim=1).reshape(batch, images, -1, width)
 
-    def memory(self, features, there):
-        rows = (self.beta * there * self.project(self.pooled(features))).flatten(1, 2)
+    def memory(self, features):
+        features = self.pooled(features)
+        rows = (self.beta * self.there(features) * self.project(features)).flatten(1, 2)
         return F.pad(rows, (0, 0, 0, self.rows - rows.shape[1]))
 
     def tokens(self, features):
