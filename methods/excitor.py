@@ -20,9 +20,9 @@ from pet_bench.spec import STRICT, Size
 class ExtraKey(Delta):
     """f(x) = g ⊙ k^X, k^X = softmax(s B A x · Kᵀ) V, by heads, K = V = P; for a projection of keys, before rotary.
 
-    P (length, d_k), A (rank, d_in), B (d_k, rank) ~ N(0, 0.02²), g (heads,) = 0, s as the attention's own scores have
-    it. visual: K = [P; W_k I], V = [P; W_v I], I (M, f) the rows of features that the context keeps beside the
-    sequence. layers: those that have one; None: all.
+    P (length, d_k) ~ N(0, 1), A (rank, d_in) ~ N(0, 1/d_in), B (d_k, rank) ~ N(0, 1/rank), g (heads,) = 0, s as the
+    attention's own scores have it. visual: K = [P; W_k I], V = [P; W_v I], I (M, f) the rows of features that the
+    context keeps beside the sequence. layers: those that have one; None: all.
     """
 
     kind: ClassVar = "extra-key"
@@ -73,13 +73,12 @@ class ExtraKeys(nn.Module):
     ):
         super().__init__()
         self.heads, self.scale, self.context = heads, scale, context
-        self.prompts, self.A, self.B = (
-            _normal(*shape) for shape in ((spec.length, d), (spec.rank, d_in), (d, spec.rank))
-        )
+        self.prompts = _normal(spec.length, d, var=1)
+        self.A, self.B = _normal(spec.rank, d_in, var=1 / d_in), _normal(d, spec.rank, var=1 / spec.rank)
         self.gate = nn.Parameter(torch.zeros(heads))
         self.key = self.value = None
         if width is not None:
-            self.key, self.value = _normal(d, width), _normal(d, width)
+            self.key, self.value = (_normal(d, width, var=1 / width) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mixture(x)
@@ -105,8 +104,8 @@ class ExtraKeys(nn.Module):
         return torch.cat([prompts.to(images.dtype).expand(len(images), -1, -1, -1), self._split(images)], dim=2)
 
 
-def _normal(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(*shape).normal_(std=0.02))
+def _normal(*shape: int, var: float) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape).normal_(std=var**0.5))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,9 +122,10 @@ class Excitor(Method):
     form, softmax over prompts and image features, K = [P; W_k I] and V = [P; W_v I]; no visual token enters the
     sequence.
 
-    There is no released code. Heads, divisor, rotary and starts are our own reading: A, B, P ~ N(0, 0.02²), g = 0 by
-    head. With B = 0 too, k^X were the same at every token and nothing would have a gradient but for rotary. BART and
-    T5, whose scores have no divisor: our transfer.
+    There is no released code. Heads, divisor, rotary and starts are our own reading. g is by head and starts at 0; P
+    starts as LLaMA-Adapter's, A and B so that q^E is as large as x. Were B = 0 too, or all of them as small as 0.02,
+    k^X would be all but the same at every token, which a softmax without rotary positions does not see. BART and T5,
+    whose scores have no divisor: our transfer.
     """
 
     name: ClassVar = "excitor"
