@@ -12,7 +12,7 @@ from pet_bench.backbone.interface import Context
 from pet_bench.errors import UserError
 from pet_bench.methods.llama_adapter import stacks_of, topmost
 from pet_bench.pet import Delta, Design, Insert, Method, Place
-from pet_bench.pet.visual_memory import FeaturesBeside, visual_width
+from pet_bench.pet.visual_memory import FeaturesBeside, width_beside
 from pet_bench.spec import STRICT, Size
 
 
@@ -43,7 +43,7 @@ class ExtraKey(Delta):
             place.anatomy.sites[place.site.rpartition(".")[0]].writer,
             place.anatomy.stacks[place.stack].name_of(place.layer),
         )
-        width = visual_width(place) if self.visual else None
+        width = width_beside(place) if self.visual else None
         return ExtraKeys(self, d_in, place.d_h, heads_of(place), attention.scaling, width, place.context)
 
 

@@ -59,11 +59,6 @@ class Beside(nn.Module, ABC):
         return torch.ones_like(rows[..., :1])
 
 
-def visual_width(build: Builder) -> int:
-    """Of stored features."""
-    return visual_embedding(build).visual.width
-
-
 class Rows(Beside):
     """The pooled features themselves, (B, M, width); an image that is not there is rows of 0."""
 
@@ -82,8 +77,14 @@ class FeaturesBeside(Door):
         return "sequence = [text], I = features"
 
     def open(self, build):
-        rows = Rows(build)
-        build.model.visual = rows
+        build.model.visual = Rows(build)
+
+
+def width_beside(build: Builder) -> int:
+    """Of the features that are kept beside the sequence; raises UserError where none are."""
+    if not isinstance(rows := getattr(build.model, "visual", None), Rows):
+        raise UserError('no features are kept beside the sequence, which the door "features-beside" does')
+    return rows.visual.width
 
 
 def no_words(anatomy: Anatomy) -> str | None:
