@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.visual_memory import VisualMemory, no_words, projector_width
+from pet_bench.pet.visual_memory import VisualMemory, no_words
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -30,7 +30,7 @@ class ADEMVL(Method):
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     needs: ClassVar = ("features",)
 
-    hidden: Size
+    hidden: Size = 128
     token: bool
     scale: float = 0.1
     beta: float = 0.01
@@ -41,7 +41,7 @@ class ADEMVL(Method):
     @classmethod
     def defaults(cls, anatomy):
         alone = anatomy.reading == anatomy.writing
-        return {"hidden": projector_width(anatomy.d), "token": alone, "stacks": list(anatomy.words)}
+        return {"token": alone, "stacks": list(anatomy.words)}
 
     def skip(self, anatomy):
         return super().skip(anatomy) or no_words(anatomy)

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.visual_memory import VisualMemory, no_words, projector_width
+from pet_bench.pet.visual_memory import VisualMemory, no_words
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -19,7 +19,7 @@ class MemVP(Method):
     No visual token enters the sequence. f (B, M, width) are the image's pooled features, E (B, M, d) is made once a
     batch and kept for the decoder; P_1 ~ N(0, 0.02²) and P_2 = 0, (M, d), are shared by all layers; x is what W_in
     reads, in a pre-norm model the normed states. An image that is not there has E = 0, as rows `extra` have always.
-    hidden: width of the projector (128, less below d = 768). scale: s. beta: β. activation: φ, the feed-forward's own
+    hidden: width of the projector, 128 with LLaMA-7B and 13B. scale: s. beta: β. activation: φ, the feed-forward's own
     or silu, which in LLaMA are one. stacks: whose feed-forwards. extra: 64 with LLaMA, whose images have 256 rows.
 
     LLaMA: as the authors' code. BART, T5: our own transfer, a concatenation with W_in and W_out; the code of the
@@ -33,7 +33,7 @@ class MemVP(Method):
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     needs: ClassVar = ("features",)
 
-    hidden: Size
+    hidden: Size = 128
     extra: int = Field(ge=0, le=1_000_000)
     scale: float = 0.1
     beta: float = 0.01
@@ -44,7 +44,7 @@ class MemVP(Method):
     @classmethod
     def defaults(cls, anatomy):
         alone = anatomy.reading == anatomy.writing
-        return {"hidden": projector_width(anatomy.d), "extra": 64 if alone else 0, "stacks": list(anatomy.words)}
+        return {"extra": 64 if alone else 0, "stacks": list(anatomy.words)}
 
     def skip(self, anatomy):
         return super().skip(anatomy) or no_words(anatomy)

@@ -92,11 +92,6 @@ def no_words(anatomy: Anatomy) -> str | None:
     return None if "language" in anatomy.scope else f"the scope {', '.join(anatomy.scope)} has no layers of words"
 
 
-def projector_width(d: int) -> int:
-    """128, in proportion below d = 768."""
-    return min(128, max(1, round(d * 128 / 768)))
-
-
 def two_layer(d_in: int, hidden: int, d_out: int) -> TwoLayer:
     """W_b silu(W_a x + b_a) + b_b, weights Xavier-uniform, biases 0."""
     layers = nn.Linear(d_in, hidden), nn.Linear(hidden, d_out)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from pet_bench.pet import attach, build_method, count
 from pet_bench.pet.visual_memory import Memory
+from pet_bench.registry import FAMILIES
+from pet_bench.spec import MethodSpec, Visual
 from tests.pet.minis import SUITE, batch, logits, mini, nudge, stock
 
 both = pytest.mark.parametrize("family", ["bart", "t5"])
@@ -104,3 +108,16 @@ def test_beams_read_their_own_image():
         said = model.generate(alone, num_beams=3, max_length=6)
         pad = stock("bart")[0].lm.config.pad_token_id
         assert said[said != pad].tolist() == together[row][together[row] != pad].tolist()
+
+
+@pytest.mark.parametrize(("method", "published"), [("memvp", 3_879_040), ("adem-vl", 4_530_432)])
+def test_what_it_counts_on_the_authors_model(method, published):
+    """LLaMA-7B with 256 patches of CLIP ViT-L/14, less the adapters in CLIP and, of MemVP, what is never used."""
+    config = LlamaConfig(hidden_size=4096, intermediate_size=8, num_attention_heads=32, num_hidden_layers=1)
+    family = FAMILIES.get("llama")
+    anatomy = family.anatomy("llama-7b", config)
+    with torch.device("meta"):
+        model = family.model(LlamaForCausalLM(config), anatomy, Visual(width=1024, tokens=256, pooled=256, images=1))
+    attach(model, build_method(MethodSpec(method), anatomy).design(anatomy))
+    in_clip, unused = 24 * 2 * 12 * 1024, 2 * 4096 if method == "memvp" else 0
+    assert count(model)["trainable"] == published - in_clip - unused
