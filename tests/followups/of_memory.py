@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,7 +66,9 @@ def whole(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     """The authors' loop: begun, with a class token, with words for the image, and cut after the last label."""
     flags, adem = fixture.flags, fixture.about["method"] == "adem"
     heads, layers, token = flags["heads"], flags["layers"], flags.get("with_cls", False)
-    features = given["features"][:, 1:] if adem else given["features"]
+    features = given["features"]
+    if math.isqrt(features.shape[1]) ** 2 != features.shape[1]:
+        features = features[:, 1:]  # without the class token
     rows, (n, width) = w["adapter_emb1"].shape[-2], features.shape[1:]
     grids = {"grids": tuple(flags["down_sample_num"])} if adem else {}
     extra = 0 if adem else rows - n
