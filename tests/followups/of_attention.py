@@ -23,8 +23,9 @@ PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "out"}
 def attention(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     flags, prompt, heads = fixture.flags, given["prompt"], fixture.flags["heads"]
     each = prompt.shape[0] > 1 or flags["version"] == 2  # prompts of each sample, with what is seen
+    rank = flags["lora_rank"] if flags.get("w_lora") else 0
     method = LLaMAAdapter(
-        length=flags["K"], layers=1, images="mean" if each else "tokens", lora=(flags.get("w_lora") and flags["lora_rank"]) or 0,
+        length=flags["K"], layers=1, images="mean" if each else "tokens", lora=rank,
         bias=flags.get("w_bias", False), new_gate=flags.get("w_new_gate", False),
     )  # fmt: skip
     model = llamas.llama(fixture, method, Visual(3, 1, 1, images=1))
