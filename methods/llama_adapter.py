@@ -31,8 +31,9 @@ Images = Literal["tokens", "mean", "queries"]
 
 
 def topmost(layers: int, count: int | None = None) -> tuple[int, ...]:
-    """The numbers of so many layers from the top; None: of all but the lowest 1/16, as of 30 of 32, 5 of 6, 1 of 2."""
-    return tuple(range(layers - (count or max(1, layers * 15 // 16)), layers))
+    """The numbers of so many layers from the top, if there are as many; None: of all but the lowest 1/16, as of 30 of
+    32, 5 of 6 and 1 of 2."""
+    return tuple(range(max(0, layers - (count or max(1, layers * 15 // 16))), layers))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -22,7 +22,7 @@ from transformers import activations
 from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Context, Model
 from pet_bench.backbone.visual import pool_grid
-from pet_bench.errors import UserError
+from pet_bench.errors import UserError, unknown
 from pet_bench.pet.build import Builder
 from pet_bench.pet.deltas import TwoLayer
 from pet_bench.pet.doors import visual_embedding
@@ -108,9 +108,12 @@ class MemoryRows(Beside):
     def __init__(self, spec: VisualMemory, build: Builder):
         super().__init__(build)
         self.beta, pooled = spec.beta, self.visual.pooled
-        side = math.isqrt(pooled)
-        grids = (pooled, math.ceil(side / 2) ** 2) if spec.grids == "pyramid" else spec.grids
-        self.sides = [] if grids == "pooled" else [math.isqrt(rows) for rows in grids]
+        if spec.grids == "pooled":
+            self.sides = []
+        elif spec.grids == "pyramid":
+            self.sides = [_side(pooled), math.ceil(_side(pooled) / 2)]
+        else:
+            self.sides = [_side(rows) for rows in spec.grids]
         self.rows = self.visual.images * (sum(n**2 for n in self.sides) or pooled) + spec.extra
         self.project = two_layer(self.visual.width, spec.hidden, self.d)
         self.token = two_layer(self.visual.width, spec.hidden, self.d) if spec.token else None
@@ -120,9 +123,7 @@ class MemoryRows(Beside):
         if not self.sides:
             return pool_grid(features, self.visual.pooled)
         batch, images, tokens, width = features.shape
-        side = math.isqrt(tokens)
-        if side**2 != tokens:
-            raise UserError(f"{tokens} features of an image are no square grid, which could be pooled to others")
+        side = _side(tokens)
         grid = features.reshape(batch * images, side, side, width).permute(0, 3, 1, 2)
         pools = [F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in self.sides]
         return torch.cat(pools, dim=1).reshape(batch, images, -1, width)
@@ -134,6 +135,14 @@ class MemoryRows(Beside):
 
     def tokens(self, features):
         return super().tokens(features) if self.token is None else self.token(features.mean(dim=2))
+
+
+def _side(rows: int) -> int:
+    """Of a square grid of so many rows."""
+    side = math.isqrt(rows)
+    if side**2 != rows:
+        raise UserError(f"{rows} features of an image are no square grid, as average pooling needs")
+    return side
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -171,15 +180,15 @@ class VisualMemory(Door):
 
     def open(self, build):
         model, anatomy = build.model, build.anatomy
-        rows = MemoryRows(self, build)
-        model.visual = rows
+        model.visual = rows = MemoryRows(self, build)
         memory = Memory(self, rows.rows, anatomy.d, build.context)
         for stack in self.stacks:
+            if stack not in anatomy.words:
+                raise unknown("stack", stack, anatomy.words)
             reads, writes = (anatomy.sites[f"{stack}.{name}"].writer for name in ("ffn.in", "ffn"))
             for layer in range(anatomy.stacks[stack].layers):
-                reader = model.at(reads, layer)
-                layer_of = model.at(reads.rpartition(".")[0], layer)
-                memory.stand(reader, model.at(writes, layer), _activation(layer_of))
+                act = _activation(model.at(reads.rpartition(".")[0], layer))
+                memory.stand(model.at(reads, layer), model.at(writes, layer), act)
         return memory
 
 

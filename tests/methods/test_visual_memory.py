@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pet_bench.errors import UserError
 from pet_bench.pet import attach, build_method, count
 from pet_bench.pet.visual_memory import Memory
 from pet_bench.registry import FAMILIES
@@ -121,3 +122,10 @@ def test_what_it_counts_on_the_authors_model(method, published):
     attach(model, build_method(MethodSpec(method), anatomy).design(anatomy))
     in_clip, unused = 24 * 2 * 12 * 1024, 2 * 4096 if method == "memvp" else 0
     assert count(model)["trainable"] == published - in_clip - unused
+
+
+def test_what_cannot_be_pooled_or_is_no_stack_is_said():
+    with pytest.raises(UserError, match=r"^8 features of an image are no square grid"):
+        mini("bart", "adem-vl", grids=(8,))
+    with pytest.raises(UserError, match=r'^unknown stack "vision"'):
+        mini("bart", "memvp", stacks=("vision",))
