@@ -33,6 +33,7 @@ SUB_LAYERS = ("self_attn", "cross_attn", "ffn")
 OFFERS = {  # what methods may ask for that is no place, and what a model without it has not
     "prompts": "place for learned words before its text",
     "side blocks": "thinner copies of its layers",
+    "features": "visual tokens that are made of stored features",
 }
 ELSE = "*"  # the key of `among` for every other family
 
@@ -92,7 +93,8 @@ class Anatomy:
     reading, writing: the stacks that read the prompt and write the answer. embeddings: the word tables, the reading
     stack's first; head: the output layer. biases: whether the family's linear layers have them. rates_of: the backbone,
     if not this one, whose learning rates apply. offers: what else methods may ask for that is no place: "prompts", that
-    embedded words may be edited before a stack reads them, "side blocks", that thinner copies of layers can be made.
+    embedded words may be edited before a stack reads them, "side blocks", that thinner copies of layers can be made,
+    "features", that visual tokens are made of stored features.
 
     scope: the parts that a method touches. Inserts go to the language model and to the vision tower where those are in
     it, the projector trains where it is in it, and all else stays frozen.

@@ -124,7 +124,7 @@ class DecoderOnlyFamily(Family):
             head="lm.lm_head",
             biases=cls.biases,
             rates_of=rates_of or backbone,
-            offers=("prompts",),
+            offers=("prompts", "features"),
         )
 
     @classmethod

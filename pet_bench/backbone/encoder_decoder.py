@@ -27,7 +27,8 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass
 class Encoded(BaseModelOutput):
-    """Encoder states `last_hidden_state` (B, N, d) with their mask (B, N), the visual tokens and whose batch they are.
+    """Encoder states `last_hidden_state` (B, N, d) with their mask (B, N), the visual tokens, what is kept beside
+    them, and whose batch they are.
 
     side, side_mask: likewise of a side network, (B, M, width) and (B, M). `generate` repeats all tensors for its beams.
     """
@@ -35,6 +36,7 @@ class Encoded(BaseModelOutput):
     mask: Tensor | None = None
     visual: Tensor | None = None
     seen: Tensor | None = None
+    beside: Tensor | None = None
     side: Tensor | None = None
     side_mask: Tensor | None = None
     task: str | None = None
@@ -65,8 +67,8 @@ class EncoderDecoder(Model):
         if isinstance(encoded := kwargs.get("encoder_outputs"), Encoded):
             context = self.context
             context.task, context.mask = encoded.task, encoded.mask
-            context.visual, context.seen, context.side = encoded.visual, encoded.seen, encoded.side
-            context.encoded = encoded.last_hidden_state
+            context.visual, context.seen, context.encoded = encoded.visual, encoded.seen, encoded.last_hidden_state
+            context.side, context.beside = encoded.side, encoded.beside
 
     def encode(
         self, text: Tensor, features: Tensor, boxes: Tensor | None = None, *, task: str | None = None
@@ -89,7 +91,7 @@ class EncoderDecoder(Model):
             self.context.mask = joint = torch.cat([mask, seen], dim=1)
             states = self.family.encode(self.lm, words, visual, joint, self.joint, self.states)
             encoded = Encoded(states, mask=joint, side=self.context.side)
-        encoded.task, encoded.visual, encoded.seen = task, visual, seen
+        encoded.task, encoded.visual, encoded.seen, encoded.beside = task, visual, seen, self.context.beside
         return encoded
 
     def forward(
@@ -224,7 +226,7 @@ class EncoderDecoderFamily(Family):
             head="lm.lm_head",
             biases=cls.biases,
             rates_of=rates_of or backbone,
-            offers=("prompts", "side blocks"),
+            offers=("prompts", "side blocks", "features"),
         )
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class Context:
     how many of these, from the first on, are the prompt's, where that stack writes the answer behind it. visual:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
     not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. side: (B, N, width), what a side
-    network has made of that stack's positions, for the one that writes. While a model generates, B counts every beam.
+    network has made of that stack's positions, for the one that writes. beside: (B, M, …), what a method keeps of the
+    images beside that sequence. While a model generates, B counts every beam.
     """
 
     task: str | None = None
@@ -40,6 +41,7 @@ class Context:
     seen: Tensor | None = None
     encoded: Tensor | None = None
     side: Tensor | None = None
+    beside: Tensor | None = None
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
@@ -49,7 +51,7 @@ class Context:
 
     def repeat(self, beams: int) -> None:
         """A row for each beam of what there was one of an example."""
-        for name in ("mask", "visual", "seen", "encoded", "side"):
+        for name in ("mask", "visual", "seen", "encoded", "side", "beside"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, rows.repeat_interleave(beams, 0))
 
@@ -98,7 +100,7 @@ class Model(nn.Module, ABC):
     @property
     def words(self) -> Tensor:
         """The word table (V, d) of the stack that reads."""
-        return self.get_parameter(f"{self.anatomy.embeddings[0]}.weight")
+        return cast(nn.Embedding, self.at(self.anatomy.embeddings[0])).weight
 
     @property
     def pad(self) -> int:

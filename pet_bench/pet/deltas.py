@@ -28,6 +28,7 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": gelu_new,
     "gelu": F.gelu,
     "relu": F.relu,
+    "silu": F.silu,
     "identity": lambda x: x,
 }
 
@@ -56,7 +57,7 @@ class Bottleneck(Delta):
     itself ("down" or "up": half-shared). heads: VL-PET's multi-head layouts. In "down", "up" and "down-up" every head
     reads the whole of its input, so that the heads side by side are this very module, in function, count and
     initialisation, and only "pair", heads independent bottlenecks d → r/h → d/h, is another one (METHODS.md 3.2).
-    norm_before, norm_after: a layer norm of x, of f(x).
+    norm_before, norm_after: a layer norm of x, of f(x). bias: whether there are b_d and b_u.
     """
 
     kind: ClassVar = "bottleneck"
@@ -65,16 +66,18 @@ class Bottleneck(Delta):
     per_task: Literal["none", "both", "down", "up"] = "none"
     heads: Size = 1
     layout: Literal["down", "up", "down-up", "pair"] = "down"
-    activation: Literal["gelu_new", "relu"] = "gelu_new"
+    activation: Literal["gelu_new", "gelu", "relu"] = "gelu_new"
     norm_before: bool = False
     norm_after: bool = False
+    bias: Annotated[bool, Since(2, neutral=True)] = True
 
     @property
     def formula(self) -> str:
         own = {"none": "", "both": ", one per task", "down": ", W_d per task", "up": ", W_u per task"}[self.per_task]
         heads = f", {self.heads} independent pairs" if self.heads > 1 and self.layout == "pair" else ""
         x = "LN({x})" if self.norm_before else "{x}"
-        f = f"W_u {self.activation}(W_d {x} + b_d) + b_u"
+        b_d, b_u = (" + b_d", " + b_u") if self.bias else ("", "")
+        f = f"W_u {self.activation}(W_d {x}{b_d}){b_u}"
         return f"{f'LN({f})' if self.norm_after else f} (r = {self.width}{heads}{own})"
 
     def build(self, place, d_in):
@@ -90,7 +93,11 @@ class Bottleneck(Delta):
         def down():
             return place.linear(d_in, self.width)
 
-        return _norms(self, d_in, place.d_h, _two_layer(place, self.per_task, down, up, self.activation))
+        module = _two_layer(place, self.per_task, down, up, self.activation)
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear) and not self.bias:
+                layer.register_parameter("bias", None)
+        return _norms(self, d_in, place.d_h, module)
 
 
 def _two_layer(place: Place, per_task: str, down: Callable, up: Callable, activation: str = "gelu_new") -> TwoLayer:

@@ -39,10 +39,10 @@ class LowRankProjector(Door):
     def open(self, build):
         if self.width % self.heads:
             raise UserError(f"the visual projector's width {self.width} does not divide into {self.heads} heads")
-        _embedding(build).feature = Projector(self, build)
+        visual_embedding(build).feature = Projector(self, build)
 
 
-def _embedding(build: Builder) -> Any:
+def visual_embedding(build: Builder) -> Any:
     """The visual embedding; raises UserError where the backbone has none that reads stored features."""
     visual = getattr(build.model, "visual", None)
     if not isinstance(visual, VisualEmbedding):
@@ -53,7 +53,7 @@ def _embedding(build: Builder) -> Any:
 class Projector(nn.Module):
     def __init__(self, spec: LowRankProjector, build: Builder):
         super().__init__()
-        old = _embedding(build).feature
+        old = visual_embedding(build).feature
         sizes = old.in_features, old.out_features
         self.in_features, self.out_features = sizes
         self.residual = spec.residual
@@ -80,7 +80,7 @@ class NoVision(Door):
         return "encoder input = [text]"
 
     def open(self, build):
-        _embedding(build)
+        visual_embedding(build)
         build.model.visual = Blind(build.anatomy.d)
 
 
