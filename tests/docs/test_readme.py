@@ -13,6 +13,7 @@ import typer
 
 import pet_bench
 from pet_bench.cli import app
+from pet_bench.registry import METHODS
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, blocks, commands, folder, headings, links, options, text_of
 
@@ -22,6 +23,25 @@ OF_OTHERS = {"--help", "--only"}  # every command's; benchmarks/fuzz.py's
 
 def test_a_newcomer_reads_two_hundred_lines_at_most():
     assert len(text_of("README.md").splitlines()) <= 200
+
+
+def test_the_readme_counts_the_methods():
+    """Every registered method is in its table, once, and the numbers are right."""
+    text = text_of("README.md").partition("## The methods")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (.+) \|$", text, re.M)
+    listed: list[str] = []
+    for kind, count, cells in rows:
+        gates = ("small", "middle-x", "middle-y", "large")
+        names = [
+            f"{name.partition('{')[0]}{gate}" if "{" in name else name
+            for name in re.findall(r"`([^`]+)`", cells)
+            for gate in (gates if "{" in name else ("",))
+        ]
+        assert len(names) == int(count), kind
+        listed += names
+    ours = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]
+    assert sorted(listed) == sorted(ours)
+    assert text.strip().startswith(f"{len(ours)}, and")
 
 
 def test_the_readme_begins_with_two_commands_that_the_makefile_has():
