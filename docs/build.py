@@ -137,7 +137,8 @@ def methods_page(percents: dict[tuple[str, str], str]) -> str:
 
 def _method(name: str) -> str:
     cls, places = METHODS.get(name), on_each(name)
-    lines = [f"## {name}\n", f"{cls.source.rstrip('.')}.\n", f"{_beginning(cls)}\n"]
+    reference = f" Reference implementation: {cls.reference}." if cls.reference else ""
+    lines = [f"## {name}\n", f"{cls.source.rstrip('.')}.{reference}\n", f"{_beginning(cls)}\n"]
     for backbone in BACKBONES:
         if backbone not in places:
             lines.append(f"* not on {backbone}: {'; '.join(described(name, backbone).faults)}")

@@ -25,7 +25,8 @@ class ADEMVL(Method):
     """
 
     name: ClassVar = "adem-vl"
-    source: ClassVar = "ADEM-VL (Hao et al., IJCV 2025); github.com/Hao840/ADEM-VL (no licence); METHODS_A section 4"
+    source: ClassVar = "ADEM-VL (Hao et al., IJCV 2025); METHODS_A section 4"
+    reference: ClassVar = "Hao840/ADEM-VL cec09b89 (no licence): from its mathematics alone"
     year: ClassVar = 2025
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     needs: ClassVar = ("features",)

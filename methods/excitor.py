@@ -130,6 +130,7 @@ class Excitor(Method):
 
     name: ClassVar = "excitor"
     source: ClassVar = "LLaMA-Excitor (Zou et al., CVPR 2024), figures and tables, no code; METHODS_A section 6"
+    reference: ClassVar = "none: no code was released"
     year: ClassVar = 2024
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
 

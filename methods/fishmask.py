@@ -23,6 +23,7 @@ class FishMask(Method):
 
     name: ClassVar = "fishmask"
     source: ClassVar = "FishMask (Sung et al., NeurIPS 2021), section 3"
+    reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2021
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True

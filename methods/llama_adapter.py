@@ -201,7 +201,8 @@ class LLaMAAdapter(Method):
     """
 
     name: ClassVar = "llama-adapter"
-    source: ClassVar = "LLaMA-Adapter (Zhang et al., ICLR 2024), V2 (Gao et al., 2023), code (GPL-3); METHODS_A 5"
+    source: ClassVar = "LLaMA-Adapter (Zhang et al., ICLR 2024), V2 (Gao et al., 2023); METHODS_A 5"
+    reference: ClassVar = "OpenGVLab/LLaMA-Adapter 521a09da (GPL-3): from its mathematics alone"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     differences: ClassVar = (

@@ -28,7 +28,8 @@ class MemVP(Method):
     """
 
     name: ClassVar = "memvp"
-    source: ClassVar = "MemVP (Jie et al., ICML 2024); github.com/JieShibo/MemVP (no licence); METHODS_A section 3"
+    source: ClassVar = "MemVP (Jie et al., ICML 2024); METHODS_A section 3"
+    reference: ClassVar = "JieShibo/MemVP 5eef19f6 (no licence): from its mathematics alone"
     year: ClassVar = 2024
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     needs: ClassVar = ("features",)

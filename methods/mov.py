@@ -57,6 +57,7 @@ class MoV(Method):
 
     name: ClassVar = "mov"
     source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024) and its code"
+    reference: ClassVar = "none was run: from the paper"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True

@@ -215,9 +215,8 @@ class PromptPool(Method):
     """
 
     name: ClassVar = "prompt-pool"
-    source: ClassVar = (
-        "Multi-granularity prompts (FedMGP, arXiv 2407.00113); METHODS_B section 7 (reference code has no licence)"
-    )
+    source: ClassVar = "Multi-granularity prompts (FedMGP, arXiv 2407.00113); METHODS_B section 7"
+    reference: ClassVar = "SkyOfBeginning/FedMGP fca3643 (no licence): from its mathematics alone"
     year: ClassVar = 2024
     needs: ClassVar = ("prompts",)
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2, "mini-llama": 1e-2}

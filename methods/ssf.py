@@ -24,6 +24,7 @@ class SSF(Method):
 
     name: ClassVar = "ssf"
     source: ClassVar = "SSF (Lian et al., NeurIPS 2022), sections 3.2 and 3.3"
+    reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2022
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2, "mini-llama": 1e-2}
 

@@ -46,8 +46,9 @@ class Difference:
 class Method(ABC):
     """A PET method. Subclasses are pydantic dataclasses (frozen, no unknown options).
 
-    name: the registry's and the command line's. source, year: where it was published. learning_rates: peak learning
-    rate by backbone name or, failing that, by family; where neither is there, the recipe must give one. recipe: other
+    name: the registry's and the command line's. source, year: where it was published; reference: the implementation
+    that was held against it, with its licence. learning_rates: peak learning rate by backbone name or, failing that, by
+    family; where neither is there, the recipe must give one. recipe: other
     values of the published runs' recipe that are this method's own. identity_at_start: before training, the model's
     output is that of the untouched backbone. batch_invariant: an example's output does not depend on what it is
     batched with. Both are properties where options decide, so ask a built method. needs: stacks and sites without which
@@ -60,6 +61,7 @@ class Method(ABC):
     plugin_kind: ClassVar[str] = "method"
     name: ClassVar[str]
     source: ClassVar[str]
+    reference: ClassVar[str] = ""
     year: ClassVar[int]
     learning_rates: ClassVar[dict[str, float]]
     recipe: ClassVar[dict[str, Any]] = {}
@@ -115,6 +117,7 @@ class Method(ABC):
 
 ATTRIBUTES = {
     "source": Text,
+    "reference": str,
     "year": int,
     "learning_rates": dict[str, Rate],
     "recipe": dict[str, Any],
