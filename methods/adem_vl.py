@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.visual_memory import VisualMemory, no_words
+from pet_bench.pet.visual_memory import VisualMemory, beta_at, no_words
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -32,8 +32,8 @@ class ADEMVL(Method):
 
     hidden: Size = 128
     token: bool
-    scale: float = 0.1
-    beta: float = 0.01
+    scale: float
+    beta: float
     drop: float = Field(default=0.1, ge=0, lt=1)
     grids: Literal["pyramid"] | tuple[Size, ...] = "pyramid"
     stacks: Names = Field(min_length=1)
@@ -41,7 +41,8 @@ class ADEMVL(Method):
     @classmethod
     def defaults(cls, anatomy):
         alone = anatomy.reading == anatomy.writing
-        return {"token": alone, "stacks": list(anatomy.words)}
+        scale = 0.1 if alone else 1.0
+        return {"token": alone, "scale": scale, "beta": beta_at(anatomy.d), "stacks": list(anatomy.words)}
 
     def skip(self, anatomy):
         return super().skip(anatomy) or no_words(anatomy)
