@@ -21,13 +21,13 @@ class ADEMVL(Method):
     pooled grid, and one of half its side (LLaMA: 256 and 64). token: the mean of the features, for want of CLIP's class
     token, through a projector of its own is one visual token an image; on in the authors' LLaMA runs, off in our
     transfer. hidden, scale, beta, stacks as in `memvp`, and so E of an image that is not there. No dropout: the
-    authors' language model branch has one and does not apply it. BART, T5: our own transfer.
+    authors' language model branch has one and does not apply it. BART, T5: our own transfer. On the minis as `memvp`.
     """
 
     name: ClassVar = "adem-vl"
     source: ClassVar = "ADEM-VL (Hao et al., IJCV 2025); github.com/Hao840/ADEM-VL (no licence); METHODS_A section 4"
     year: ClassVar = 2025
-    learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 3e-3, "mini-t5": 1e-2, "mini-llama": 3e-3}
     needs: ClassVar = ("features",)
 
     hidden: Size = 128
