@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.visual_memory import VisualMemory, no_words
+from pet_bench.pet.visual_memory import VisualMemory, beta_at, no_words
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -21,20 +21,20 @@ class ADEMVL(Method):
     pooled grid, and one of half its side (LLaMA: 256 and 64). token: the mean of the features, for want of CLIP's class
     token, through a projector of its own is one visual token an image; on in the authors' LLaMA runs, off in our
     transfer. hidden, scale, beta, stacks as in `memvp`, and so E of an image that is not there. No dropout: the
-    authors' language model branch has one and does not apply it. BART, T5: our own transfer.
+    authors' language model branch has one and does not apply it. BART, T5: our own transfer. On the minis as `memvp`.
     """
 
     name: ClassVar = "adem-vl"
     source: ClassVar = "ADEM-VL (Hao et al., IJCV 2025); METHODS_A section 4"
     reference: ClassVar = "Hao840/ADEM-VL cec09b89 (no licence): from its mathematics alone"
     year: ClassVar = 2025
-    learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 3e-3, "mini-t5": 1e-2, "mini-llama": 3e-3}
     needs: ClassVar = ("features",)
 
     hidden: Size = 128
     token: bool
-    scale: float = 0.1
-    beta: float = 0.01
+    scale: float
+    beta: float
     drop: float = Field(default=0.1, ge=0, lt=1)
     grids: Literal["pyramid"] | tuple[Size, ...] = "pyramid"
     stacks: Names = Field(min_length=1)
@@ -42,7 +42,8 @@ class ADEMVL(Method):
     @classmethod
     def defaults(cls, anatomy):
         alone = anatomy.reading == anatomy.writing
-        return {"token": alone, "stacks": list(anatomy.words)}
+        scale = 0.1 if alone else 1.0
+        return {"token": alone, "scale": scale, "beta": beta_at(anatomy.d), "stacks": list(anatomy.words)}
 
     def skip(self, anatomy):
         return super().skip(anatomy) or no_words(anatomy)

@@ -92,6 +92,11 @@ def no_words(anatomy: Anatomy) -> str | None:
     return None if "language" in anatomy.scope else f"the scope {', '.join(anatomy.scope)} has no layers of words"
 
 
+def beta_at(d: int) -> float:
+    """β of E: as published, and in narrow models, in which x Eᵀ would be nothing, ten times that."""
+    return 0.01 if d >= 512 else 0.1
+
+
 def two_layer(d_in: int, hidden: int, d_out: int) -> TwoLayer:
     """W_b silu(W_a x + b_a) + b_b, weights Xavier-uniform, biases 0."""
     layers = nn.Linear(d_in, hidden), nn.Linear(hidden, d_out)
