@@ -35,7 +35,7 @@ from pet_bench.pet import attach_method, build_method, design_of, trained_parame
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.memory import forget_peak, peak_memory
 
-METHODS = ("full", "lora", "lst", "unipt", "sherl")
+METHODS = ("lora", "lst", "unipt", "sherl", "full")
 OPTIONS: dict[str, dict[str, Any]] = {"lst": {"init": "random"}}  # pruning changes no size
 MIB = 2**20
 
@@ -88,24 +88,24 @@ def batch_of(options: argparse.Namespace, rows: int = 0) -> dict[str, Any]:
     }
 
 
-def step(model, batch: dict[str, Any]) -> None:
+def loss_of(model, batch: dict[str, Any]) -> Tensor:
     logits = model(**batch)
-    F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
+    return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
 
 def measure(method: str, options: argparse.Namespace) -> dict[str, float]:
-    """Of one method, in this process: the peak of a step, then what another one keeps."""
+    """Of one method, in this process: the peak of a step, then what another forward pass keeps."""
     model, cpu = model_of(method), torch.device("cpu")
-    step(model, batch_of(options, rows=2))  # what torch makes ready
+    loss_of(model, batch_of(options, rows=2)).backward()  # what torch makes ready
     model.zero_grad(set_to_none=True)
     batch, before = batch_of(options), psutil.Process().memory_info().rss
     forget_peak(cpu)
-    step(model, batch)
+    loss_of(model, batch).backward()
     peak = peak_memory(cpu) - before
     model.zero_grad(set_to_none=True)
     kept = Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-        step(model, batch)
+        loss_of(model, batch)
     trained = sum(p.numel() * p.element_size() for p in trained_parameters(model).values())
     return {
         "peak": peak / MIB,
@@ -117,7 +117,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--text", type=int, default=20)
     parser.add_argument("--answer", type=int, default=5)
@@ -135,7 +135,9 @@ def main() -> None:
             line += [
                 part for name in ("batch", "text", "answer") for part in (f"--{name}", str(getattr(options, name)))
             ]
-            rounds[method].append(json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout))
+            sizes = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+            print(method, {name: round(size) for name, size in sizes.items()}, file=sys.stderr, flush=True)
+            rounds[method].append(sizes)
     report({
         method: {name: statistics.median(each[name] for each in those) for name in those[0]}
         for method, those in rounds.items()

@@ -195,7 +195,9 @@ class UniPT(Method):
     has an α; a decoder-only stack is one such decoder without S), that all layers count in both stacks, and the `cut`:
     the layers read copies without a graph, so that no gradient runs through them and nothing of theirs is kept for it,
     and the visual embedding, frozen there, trains through f_0 alone. b_g has no gradient but rounding. The published
-    learning rates are CLIP-ViL's: 5e-4 on VQA, 1e-4 on GQA.
+    learning rates are CLIP-ViL's: 5e-4 on VQA, 1e-4 on GQA. On the mini world it learns what text alone gives: no
+    backbone there has seen a picture, and the cut keeps the visual embedding from being fitted to what is frozen
+    (mini-bart, seed 7: an average of 65, without the cut 95).
     """
 
     name: ClassVar = "unipt"

@@ -76,10 +76,12 @@ def joint(fixture: Fixture, w: Tensors, given: Tensors) -> tuple[Tensor, Tensor]
     d = (fixture.flags["d"],)
     visual = F.linear(given["visual"], w["visn_fc.visn_fc.weight"], w["visn_fc.visn_fc.bias"])
     visual = F.layer_norm(visual, d, w["visn_fc.visn_layer_norm.weight"], w["visn_fc.visn_layer_norm.bias"], 1e-12)
+    words = given["lang"]
     if fixture.flags["detach_visual_projection"]:
         visual = visual.detach()
+        words = words if "input.lang" in fixture.gradients else words.detach()
     mask = torch.cat([given["lang_mask"], torch.ones(visual.shape[:2])], dim=1)
-    return torch.cat([given["lang"], visual], dim=1), mask
+    return torch.cat([words, visual], dim=1), mask
 
 
 def attention(w: Tensors, name: str, heads: int, q: Tensor, k: Tensor, v: Tensor, padded: Tensor | None) -> Tensor:
@@ -442,6 +444,7 @@ def sherl_bart(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
 
 def sherl_t5(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     sizes = fixture.flags
+    assert sizes["gate_T"] == sherl.TEMPERATURE
     config = {
         "vocab_size": sizes["vocab"], "d_model": sizes["d_model"], "d_kv": sizes["d_kv"], "d_ff": sizes["d_ff"],
         "num_layers": sizes["layers"], "num_decoder_layers": sizes["decoder_layers"], "num_heads": sizes["heads"],
