@@ -150,6 +150,8 @@ def _method(name: str) -> str:
         lines += [f"* on {other}: `{formula}`" for formula in there.doors if formula not in about.doors]
     lines.append(f"* trains: {_ticked(about.train)}" + _elsewhere(about, others, lambda there: _ticked(there.train)))
     lines += _options(about, others)
+    if more := _rest(cls):
+        lines.append(f"\n{more}\n")
     matter = {key: how for there in places.values() for key, how in there.behaviour.items()}
     if matter:
         links = (f"[{key}](differences.md#{anchor(key)}): {how}" for key, how in matter.items())
@@ -162,6 +164,12 @@ def _beginning(cls: type[Method]) -> str:
     first, *rest = cleandoc(cls.__doc__).split("\n\n")
     text = " ".join(first.split())
     return f"{text} `{' '.join(rest[0].split())}`" if text.endswith(":") and rest else text
+
+
+def _rest(cls: type[Method]) -> str:
+    """What the docstring says behind its beginning: options, deliberate differences, what is ours."""
+    first, *rest = cleandoc(cls.__doc__).split("\n\n")
+    return "\n\n".join(rest[first.rstrip().endswith(":") :])
 
 
 def _ticked(names: Iterable[str]) -> str:
