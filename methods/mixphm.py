@@ -197,7 +197,7 @@ class MixPHM(Method):
     name: ClassVar = "mixphm"
     source: ClassVar = "MixPHM (Jiang & Zheng, CVPR 2023) and its code; METHODS_B section 5"
     year: ClassVar = 2023
-    learning_rates: ClassVar = {"t5": 5e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
+    learning_rates: ClassVar = {"t5": 5e-3, "mini-bart": 1e-2, "mini-t5": 2e-2}
     differences: ClassVar = (
         Difference(
             "mixphm-tokens", "tokens", "first", "unmasked", {},
