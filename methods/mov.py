@@ -59,7 +59,7 @@ class MoV(Method):
     source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024) and its code"
     reference: ClassVar = "none was run: from the paper"
     year: ClassVar = 2023
-    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2}
+    learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True
 
     experts: Size = 30
