@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 import pytest
 
 from pet_bench.registry import REGISTRIES
 
+T = TypeVar("T")
 # Before any import of a hub client: nothing may be fetched at test time.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("COLUMNS", None)  # of the terminal that xdist imagines
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+EVERYTHING = bool(os.environ.get("PET_BENCH_ALL"))  # `make test-all`: what `make test` has a part of
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PET_BENCH_SHARED", ROOT.parent / "shared"))
 REFERENCE = ROOT / "tests" / "reference"
@@ -26,6 +31,14 @@ def given(folder: str, claim: str) -> Path:
         why = f"no {folder}/: set PET_BENCH_SHARED to the folder that holds it"
         pytest.skip(f"unchecked: {claim} ({why})", allow_module_level=True)
     return path
+
+
+def part(cases: Sequence[T], count: int) -> list[T]:
+    """So many of the cases, drawn by a seed that is what they are called, in their order; all where all are wanted."""
+    if EVERYTHING:
+        return [*cases]
+    chosen = Random(" ".join(str(getattr(case, "__name__", case)) for case in cases)).sample(range(len(cases)), count)
+    return [cases[i] for i in sorted(chosen)]
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@ pixels (`tests.vlms.attached`). Every family is its own name here."""
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from random import Random
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from pet_bench.backbone import Model, build
 from pet_bench.packed import Packed
 from pet_bench.spec import Scope
 from tests import tiny
+from tests.conftest import EVERYTHING
 from tests.vlms import attached
 
 DECODERS, PIXELS = attached.TINY, attached.PIXELS
@@ -24,7 +24,7 @@ Case = TypeVar("Case", bound=tuple[Any, ...])
 
 def drawn(cases: list[Case], number: int) -> list[Case]:
     """Of these cases (family, …) that many of each family, by a seed that is its name; `make test-all`: all of them."""
-    if os.environ.get("PET_BENCH_ALL"):
+    if EVERYTHING:
         return cases
     each = [[case for case in cases if case[0] == family] for family in dict.fromkeys(case[0] for case in cases)]
     part = [case for some in each for case in Random(some[0][0]).sample(some, min(number, len(some)))]

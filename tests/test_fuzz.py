@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import EVERYTHING, ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -25,7 +25,7 @@ from fuzzing.case import Case, Mutation, Reader, nothing, product, sample, sound
 from fuzzing.mutations import Raw, Rule, emit
 from fuzzing.sandbox import Sandbox, judge
 
-SAMPLE = "50"
+SAMPLE = "50" if EVERYTHING else "30"
 
 
 def refuses(arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ from pet_bench.mini.write_clips import ClipSizes, write_video_text
 from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
+from tests.conftest import EVERYTHING
 
 pytestmark = pytest.mark.xdist_group("sight")  # the trials are run once
 
@@ -30,7 +31,7 @@ SUITES = {
 }
 
 
-@pytest.fixture(scope="module", params=SUITES)
+@pytest.fixture(scope="module", params=[*SUITES] if EVERYTHING else ["mini-image-text"])
 def trials(request, tmp_path_factory):
     """Metrics of vl-adapter with sight and without, and what they must differ by."""
     write, backbone, epochs, margins = SUITES[request.param]

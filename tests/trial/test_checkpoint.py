@@ -19,6 +19,7 @@ from pet_bench.registry import METHODS
 from pet_bench.trial import checkpoint
 from pet_bench.trial.checkpoint import NAME, Checkpoints, Unreadable, generators, set_generators
 from pet_bench.trial.run import run_trial
+from tests.conftest import EVERYTHING
 
 SIZES = Sizes(
     coco_train=20, coco_restval=2, coco_val=4, coco_test=8, vg_train=10, vg_valid=2, gqa_testdev=4, nlvr_train=4,
@@ -176,7 +177,7 @@ def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtim
 def test_every_method_goes_on_where_it_was(method, trial, whole, runtime):
     """Interrupted once, on one of the mini backbones; on both where everything is asked for."""
     both = ["mini-bart", "mini-t5"]
-    for backbone in both if os.environ.get("PET_BENCH_ALL") else [random.Random(method).choice(both)]:
+    for backbone in both if EVERYTHING else [random.Random(method).choice(both)]:
         spec = trial(method, backbone, suite="mini-image-text/vqa", epochs=1, valid_every=0, selection="last")
         expected, out = whole(spec)
         result, _ = run_with_interrupts(spec, runtime, (random.Random(method).randrange(1, 3), "update"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -32,6 +31,7 @@ from pet_bench.tasks.suites import IMAGE_TEXT
 from pet_bench.trial import run
 from pet_bench.trial.count import count_parameters
 from pet_bench.trial.score import score_trial
+from tests.conftest import EVERYTHING
 from tests.data import roots
 
 pytestmark = pytest.mark.xdist_group("real sizes")  # one process for all: the trials are run once
@@ -66,7 +66,7 @@ STEPS = {"image-text": 1 + 1 + 2 + 2, "video-text": 4}
 
 # `make test-all`: each backbone on each suite; else each backbone, and each suite, once.
 CASES = [("bart-base", "image-text"), ("t5-base", "video-text")]
-if os.environ.get("PET_BENCH_ALL"):
+if EVERYTHING:
     CASES += [("bart-base", "video-text"), ("t5-base", "image-text")]
 
 

@@ -12,7 +12,6 @@ by a seed that is the family's name, and each method that is not among these in 
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from random import Random
 from typing import Any
@@ -40,6 +39,7 @@ from pet_bench.pet.select import select
 from pet_bench.pet.visual_memory import Beside
 from pet_bench.registry import FAMILIES, METHODS
 from pet_bench.spec import MethodSpec, Scope
+from tests.conftest import EVERYTHING
 from tests.pet.minis import nudge
 from tests.vlms.attached import (
     PIXELS,
@@ -74,7 +74,7 @@ def cases() -> list[tuple[str, str, Scope | None]]:
         for name in NAMES
         if not skipped(family, name, scope)
     ]
-    if os.environ.get("PET_BENCH_ALL"):
+    if EVERYTHING:
         return every
     part = [case for family in TINY for case in Random(family).sample([c for c in every if c[0] == family], DRAWN)]
     for name in sorted({name for _, name, _ in every} - {name for _, name, _ in part}):

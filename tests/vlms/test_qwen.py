@@ -26,6 +26,7 @@ from pet_bench.registry import FAMILIES
 from pet_bench.spec import SCOPE, MethodSpec, Runtime, Visual
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
+from tests.conftest import part
 from tests.vlms.tiny import build, folder
 
 QWEN = ("qwen2.5-vl", "qwen3-vl")
@@ -381,7 +382,7 @@ def test_a_folder_is_read_without_a_video_processor(family, change, tmp_path):
     assert torch.equal(logits(model.eval(), inputs, targets), logits(bare, *batch(reader)))
 
 
-@both
+@pytest.mark.parametrize("family", part(QWEN, 1))
 def test_a_saved_folder_trains_and_is_loaded_again(family, tmp_path):
     path = folder(family, tmp_path / "checkpoint")
     recipe = {"lr": 1e-3, "max_steps": 3, "batch_size": 8, "valid_every": 0}
