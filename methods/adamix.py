@@ -51,7 +51,7 @@ class AdaMix(Method):
     name: ClassVar = "adamix"
     source: ClassVar = "AdaMix (Wang et al., EMNLP 2022), as in the code of MixPHM; METHODS_B section 5.4"
     year: ClassVar = 2022
-    learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 5e-3}
 
     bottleneck: Size
     experts: Size = 4

@@ -200,7 +200,7 @@ class MoEAdapter(Method):
     name: ClassVar = "moe-adapter"
     source: ClassVar = "MoE-Adapters (Yu et al., CVPR 2024) and its code; METHODS_B section 4"
     year: ClassVar = 2024
-    learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 1e-2}
+    learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 2e-2}
     identity_at_start: ClassVar = True
     differences: ClassVar = (
         Difference(
