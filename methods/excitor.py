@@ -22,14 +22,13 @@ class ExtraKey(Delta):
 
     P (length, d_k) ~ N(0, 1), A (rank, d_in) ~ N(0, 1/d_in), B (d_k, rank) ~ N(0, 1/rank), g (heads,) = 0, s as the
     attention's own scores have it. visual: K = [P; W_k I], V = [P; W_v I], I (M, f) the rows of features that the
-    context keeps beside the sequence. layers: those that have one; None: all.
+    context keeps beside the sequence.
     """
 
     kind: ClassVar = "extra-key"
     length: Size
     rank: Size
     visual: bool = False
-    layers: tuple[int, ...] | None = None
 
     @property
     def formula(self) -> str:
@@ -37,8 +36,6 @@ class ExtraKey(Delta):
         return f"g ⊙ softmax(s B A {{x}} · {key}ᵀ) {value} (P ({self.length}, d), rank {self.rank})"
 
     def build(self, place, d_in):
-        if self.layers is not None and place.layer not in self.layers:
-            return NoKey(place.d_h)
         attention: Any = place.model.at(
             place.anatomy.sites[place.site.rpartition(".")[0]].writer,
             place.anatomy.stacks[place.stack].name_of(place.layer),
@@ -54,15 +51,6 @@ def heads_of(place: Place) -> int:
         place.anatomy.sites[f"{place.site.rpartition('.')[0]}.query"].writer, stack.name_of(place.layer)
     )
     return place.d_h * stack.heads // cast(nn.Linear, query).out_features
-
-
-class NoKey(nn.Module):
-    def __init__(self, d: int):
-        super().__init__()
-        self.d = d
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(*x.shape[:-1], self.d)
 
 
 class ExtraKeys(nn.Module):
@@ -149,10 +137,14 @@ class Excitor(Method):
         return None if stacks_of(anatomy) else "the backbone has no self-attention whose keys a projection makes"
 
     def design(self, anatomy):
-        inserts = []
-        for stack in stacks_of(anatomy):
-            delta = ExtraKey(self.length, self.rank, self.visual, topmost(anatomy.stacks[stack].layers, self.layers))
-            inserts.append(Insert((f"{stack}.self_attn.key",), delta, reads="input"))
-        if self.visual:
-            return Design(tuple(inserts), train=(), doors=(FeaturesBeside(),))
-        return Design(tuple(inserts))
+        key = ExtraKey(self.length, self.rank, self.visual)
+        inserts = tuple(
+            Insert(
+                (f"{stack}.self_attn.key",),
+                key,
+                reads="input",
+                layers=topmost(anatomy.stacks[stack].layers, self.layers),
+            )
+            for stack in stacks_of(anatomy)
+        )
+        return Design(inserts, train=(), doors=(FeaturesBeside(),)) if self.visual else Design(inserts)

@@ -15,13 +15,13 @@ from pet_bench.pet import (
     Attend,
     Builder,
     Call,
-    Delta,
     Design,
     Difference,
     Door,
     Insert,
     LowRank,
     Method,
+    Offset,
     edit_attention,
 )
 from pet_bench.pet.visual_memory import Beside, no_words
@@ -159,29 +159,6 @@ class Queries(Beside):
         return there.amax(dim=1, keepdim=True) * self.out_norm(self.out(states[:, :length]))
 
 
-@dataclass(frozen=True, config=STRICT)
-class Shift(Delta):
-    """f(x) = b, b (d_h,) = 0: a bias."""
-
-    kind: ClassVar = "shift"
-
-    @property
-    def formula(self) -> str:
-        return "b"
-
-    def build(self, place, d_in):
-        return Bias(place.d_h)
-
-
-class Bias(nn.Module):
-    def __init__(self, d: int):
-        super().__init__()
-        self.b = nn.Parameter(torch.zeros(d))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.b.to(x.dtype).expand(*x.shape[:-1], -1)
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LLaMAAdapter(Method):
     """o ← o + tanh(γ) ⊙ softmax(q k_Pᵀ / √c) v_P in the self-attentions of the topmost layers, before W_o.
@@ -247,7 +224,7 @@ class LLaMAAdapter(Method):
             inserts.append(Insert((*sites, *ffn), LowRank(self.lora, float(self.lora)), reads="input"))
         if self.bias:
             sites = [f"{stack}.self_attn.{name}" for stack in stacks for name in ("query", "out")]
-            inserts.append(Insert((*sites, *ffn), Shift(), reads="input"))
+            inserts.append(Insert((*sites, *ffn), Offset(), reads="input"))
         return Design(tuple(inserts), doors=(prompts,))
 
 

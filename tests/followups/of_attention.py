@@ -42,7 +42,7 @@ def attention(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
             weights[f"{site}.0.delta.A"] = w[f"lora_w{short}_l1.weight"]
             weights[f"{site}.0.delta.B"] = turned(w[f"lora_w{short}_l2.weight"])
         if method.bias and short in "qo":
-            weights[f"{site}.{1 if method.lora else 0}.delta.b"] = turned(w[f"w{short}.bias"])
+            weights[f"{site}.{1 if method.lora else 0}.delta.beta"] = turned(w[f"w{short}.bias"])
 
     def through(model: Any, x: Tensor) -> Tensor:
         model.context.beside = prompt if each else None
