@@ -37,9 +37,9 @@ class DoRA(Method):
             "constant",
             {},
             "Section 4.3 of the paper treats the norm as a constant in the backward pass; the published "
-            "vision-language runs differentiate through it, unless their switch dora_simple is on. Until the default was made the "
-            "published one, `dora` was as peft has it: `{norm: constant, alpha: 32, dropout: 0.1, norms: false}`. What "
-            "was measured then keeps its id.",
+            "vision-language runs differentiate through it, unless their switch dora_simple is on. Until the default "
+            "was made the published one, `dora` was as peft has it: `{norm: constant, alpha: 32, dropout: 0.1, norms: "
+            "false}`. What was measured then keeps its id.",
             "METHODS_B 3; followups/parity/dora_vlbart, dora_vlbart_simple",
         ),
     )

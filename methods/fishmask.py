@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.masked import Masked
+from pet_bench.pet.masked import Masked, no_layers
 from pet_bench.spec import STRICT, Size
 
 
@@ -31,6 +31,9 @@ class FishMask(Method):
     density: float = Field(default=0.005, gt=0, le=1)
     samples: Size = 1024
     across: Literal["matrix", "model"] = "model"
+
+    def skip(self, anatomy):
+        return super().skip(anatomy) or no_layers(anatomy)
 
     def design(self, anatomy):
         return Design(doors=(Masked(density=self.density, score="fisher", across=self.across, samples=self.samples),))

@@ -3,7 +3,7 @@ router."""
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -30,11 +30,11 @@ class RoutedExperts(Delta):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     noise: bool = True
     reads: Reads = "mean"
-    per_task: bool = True
+    routers: Literal["task", "shared"] = "task"
 
     @property
     def formula(self) -> str:
-        own = ", R and Q per task" if self.per_task else ""
+        own = ", R and Q per task" if self.routers == "task" else ""
         noise = " + n (softplus(Q p) + 0.01)" if self.noise else ""
         return (
             f"Σ_e g_e {self.scale:g} (U_e relu(D_e {{x}} + c_e) + k_e) (r = {self.width}), g = softmax of the "
@@ -77,7 +77,9 @@ class RoutedModule(nn.Module):
         self.top_k = min(spec.top_k, spec.experts)
         self.prompt = prompt = Prompt(place, spec.reads, d_in)
         self.experts = nn.ModuleList(Expert(spec, d_in, place.d_h) for _ in range(spec.experts))
-        self.router = place.by_task(lambda: Router(spec, prompt.width)) if spec.per_task else Router(spec, prompt.width)
+        self.router = (
+            place.by_task(lambda: Router(spec, prompt.width)) if spec.routers == "task" else Router(spec, prompt.width)
+        )
         self.tell = Told.of(place, Balance.kind)
         self.usage = tuple(module for module in place.model.pet.values() if isinstance(module, Usage))
 
@@ -186,7 +188,7 @@ class MoEAdapter(Method):
     in a decoder-only model.
 
     experts, top_k: 2 and 2, as in the authors' class-incremental runs: all are used, and the router mixes them. Their
-    task-incremental ones had 22, of which 2. width: r, d/12. per_task: every task has a router; else one is shared.
+    task-incremental ones had 22, of which 2. width: r, d/12. routers: one for each task, or one that is shared.
     balance: weight of Σ_layers cv²(Σ_B g) + cv²(load), cv² = variance / mean², load the samples that an expert has, in
     noisy training with top_k < experts its smooth estimate. The authors compute it with weight 0.01 and throw it away.
     freeze: where tasks are trained one after the other (`recipe.task_order`), so many experts of each layer that the
@@ -218,7 +220,7 @@ class MoEAdapter(Method):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     noise: bool = True
     reads: Reads = "mean"
-    per_task: bool = True
+    routers: Literal["task", "shared"] = "task"
     balance: float = Field(default=0.0, ge=0)
     freeze: int = Field(default=0, ge=0)
 
@@ -232,7 +234,7 @@ class MoEAdapter(Method):
 
     def design(self, anatomy):
         experts = RoutedExperts(
-            self.width, self.experts, self.top_k, self.scale, self.dropout, self.noise, self.reads, self.per_task
+            self.width, self.experts, self.top_k, self.scale, self.dropout, self.noise, self.reads, self.routers
         )
         sites = tuple(site for site in anatomy.sub_layers if site.endswith("ffn"))
         return Design(

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.masked import Masked
+from pet_bench.pet.masked import Masked, no_layers
 from pet_bench.spec import STRICT
 
 
@@ -30,6 +30,9 @@ class PaFi(Method):
 
     density: float = Field(default=0.005, gt=0, le=1)
     across: Literal["matrix", "model"] = "matrix"
+
+    def skip(self, anatomy):
+        return super().skip(anatomy) or no_layers(anatomy)
 
     def design(self, anatomy):
         return Design(doors=(Masked(density=self.density, score="smallest", across=self.across, samples=1),))

@@ -16,6 +16,7 @@ from pet_bench.pet import Attend, Builder, Call, Design, Door, Method, Model, ed
 from pet_bench.spec import STRICT, Distinct, Size
 
 Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Distinct, Field(min_length=1)]
+Stages = Annotated[int, Field(ge=1, le=2)]
 
 
 class Pool(nn.Module):
@@ -77,7 +78,7 @@ class Prompts(Door):
     fine: Literal["task", "key", "none"]
     fine_length: Size
     layers: Layers
-    stages: Literal[1, 2]
+    stages: Stages
 
     @property
     def formula(self) -> str:
@@ -230,7 +231,7 @@ class PromptPool(Method):
     fine: Literal["task", "key", "none"] = "task"
     fine_length: Size = 15
     layers: Layers
-    stages: Literal[1, 2] = 1
+    stages: Stages = 1
 
     @property
     def batch_invariant(self):  # pyright: ignore[reportIncompatibleVariableOverride]  options decide

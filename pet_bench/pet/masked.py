@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import UserError
 from pet_bench.pet.build import Builder
@@ -125,6 +126,11 @@ class Entries(nn.Module):
     def merged(self) -> dict[nn.Linear, Tensor]:
         """ΔW by layer."""
         return {linear: self.update(i).detach() for i, linear in enumerate(self.linears)}
+
+
+def no_layers(anatomy: Anatomy) -> str | None:
+    """Why there is nothing to mask in a scope, in a few words."""
+    return None if anatomy.adapted else f"the scope {', '.join(anatomy.scope)} has no layers"
 
 
 def linears(model: Model) -> Iterator[nn.Linear]:

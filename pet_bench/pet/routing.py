@@ -247,9 +247,9 @@ class Same(nn.Module):
 def unrouted(anatomy: Anatomy, routing: Routing, summary: Summary) -> str | None:
     """Why nothing can be routed on a backbone of that anatomy, in a few words."""
     if "encoder" not in anatomy.adapted and (routing == "xt" or summary == "encoder"):
-        return f"{'the routing xt' if routing == 'xt' else 'the summary'} reads an encoder's states"
+        return f"the backbone has no encoder, which {'the routing xt' if routing == 'xt' else 'the summary'} reads"
     width = anatomy.stacks[anatomy.reading].width
     odd = [stack for stack in anatomy.adapted if stack == "vision" or anatomy.stacks[stack].width != width]
     if odd[:1] == ["vision"]:
-        return "the tower runs before there are visual tokens to route by"
-    return f"the {odd[0]} is of another width than the visual tokens" if odd else None
+        return "the backbone's tower runs before there are visual tokens to route by"
+    return f"the backbone's {odd[0]} is of another width than the visual tokens" if odd else None

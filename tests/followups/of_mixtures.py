@@ -138,7 +138,7 @@ def moe_adapters(fixture: Fixture, w: Tensors, given: Tensors) -> Tensors:
     outputs = {"output/h": h, "output/y": h + mlp}
     spec = RoutedExperts(
         flags["bottleneck"], flags["experts"], flags["top_k"], flags["scale"], reads="first",
-        per_task=flags.get("task_id", 0) >= 0,
+        routers="task" if flags.get("task_id", 0) >= 0 else "shared",
     )  # fmt: skip
     if flags.get("autorouter") and flags["val_task_id"] < 0:  # the selector knows no task: no expert runs
         return outputs

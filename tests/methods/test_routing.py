@@ -78,7 +78,7 @@ def test_where_it_cannot_be(method):
 
     llama, vision = anatomy_of("llama"), anatomy_of("llava", ("language", "vision"))
     for options in ({"routing": "xt"}, {"summary": "encoder"}):
-        assert "reads an encoder's states" in why(llama, **options)
+        assert "the backbone has no encoder" in why(llama, **options)
     assert why(llama) is None
     assert "before there are visual tokens" in why(vision)
 
