@@ -19,7 +19,7 @@ from pet_bench.registry import METHODS
 from pet_bench.trial import checkpoint
 from pet_bench.trial.checkpoint import NAME, Checkpoints, Unreadable, generators, set_generators
 from pet_bench.trial.run import run_trial
-from tests.conftest import EVERYTHING
+from tests.conftest import EVERYTHING, part
 
 SIZES = Sizes(
     coco_train=20, coco_restval=2, coco_val=4, coco_test=8, vg_train=10, vg_valid=2, gqa_testdev=4, nlvr_train=4,
@@ -95,8 +95,8 @@ def leftovers(folder):
 
 def assert_equal(result, out, other, other_out):
     """All that two attempts at one trial must have in common."""
-    for part in ("id", "status", "error", "metrics", "breakdowns", "average", "curve", "selected", "parameters"):
-        assert getattr(result, part) == getattr(other, part), part
+    for field in ("id", "status", "error", "metrics", "breakdowns", "average", "curve", "selected", "parameters"):
+        assert getattr(result, field) == getattr(other, field), field
     assert result.cost.steps == other.cost.steps
     for name in ("adapter.safetensors", *(f"predictions.{task}.jsonl.gz" for task in result.metrics)):
         assert (out / result.id / name).read_bytes() == (other_out / other.id / name).read_bytes(), name
@@ -173,9 +173,9 @@ def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtim
     assert_equal(result, runtime.out, expected, out)
 
 
-@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("method", part(METHODS.names(), 16))
 def test_every_method_goes_on_where_it_was(method, trial, whole, runtime):
-    """Interrupted once, on one of the mini backbones; on both where everything is asked for."""
+    """Interrupted once, on one of the mini backbones; `make test-all`: every method, on both."""
     both = ["mini-bart", "mini-t5"]
     for backbone in both if EVERYTHING else [random.Random(method).choice(both)]:
         spec = trial(method, backbone, suite="mini-image-text/vqa", epochs=1, valid_every=0, selection="last")
