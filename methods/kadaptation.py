@@ -72,7 +72,7 @@ class KAdaptation(Method):
     source: ClassVar = "KAdaptation (He et al., AAAI 2023), section 4"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2023
-    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2, "mini-llama": 1e-2}
+    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 5e-3, "mini-llama": 1e-2}
     identity_at_start: ClassVar = True
 
     n: Size
