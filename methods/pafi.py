@@ -25,7 +25,7 @@ class PaFi(Method):
     source: ClassVar = "PaFi (Liao et al., ACL 2023), section 3.1"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2023
-    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 5e-3, "mini-llama": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 5e-3, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 
     density: float = Field(default=0.005, gt=0, le=1)

@@ -25,7 +25,7 @@ class RoutingAdapter(Method):
     source: ClassVar = "Routing functions (Qu et al., ECCV 2024); METHODS_B section 1"
     reference: ClassVar = "tingyu215/Routing_VLPEFT e91d826 (no licence): from its mathematics alone"
     year: ClassVar = 2024
-    learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 5e-3, "mini-llama": 5e-3}
+    learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
 
     bottleneck: Size
     routing: Routing = "linear"
