@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.visual_memory import VisualMemory, beta_at, no_words
+from pet_bench.pet.select import no_words
+from pet_bench.pet.visual_memory import VisualMemory, beta_at
 from pet_bench.spec import STRICT, Names, Size
 
 

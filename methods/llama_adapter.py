@@ -24,7 +24,8 @@ from pet_bench.pet import (
     Offset,
     edit_attention,
 )
-from pet_bench.pet.visual_memory import Beside, no_words
+from pet_bench.pet.select import no_words
+from pet_bench.pet.visual_memory import Beside
 from pet_bench.spec import STRICT, Names, Size
 
 Images = Literal["tokens", "mean", "queries"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -17,6 +18,7 @@ from pet_bench.backbone import Encoded, EncoderDecoder, EncoderDecoderFamily
 from pet_bench.backbone.encoder_decoder import drop, first
 from pet_bench.errors import UserError
 from pet_bench.pet import Builder, Design, Door, Method, Model
+from pet_bench.pet.masked import squared_gradients
 from pet_bench.spec import STRICT, Size
 
 STACKS = ("encoder", "decoder")
@@ -248,29 +250,15 @@ def fisher_importance(model: Model, batches: Iterable, samples: int) -> dict[Ten
     """
     lm = model.lm
     weights: list[Tensor] = [parameter for parameter in lm.parameters() if parameter.dim() > 1]
-    squared = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
-    trained = {weight: weight.requires_grad for weight in weights}
-    was_training, done = lm.training, 0
-    lm.eval()
-    for weight in weights:
-        weight.requires_grad_(True)
-    for batch in batches:
-        for text, target in zip(batch.inputs["text"], batch.targets, strict=True):
-            if done == samples or (target == -100).all():
-                continue
-            mask = (text != lm.config.pad_token_id).long()
-            loss = lm(input_ids=text[None], attention_mask=mask[None], labels=target[None]).loss
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            for weight, gradient in zip(weights, gradients, strict=True):
-                if gradient is not None:
-                    squared[weight] += gradient**2
-            done += 1
-        if done == samples:
-            break
-    for weight in weights:
-        weight.requires_grad_(trained[weight])
-    lm.train(was_training)
-    return squared
+
+    def losses() -> Iterator[Tensor]:
+        for batch in batches:
+            for text, target in zip(batch.inputs["text"], batch.targets, strict=True):
+                if not (target == -100).all():
+                    mask = (text != lm.config.pad_token_id).long()
+                    yield lm(input_ids=text[None], attention_mask=mask[None], labels=target[None]).loss
+
+    return dict(zip(weights, squared_gradients(lm, weights, islice(losses(), samples)), strict=True))
 
 
 def _grow(cache, layers: int) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 
 from pet_bench.methods.parallel_adapter import ParallelAdapter
-from pet_bench.methods.prefix_tuning import TEXT, Attentions, Prefix, PrefixTuning
+from pet_bench.methods.prefix_tuning import Attentions, Prefix, PrefixTuning
 from pet_bench.pet import Design, Method
 from pet_bench.spec import STRICT, Size
 
@@ -45,5 +45,5 @@ class MAM(Method):
     def design(self, anatomy):
         sites = ParallelAdapter.defaults(anatomy)["sites"]
         adapters = ParallelAdapter(bottleneck=self.bottleneck, delta_scale=self.delta_scale, sites=tuple(sites))
-        prefix = Prefix(self.length, self.hidden, self.attentions or TEXT)
+        prefix = Prefix(self.length, self.hidden, self.attentions)
         return Design(adapters.design(anatomy).inserts, doors=(prefix,))

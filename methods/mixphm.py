@@ -191,7 +191,7 @@ class MixPHM(Method):
 
     Deliberate differences: the visual embedding trains too, as everywhere here (theirs came pre-trained). On BART and
     decoder-only models it is our transfer. Of a batch in parts each part has its own draw. Where evaluation
-    differentiates, it does so through the folded layer too. Code of the reference: MIT.
+    differentiates, it does so through the folded layer too.
     """
 
     name: ClassVar = "mixphm"

@@ -196,7 +196,7 @@ class MoEAdapter(Method):
 
     Deliberate differences: this is a transfer to encoder-decoders and joint training; the reference is CLIP, whose
     router reads X at the first position (`reads: first`), and whose noise stays on in evaluation. There is no selector
-    of tasks: they are given. The reference has no licence: implemented from its mathematics.
+    of tasks: they are given.
     """
 
     name: ClassVar = "moe-adapter"

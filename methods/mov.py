@@ -52,12 +52,12 @@ class MoV(Method):
 
     Deliberate differences: a router reads the keys of all heads together, where the authors' gives every head a mixture
     of its own. The published rate, 3e-4 constant, is of another optimiser (Adafactor) and of instruction tuning; none
-    is published for this set-up. Read in the released code (for-ai/parameter-efficient-moe, T5X; no licence seen).
+    is published for this set-up.
     """
 
     name: ClassVar = "mov"
     source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024) and its code"
-    reference: ClassVar = "none was run: from the paper"
+    reference: ClassVar = "for-ai/parameter-efficient-moe (T5X; no licence seen): read, not run"
     year: ClassVar = 2023
     learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True

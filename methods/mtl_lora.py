@@ -56,13 +56,11 @@ class Mixed(nn.Module):
     def __init__(self, spec: MixedLowRank, place: Place, d_in: int):
         super().__init__()
         self.spec, self.context = spec, place.context
-        self.tasks = {task: i for i, task in enumerate(place.tasks)}
         self.by_task = (spec.mixer != "none" and spec.mixers == "task") or (spec.router == "task" and spec.ups > 1)
+        self.tasks = {task: i for i, task in enumerate(place.named_tasks() if self.by_task else place.tasks)}
         r = spec.rank
         self.A = nn.Parameter(uniform(torch.empty(r, d_in), d_in))
         self.B = nn.Parameter(torch.zeros(spec.ups, place.d_h, r))
-        if self.by_task and not place.tasks:
-            place.by_task(nn.Identity)  # which says so
         rows = (len(self.tasks),) if spec.mixers == "task" else ()
         if spec.mixer == "full":
             start = nn.init.orthogonal_(torch.empty(r, r)) if spec.mixer_start == "orthogonal" else torch.eye(r)

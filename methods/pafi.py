@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Method
-from pet_bench.pet.masked import Masked, no_layers
+from pet_bench.pet.masked import Masked
+from pet_bench.pet.select import no_layers
 from pet_bench.spec import STRICT
 
 
@@ -35,4 +36,4 @@ class PaFi(Method):
         return super().skip(anatomy) or no_layers(anatomy)
 
     def design(self, anatomy):
-        return Design(doors=(Masked(density=self.density, score="smallest", across=self.across, samples=1),))
+        return Design(doors=(Masked(density=self.density, score="smallest", across=self.across),))

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Insert, Method
-from pet_bench.pet.routing import RoutedBottleneck, Routing, Summary, unrouted
+from pet_bench.pet.routing import RoutedBottleneck, Routing, Summary, routed, unrouted
 from pet_bench.spec import STRICT, Size
 
 
@@ -47,5 +47,4 @@ class RoutingAdapter(Method):
             per_block=self.per_block,
         )  # fmt: skip
         sites = anatomy.sub_layers
-        chosen = tuple(site for site in sites if site.startswith("encoder.")) if self.routing == "xt" else sites
-        return Design((Insert(chosen, adapter, base_scale=float(self.residual)),))
+        return Design((Insert(routed(sites, self.routing), adapter, base_scale=float(self.residual)),))

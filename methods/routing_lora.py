@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pet_bench.pet import Design, Insert, Method
-from pet_bench.pet.routing import RoutedLowRank, Routing, Summary, unrouted
+from pet_bench.pet.routing import RoutedLowRank, Routing, Summary, routed, unrouted
 from pet_bench.spec import STRICT, Names, Size
 
 
@@ -56,5 +56,4 @@ class RoutingLoRA(Method):
             coupled=self.coupled, after=self.after, down=self.down,
         )  # fmt: skip
         sites = anatomy.projections(self.projections)
-        chosen = tuple(site for site in sites if site.startswith("encoder.")) if self.routing == "xt" else sites
-        return Design((Insert(chosen, update, reads="input"),))
+        return Design((Insert(routed(sites, self.routing), update, reads="input"),))

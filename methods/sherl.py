@@ -15,6 +15,7 @@ from pet_bench.backbone import EncoderDecoder
 from pet_bench.errors import UserError
 from pet_bench.pet import Anatomy, Builder, Design, Door, Method
 from pet_bench.pet.inserted import states_of, with_states
+from pet_bench.pet.select import no_words
 from pet_bench.pet.side import FrozenStack, NormedDown, Wide, initialise, read, replaced
 from pet_bench.spec import STRICT, Size
 
@@ -238,7 +239,7 @@ class SHERL(Method):
     times KL(teacher, softmax of 10 × the logits of the pretrained norm ‖ student), summed and divided by B, as
     published over padding too. Both need the gated form and a decoder that ends in a norm.
 
-    Source: METHODS_A section 2; github.com/Paranioar/SHERL (Apache-2), for T5 on GLUE, CLIP-ViL, MDETR, VSE. VL-T5 is
+    The released code is for T5 on GLUE, CLIP-ViL, MDETR, VSE. VL-T5 is
     the authors' T5 on [text; visual]; BART, post-norm as MDETR, has its form and layers, and f_0 in the encoder's list
     (ours: through it alone the visual embedding trains); a decoder-only model has the one block before its last layer,
     as CLIP-ViL, in the normed form (ours). The published lists are for 12 and 6 layers, other depths read all. `cut` is
@@ -276,8 +277,8 @@ class SHERL(Method):
         }
 
     def skip(self, anatomy):
-        if "language" not in anatomy.scope:
-            return f"the scope {', '.join(anatomy.scope)} has no language model"
+        if reason := no_words(anatomy):
+            return reason
         if anatomy.reading != anatomy.writing and "decoder.cross_attn.memory" not in anatomy.sites:
             return "the backbone has no cross-attention whose memory could be another one"
         return super().skip(anatomy)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pet_bench.pet import Builder, Design, Door, Method
 from pet_bench.pet.inserted import states_of, with_states
+from pet_bench.pet.select import no_words
 from pet_bench.pet.side import FrozenStack, NormedDown, Wide, grown, initialise
 from pet_bench.spec import STRICT, Size
 
@@ -189,7 +190,7 @@ class UniPT(Method):
     the decoder t_i ← t_i + LN(X_i R S), R = relu(t_i Sᵀ ⊙ m) / (Σ + eps), before they meet a. The output layer reads
     Norm(U relu(s) + u), d wide, in place of the decoder's states. The frozen decoder reads the frozen encoder.
 
-    Source: METHODS_A section 1; github.com/Paranioar/UniPT (Apache-2) has the forms for VSE, CLIP4Clip, CLIP-ViL (the
+    The released code has the forms for VSE, CLIP4Clip, CLIP-ViL (the
     encoder here) and MDETR (the decoder here), none for BART, T5 or decoder-only models: these are our own transfers.
     Ours are that the decoder is causal (m hides later positions too, the means are running ones, so that every position
     has an α; a decoder-only stack is one such decoder without S), that all layers count in both stacks, and the `cut`:
@@ -211,9 +212,7 @@ class UniPT(Method):
     cut: bool = True
 
     def skip(self, anatomy):
-        if "language" not in anatomy.scope:
-            return f"the scope {', '.join(anatomy.scope)} has no language model"
-        return super().skip(anatomy)
+        return no_words(anatomy) or super().skip(anatomy)
 
     def design(self, anatomy):
         return Design(doors=(Side(reduction=self.reduction, eps=self.eps, cut=self.cut),))

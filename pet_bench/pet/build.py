@@ -57,9 +57,13 @@ class Builder:
 
     def by_task(self, make: Callable[[], nn.Module]) -> ByTask:
         """One copy of a module for each task."""
+        return ByTask({task: make() for task in self.named_tasks()}, self.context)
+
+    def named_tasks(self) -> tuple[str, ...]:
+        """The tasks; raises UserError where there are none."""
         if not self.tasks:
             raise UserError("this method has a part for each task, but no tasks were named")
-        return ByTask({task: make() for task in self.tasks}, self.context)
+        return self.tasks
 
     def shared(self, key: str, make: Callable[[], M]) -> M:
         """The module `pet.shared.<key>`, made when it is first asked for: what several places have in common."""

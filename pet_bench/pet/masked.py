@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.errors import UserError
 from pet_bench.pet.build import Builder
@@ -34,7 +33,7 @@ class Masked(Door):
     density: float = Field(gt=0, le=1)
     score: Literal["smallest", "largest", "fisher"]
     across: Literal["matrix", "model"]
-    samples: Size
+    samples: Size = 1024
 
     @property
     def formula(self) -> str:
@@ -54,7 +53,8 @@ class Masked(Door):
     def before_training(self, model, batches):
         if self.score == "fisher":
             entries = cast(Entries, model.pet[self.kind])
-            entries.choose(squared_gradients(model, entries.linears, batches, self.samples))
+            weights = [linear.weight for linear in entries.linears]
+            entries.choose(squared_gradients(model, weights, islice(losses(model, batches), self.samples)))
 
     def state(self, model):
         return {"index": cast(Entries, model.pet[self.kind]).index}
@@ -71,7 +71,7 @@ class Entries(nn.Module):
     def __init__(self, spec: Masked, build: Builder):
         super().__init__()
         model = build.model
-        self.across, self.density = spec.across, spec.density
+        self.across = spec.across
         self.linears = tuple(linears(model))  # in a tuple: they are the backbone's
         if not self.linears:
             raise UserError(f"{build.anatomy.backbone} has no linear layer in the scope")
@@ -128,11 +128,6 @@ class Entries(nn.Module):
         return {linear: self.update(i).detach() for i, linear in enumerate(self.linears)}
 
 
-def no_layers(anatomy: Anatomy) -> str | None:
-    """Why there is nothing to mask in a scope, in a few words."""
-    return None if anatomy.adapted else f"the scope {', '.join(anatomy.scope)} has no layers"
-
-
 def linears(model: Model) -> Iterator[nn.Linear]:
     """The linear layers of the adapted stacks, in their order."""
     for path, module in model.named_modules():
@@ -140,28 +135,28 @@ def linears(model: Model) -> Iterator[nn.Linear]:
             yield module
 
 
-def squared_gradients(model: Model, layers: Iterable[nn.Linear], batches: Iterable[Any], samples: int) -> list[Tensor]:
-    """Σ_n (∂ loss_n / ∂W)² over single examples, the empirical Fisher information; as many batches are read as give
-    `samples` examples."""
-    weights = [linear.weight for linear in layers]
+def losses(model: Model, batches: Iterable[Any]) -> Iterator[Tensor]:
+    """Of single examples, the mean cross-entropy of their tokens."""
+    for batch in batches:
+        for one in batch.split(len(batch)):
+            logits = model.logits(one.inputs, one.targets)
+            yield F.cross_entropy(logits.float().transpose(1, 2), one.targets, ignore_index=-100)
+
+
+def squared_gradients(model: nn.Module, weights: Sequence[Tensor], each: Iterator[Tensor]) -> list[Tensor]:
+    """Σ_n (∂ loss_n / ∂W)² of every weight over the losses of single examples, the empirical Fisher information.
+
+    The losses are asked for one by one, while the model is in evaluation mode and the weights have gradients.
+    """
     squared = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-    trained, training, done = [weight.requires_grad for weight in weights], model.training, 0
+    trained, training = [weight.requires_grad for weight in weights], model.training
     model.eval()
     for weight in weights:
         weight.requires_grad_(True)
-    for batch in batches:
-        for one in batch.split(len(batch)):
-            if done == samples:
-                break
-            logits = model.logits(one.inputs, one.targets)
-            loss = F.cross_entropy(logits.float().transpose(1, 2), one.targets, ignore_index=-100)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            for total, gradient in zip(squared, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient.float() ** 2
-            done += 1
-        if done == samples:
-            break
+    for loss in each:
+        for total, gradient in zip(squared, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            if gradient is not None:
+                total += gradient.float() ** 2
     for weight, was in zip(weights, trained, strict=True):
         weight.requires_grad_(was)
     model.train(training)

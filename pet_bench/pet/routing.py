@@ -244,6 +244,11 @@ class Same(nn.Module):
         return self.module[0](*inputs)
 
 
+def routed(sites: tuple[str, ...], routing: Routing) -> tuple[str, ...]:
+    """Those of the sites where a routing may be: "xt" reads every position, which only an encoder does."""
+    return tuple(site for site in sites if routing != "xt" or site.startswith("encoder."))
+
+
 def unrouted(anatomy: Anatomy, routing: Routing, summary: Summary) -> str | None:
     """Why nothing can be routed on a backbone of that anatomy, in a few words."""
     if "encoder" not in anatomy.adapted and (routing == "xt" or summary == "encoder"):

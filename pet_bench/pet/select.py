@@ -25,6 +25,16 @@ def beyond(selector: str, anatomy: Anatomy) -> bool:
     return selector == "visual" and "projector" in anatomy.stacks and "projector" not in anatomy.scope
 
 
+def no_layers(anatomy: Anatomy) -> str | None:
+    """Why a door at the layers of every adapted stack cannot be had in a scope, in a few words; None where it can."""
+    return None if anatomy.adapted else f"the scope {', '.join(anatomy.scope)} has no layers"
+
+
+def no_words(anatomy: Anatomy) -> str | None:
+    """Likewise of a door at the layers that words pass through."""
+    return None if "language" in anatomy.scope else f"the scope {', '.join(anatomy.scope)} has no layers of words"
+
+
 def select(model: Model, selector: str) -> set[str]:
     """Names of the backbone's and the visual embedding's parameters that a selector means (see `Design`).
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from torch.nn.modules import activation
 from transformers import activations
 
-from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Context, Model
 from pet_bench.backbone.visual import pool_grid
 from pet_bench.errors import UserError, unknown
@@ -85,11 +84,6 @@ def width_beside(build: Builder) -> int:
     if not isinstance(rows := getattr(build.model, "visual", None), Rows):
         raise UserError('no features are kept beside the sequence, which the door "features-beside" does')
     return rows.visual.width
-
-
-def no_words(anatomy: Anatomy) -> str | None:
-    """Why a door at the layers that words pass through cannot be had in a scope; None where it can."""
-    return None if "language" in anatomy.scope else f"the scope {', '.join(anatomy.scope)} has no layers of words"
 
 
 def beta_at(d: int) -> float:

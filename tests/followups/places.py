@@ -48,3 +48,12 @@ def projection(d_in: int, d_out: int, delta: Any, tasks: tuple[str, ...] = ()) -
     torch.manual_seed(0)
     linear = nn.Linear(d_in, d_out)
     return Alone(linear, Insert(("encoder.self_attn.query",), delta, reads="input"), d_in, d_out, tasks).eval()
+
+
+def away(layer: Alone) -> Alone:
+    """With every weight drawn, so that nothing is 0."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return layer

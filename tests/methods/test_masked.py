@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from pet_bench.pet import frozen_tensors
-from pet_bench.pet.masked import linears, squared_gradients
+from pet_bench.pet.masked import linears, losses, squared_gradients
 from tests.methods.test_against_peft import check_merge, moved
 from tests.pet.minis import FAMILIES, batch, built, mini, stock
 from tests.tiny import TINY, tiny_batch, tiny_model
@@ -61,12 +63,13 @@ def test_fisher_information_by_hand(family):
     """Squared gradients of each example's own loss, summed; padding of a batch counts for nothing."""
     given, model = batch(family), mini(family)
     layers = list(linears(model))
+    weights = [linear.weight for linear in layers]
 
     def rows(*chosen):
         inputs = {k: v[[*chosen]] if isinstance(v, torch.Tensor) else v for k, v in given.items() if k != "targets"}
         return Stand(inputs, given["targets"][[*chosen]])
 
-    ours = squared_gradients(model, layers, [rows(0, 1), rows(2)], samples=2)
+    ours = squared_gradients(model, weights, islice(losses(model, [rows(0, 1), rows(2)]), 2))
     expected = [torch.zeros_like(linear.weight) for linear in layers]
     for row in (0, 1):
         model.zero_grad()
@@ -91,7 +94,8 @@ def test_fishmask_takes_the_most_informative(family):
     door.before_training(model, batches)
     entries = model.pet["masked"]
     assert not torch.equal(entries.index, before)
-    scores = torch.cat([s.flatten() for s in squared_gradients(model, entries.linears, batches, 3)])
+    weights = [linear.weight for linear in entries.linears]
+    scores = torch.cat([s.flatten() for s in squared_gradients(model, weights, losses(model, batches))])
     chosen = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, entries.index, True)
     assert scores[chosen].min() >= scores[~chosen].max()
     assert all(not linear.weight.requires_grad for linear in entries.linears)

@@ -9,24 +9,16 @@ from pet_bench.errors import UserError
 from pet_bench.methods.mtl_lora import MixedLowRank
 from pet_bench.pet import attach, build_method, merge
 from pet_bench.spec import MethodSpec
-from tests.followups.places import projection
+from tests.followups.places import away, projection
 from tests.pet.minis import batch, logits, mini, nudge
 from tests.tiny import TINY, tiny_model
 
 both = pytest.mark.parametrize("family", TINY)
 
 
-def moved(layer):
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return layer
-
-
 def test_moslora_by_hand():
     """Wu et al. 2024, section 3: y = W x + (alpha/r) B M A x."""
-    layer = moved(projection(6, 5, MixedLowRank(rank=3, alpha=2.0, mixers="shared", mixer_start="orthogonal")))
+    layer = away(projection(6, 5, MixedLowRank(rank=3, alpha=2.0, mixers="shared", mixer_start="orthogonal")))
     f, x = layer.inserted.delta, torch.randn(2, 4, 6)
     expected = torch.einsum("or,rs,si,bti->bto", f.B[0], f.mixer, f.A, x) * 2 / 3
     torch.testing.assert_close(
@@ -37,7 +29,7 @@ def test_moslora_by_hand():
 def test_hydralora_by_hand():
     """Tian et al. 2024, equation 5: y = W x + (alpha/r) Σ_i ω_i B_i A x, ω = softmax(W_g x) of each token."""
     delta = MixedLowRank(rank=3, alpha=2.0, ups=4, mixer="none", router="token")
-    layer = moved(projection(6, 5, delta))
+    layer = away(projection(6, 5, delta))
     f, x = layer.inserted.delta, torch.randn(2, 4, 6)
     omega = torch.softmax(torch.einsum("ki,bti->btk", f.W, x), -1)
     expected = torch.einsum("btk,kor,ri,bti->bto", omega, f.B, f.A, x) * 2 / 3

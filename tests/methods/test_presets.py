@@ -11,19 +11,11 @@ from pet_bench.methods.hiwi import WeightAdapter
 from pet_bench.methods.kadaptation import Kronecker
 from pet_bench.pet import Insert, Offset, VectorGate, merge
 from pet_bench.pet.linears import PHMRule
-from tests.followups.places import Alone, projection
+from tests.followups.places import Alone, away, projection
 from tests.methods.test_against_peft import check_merge, moved
 from tests.tiny import TINY, tiny_model
 
 both = pytest.mark.parametrize("family", TINY)
-
-
-def away(layer):
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return layer
 
 
 def update(layer, x):
