@@ -18,8 +18,9 @@ class FishMask(Method):
     """W' = W + ΔW in every linear layer of the language model, ΔW zero but where Σ_n (∂ loss_n / ∂W)² is largest.
 
     density: share of the entries that train; the paper's 0.005. samples: training examples n, 1024 in the paper.
-    across: of the whole "model", or of each "matrix". The empirical Fisher information, of the examples' own labels,
-    as the paper's default. Deliberate differences: words, norms and biases stay as they are.
+    across: of the whole "model", or of each "matrix". The empirical Fisher information, of the examples' own labels, as
+    the paper's default. Deliberate differences: words, norms and biases stay as they are. The settings could not be
+    read at their source.
     """
 
     name: ClassVar = "fishmask"

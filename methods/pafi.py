@@ -19,7 +19,8 @@ class PaFi(Method):
     matrix.
 
     density: share of the entries that train; the paper's 0.005. across: of each "matrix", or of the whole "model".
-    Deliberate differences: words, norms and biases, which the paper's mask reaches too, stay as they are.
+    Deliberate differences: words, norms and biases, which the paper's mask reaches too, stay as they are. The settings
+    could not be read at their source.
     """
 
     name: ClassVar = "pafi"

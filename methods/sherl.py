@@ -233,18 +233,18 @@ class SHERL(Method):
 
     form: "gated", D = (W_2 h + b_2 + h) ⊙ σ(W_3 h + b_3), h = relu(W_1 f + b_1), as on T5: new norms, which start at 1,
     follow the memory and, in place of the pretrained one, the last layer. "normed", as on MDETR: D = LN(W f + b), a
-    network w → d → w with a norm before g is added, a norm of `out`, and the stock end. std: of all new weights; guide:
+    network w → d → w with a norm before g is added, a norm of `out`, and the stock end. std: of all new weights. guide:
     b_a at the start, 0 as published; elsewhere than on T5 it is 1 (ours), so that no position begins without features.
-    merge_last (off): the output is σ(p / 0.1) of the new norm's and 1 - σ of the pretrained one's, p = 0. distill (0):
-    times KL(teacher, softmax of 10 × the logits of the pretrained norm ‖ student), summed and divided by B, as
-    published over padding too. Both need the gated form and a decoder that ends in a norm.
+    merge_last (off): the output is σ(p / 0.1) of the new norm's and 1 - σ of the pretrained one's, p = 0 at the start.
+    distill (0): times KL(teacher, softmax of 10 × the logits of the pretrained norm ‖ student), summed and divided by
+    B, as published over padding too. Both need the gated form and a decoder that ends in a norm.
 
-    The released code is for T5 on GLUE, CLIP-ViL, MDETR, VSE. VL-T5 is
-    the authors' T5 on [text; visual]; BART, post-norm as MDETR, has its form and layers, and f_0 in the encoder's list
-    (ours: through it alone the visual embedding trains); a decoder-only model has the one block before its last layer,
-    as CLIP-ViL, in the normed form (ours). The published lists are for 12 and 6 layers, other depths read all. `cut` is
-    ours: the frozen layers read copies without a graph. The published learning rate is of T5 on GLUE. On the mini world
-    it learns what text alone gives, for the reason that `UniPT` has (mini-bart, seed 7: an average of 61).
+    The released code is for T5 on GLUE, CLIP-ViL, MDETR, VSE. VL-T5 is the authors' T5 on [text; visual]; BART,
+    post-norm as MDETR, has its form and layers, and f_0 in the encoder's list (ours: through it alone the visual
+    embedding trains); a decoder-only model has the one block before its last layer, as CLIP-ViL, in the normed form
+    (ours). The published lists are for 12 and 6 layers, other depths read all. `cut` is ours: the frozen layers read
+    copies without a graph. The published learning rate is of T5 on GLUE. On the mini world it learns what text alone
+    gives, for the reason that `UniPT` has (docs/mini-world.md).
     """
 
     name: ClassVar = "sherl"

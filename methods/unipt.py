@@ -190,15 +190,14 @@ class UniPT(Method):
     the decoder t_i ← t_i + LN(X_i R S), R = relu(t_i Sᵀ ⊙ m) / (Σ + eps), before they meet a. The output layer reads
     Norm(U relu(s) + u), d wide, in place of the decoder's states. The frozen decoder reads the frozen encoder.
 
-    The released code has the forms for VSE, CLIP4Clip, CLIP-ViL (the
-    encoder here) and MDETR (the decoder here), none for BART, T5 or decoder-only models: these are our own transfers.
-    Ours are that the decoder is causal (m hides later positions too, the means are running ones, so that every position
-    has an α; a decoder-only stack is one such decoder without S), that all layers count in both stacks, and the `cut`:
-    the layers read copies without a graph, so that no gradient runs through them and nothing of theirs is kept for it,
-    and the visual embedding, frozen there, trains through f_0 alone. b_g has no gradient but rounding. The published
-    learning rates are CLIP-ViL's: 5e-4 on VQA, 1e-4 on GQA. On the mini world it learns what text alone gives: no
-    backbone there has seen a picture, and the cut keeps the visual embedding from being fitted to what is frozen
-    (mini-bart, seed 7: an average of 65, without the cut 95; projector-only has 92, lora 112).
+    The released code has the forms for VSE, CLIP4Clip, CLIP-ViL (the encoder here) and MDETR (the decoder here), none
+    for BART, T5 or decoder-only models: these are our own transfers. Ours are that the decoder is causal (m hides later
+    positions too, the means are running ones, so that every position has an α; a decoder-only stack is one such decoder
+    without S), that all layers count in both stacks, and the `cut`: the layers read copies without a graph, so that no
+    gradient runs through them and nothing of theirs is kept for it, and the visual embedding, frozen there, trains
+    through f_0 alone. b_g has no gradient but rounding. The published learning rates are CLIP-ViL's: 5e-4 on VQA, 1e-4
+    on GQA. On the mini world it learns what text alone gives: no backbone there has seen a picture, and the cut keeps
+    the visual embedding from being fitted to what is frozen (docs/mini-world.md).
     """
 
     name: ClassVar = "unipt"
