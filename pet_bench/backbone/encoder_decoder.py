@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutput
 
 from pet_bench.backbone.anatomy import Anatomy, Site, Stack, attention_sites
+from pet_bench.backbone.beams import search, shared_cache, sharing
 from pet_bench.backbone.family import Family
 from pet_bench.backbone.interface import Inputs, Model, plain_settings
 from pet_bench.backbone.visual import VisualEmbedding, pool_grid
@@ -30,7 +31,8 @@ class Encoded(BaseModelOutput):
     """Encoder states `last_hidden_state` (B, N, d) with their mask (B, N), the visual tokens, what is kept beside
     them, and whose batch they are.
 
-    side, side_mask: likewise of a side network, (B, M, width) and (B, M). `generate` repeats all tensors for its beams.
+    side, side_mask: likewise of a side network, (B, M, width) and (B, M). example (B,): 0 … B-1. `generate` repeats all
+    tensors for its beams.
     """
 
     mask: Tensor | None = None
@@ -39,6 +41,7 @@ class Encoded(BaseModelOutput):
     beside: Tensor | None = None
     side: Tensor | None = None
     side_mask: Tensor | None = None
+    example: Tensor | None = None
     task: str | None = None
 
 
@@ -68,7 +71,7 @@ class EncoderDecoder(Model):
             context = self.context
             context.task, context.mask = encoded.task, encoded.mask
             context.visual, context.seen, context.encoded = encoded.visual, encoded.seen, encoded.last_hidden_state
-            context.side, context.beside = encoded.side, encoded.beside
+            context.side, context.beside, context.example = encoded.side, encoded.beside, encoded.example
 
     def encode(
         self, text: Tensor, features: Tensor, boxes: Tensor | None = None, *, task: str | None = None
@@ -92,6 +95,7 @@ class EncoderDecoder(Model):
             states = self.family.encode(self.lm, words, visual, joint, self.joint, self.states)
             encoded = Encoded(states, mask=joint, side=self.context.side)
         encoded.task, encoded.visual, encoded.seen, encoded.beside = task, visual, seen, self.context.beside
+        encoded.example = torch.arange(len(text), device=text.device)
         return encoded
 
     def forward(
@@ -141,19 +145,21 @@ class EncoderDecoder(Model):
         encoded = self.encode(**inputs)
         assert encoded.mask is not None
         # transformers' own cache has as many layers as T5's encoder, which may be fewer than the decoder's
-        cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+        cache = {"past_key_values": shared_cache(len(encoded.mask))} if self.lm.generation_config.use_cache else {}
         forced = self.lm.config.eos_token_id if self.family.beams_end and num_beams > 1 else None
-        ids = self.lm.generate(
-            encoder_outputs=encoded,
-            attention_mask=encoded.mask.long(),
-            num_beams=num_beams,
-            max_length=max_length,
-            do_sample=False,
-            forced_bos_token_id=None,
-            forced_eos_token_id=forced,
-            **(cache if self.lm.generation_config.use_cache else {}),
-            **plain_settings(plain),
-        )
+        with sharing(self, num_beams):
+            ids = self.lm.generate(
+                encoder_outputs=encoded,
+                attention_mask=encoded.mask.long(),
+                num_beams=num_beams,
+                max_length=max_length,
+                do_sample=False,
+                forced_bos_token_id=None,
+                forced_eos_token_id=forced,
+                custom_generate=search if num_beams > 1 else None,
+                **cache,
+                **plain_settings(plain),
+            )
         return ids[:, 1:]
 
     def choose(self, inputs: Inputs, words: list[int]) -> Tensor:

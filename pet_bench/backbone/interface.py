@@ -31,7 +31,8 @@ class Context:
     (B, P, d), the visual tokens as they enter that stack, and `seen` (B, P) bool, false for those of images that are
     not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. side: (B, N, width), what a side
     network has made of that stack's positions, for the one that writes. beside: (B, M, …), what a method keeps of the
-    images beside that sequence. While a model generates, B counts every beam.
+    images beside that sequence. example: (B,) which of those that were encoded a row is of, once the decoder runs.
+    While a model generates, B counts every beam, but of what stands in cross-attention (`backbone.beams`).
     """
 
     task: str | None = None
@@ -42,6 +43,7 @@ class Context:
     encoded: Tensor | None = None
     side: Tensor | None = None
     beside: Tensor | None = None
+    example: Tensor | None = None
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
@@ -51,9 +53,16 @@ class Context:
 
     def repeat(self, beams: int) -> None:
         """A row for each beam of what there was one of an example."""
-        for name in ("mask", "visual", "seen", "encoded", "side", "beside"):
+        self._each(lambda rows: rows.repeat_interleave(beams, 0))
+
+    def thin(self, beams: int) -> None:
+        """A row an example of what there was one of for each beam."""
+        self._each(lambda rows: rows[::beams])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
+        for name in ("mask", "visual", "seen", "encoded", "side", "beside", "example"):
             if (rows := getattr(self, name)) is not None:
-                setattr(self, name, rows.repeat_interleave(beams, 0))
+                setattr(self, name, change(rows))
 
     @property
     def summary(self) -> Tensor:

@@ -36,6 +36,8 @@ class Prompt(nn.Module):
         if self.encoded:
             pooled = self.encoded[0].pooled
             assert pooled is not None  # its stack has run
+            if (example := self.encoded[0].context.example) is not None:
+                return pooled[example]
         elif self.context is None or self.context.mask is None:
             return pool(x, None, self.reads)
         else:
@@ -59,6 +61,7 @@ class Encoded(nn.Module):
     def __init__(self, build: Builder, reads: Reads):
         super().__init__()
         self.pooled: Tensor | None = None
+        self.context = build.context
         model, last = build.model, build.anatomy.sites[f"{build.anatomy.reading}.output"]
 
         def keep(module: nn.Module, args: tuple, output: Any) -> None:
