@@ -119,6 +119,19 @@ class Model(nn.Module, ABC):
     def logits(self, inputs: Inputs, targets: Tensor) -> Tensor:
         """Teacher-forced logits (B, T, V) aligned with targets (B, T), which are padded with -100."""
 
+    def logits_at(self, labels: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
+        """The logits (n, V) at positions (n,) of the flat targets (B · T): the output layer has no other rows.
+
+        Where something stands at the output layer, it may have need of the others, and all are computed."""
+        head = self.at(self.anatomy.head)
+        if head._forward_hooks or head._forward_pre_hooks:
+            return self.logits(inputs, targets).flatten(0, 1)[labels]
+        hook = head.register_forward_pre_hook(lambda _, args: args[0].flatten(0, 1)[labels][None])
+        try:
+            return self.logits(inputs, targets)[0]
+        finally:
+            hook.remove()
+
     @abstractmethod
     def generate(self, inputs: Inputs, *, num_beams: int, max_length: int, plain: bool = False) -> Tensor:
         """The ids (B, ≤ max_length) of the continuation alone; the checkpoint's other settings of generation hold.

@@ -51,14 +51,15 @@ class Batch:
     """B examples of one task.
 
     tensors: what the model reads, by the names that it has for it, each with B rows, or as many as an example has of
-    it. targets (B, T) int64, padded with
-    -100; scores (B,) float32, the score of each target. indices (B,) int64, the examples' positions in their list.
+    it. targets (B, T) int64, padded with -100; labels (n,) int64, the positions in the flat targets of what is none;
+    scores (B,) float32, the score of each target. indices (B,) int64, the examples' positions in their list.
     """
 
     task: str
     ids: tuple[str, ...]
     tensors: dict[str, Rows]
     targets: torch.Tensor
+    labels: torch.Tensor
     scores: torch.Tensor
     indices: torch.Tensor
 
@@ -72,6 +73,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """In memory that an accelerator copies from by itself; what lies on one stays there."""
+        return self._each(lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
     def split(self, parts: int) -> list[Batch]:
         """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
@@ -87,6 +92,7 @@ class Batch:
                 name: rows.of(at) if isinstance(rows, Packed) else rows[at] for name, rows in self.tensors.items()
             },
             targets=self.targets[at],
+            labels=labels_of(self.targets[at]),
             scores=self.scores[at],
             indices=self.indices[at],
         )
@@ -99,9 +105,15 @@ class Batch:
                 n: rows.each(change) if isinstance(rows, Packed) else change(rows) for n, rows in self.tensors.items()
             },
             targets=change(self.targets),
+            labels=change(self.labels),
             scores=change(self.scores),
             indices=change(self.indices),
         )
+
+
+def labels_of(targets: torch.Tensor) -> torch.Tensor:
+    """The positions (n,) in the flat targets of what is no padding. On the CPU: a device would be waited for."""
+    return (targets.flatten() != -100).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -221,7 +233,7 @@ class TaskBatches:
             yield self.batch(indices, best[indices])
 
     def batch(self, indices: np.ndarray, targets: np.ndarray) -> Batch:
-        rows = self.rows[indices]
+        rows, padded = self.rows[indices], self.targets.padded(self.target_of[targets], -100)
         inputs = self.reader.inputs(
             self.texts.padded(self.text_of[indices], self.reader.pad),
             self.store.gather(rows, control=self.control),
@@ -231,7 +243,8 @@ class TaskBatches:
             task=self.task.name,
             ids=tuple(self.examples[i].id for i in indices),
             tensors=inputs | self.store.named(rows, control=self.control),
-            targets=self.targets.padded(self.target_of[targets], -100),
+            targets=padded,
+            labels=labels_of(padded),
             scores=torch.from_numpy(self.target_scores[targets]),
             indices=torch.from_numpy(indices.astype(np.int64)),
         )

@@ -21,6 +21,7 @@ from pet_bench.data.reading import TrialData
 from pet_bench.data.task import Split, Task
 from pet_bench.errors import UserError
 from pet_bench.pet import Door, attach_frozen, build_method, design_of
+from pet_bench.pet.halves import Halves
 from pet_bench.pet.large import check_package, recompute_activations
 from pet_bench.pet.method import restored
 from pet_bench.results.schema import Point, Progress, Run, Selected
@@ -55,7 +56,8 @@ class Trial:
     """A trial under way: the model, its data as batches, and what it has come to.
 
     epoch: those behind it; steps: updates made. losses: by task, of the updates in the running epoch. best, kept: the
-    best validation and the trained tensors of that moment, where they are what is to be tested.
+    best validation and the trained tensors of that moment, where they are what is to be tested. halves: what updates
+    compute with in the place of frozen weights.
     """
 
     spec: TrialSpec
@@ -65,6 +67,7 @@ class Trial:
     device: torch.device
     on_progress: OnProgress
     doors: tuple[Door, ...] = ()
+    halves: Halves | None = None
     checkpoints: Checkpoints | None = None
     run: Run = field(default_factory=Run)
     clock: Clock = field(default_factory=Clock)
@@ -110,6 +113,8 @@ def build_trial(
     if spec.control == "none":
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
+    if spec.recipe.precision == "bfloat16" and spec.recipe.frozen == "float32":
+        trial.halves = Halves(model, keeps=any(part.reads_weights for part in design.parts()))
     trial.run.accumulation = runtime.accumulation
     trial.run.gradient_checkpointing = runtime.gradient_checkpointing
     keep_tower(trial, runtime)
@@ -133,6 +138,7 @@ def prepare_device(runtime: Runtime) -> torch.device:
         raise UserError(f'device "{device}" cannot be used: {str(error).splitlines()[0]}') from None
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory that it did not write
     forget_peak(device)
     return device
 

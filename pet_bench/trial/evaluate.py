@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.reader import Reader
+from pet_bench.data.ahead import ahead
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.data.task import Choose, Generate, Split, Task
 from pet_bench.metrics.scores import Scores
@@ -67,8 +68,7 @@ def predict(
     decoding, total = batches.task.decoding, -(-len(batches) // batch_size)
     predictions: dict[str, str] = {}
     with evaluating(model):
-        for done, batch in enumerate(batches.eval_batches(batch_size), start=1):
-            batch = batch.to(model.device)
+        for done, batch in enumerate(ahead(batches.eval_batches(batch_size), model.device), start=1):
             if isinstance(decoding, Choose):
                 texts = _choose(model, reader, batch, decoding)
             else:

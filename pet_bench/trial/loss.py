@@ -5,10 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from pet_bench.data.batches import Batch
 
-def per_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy (B, T) of logits (B, T, V) in float32; 0 where targets (B, T) are -100."""
-    return F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none")
+
+def per_token_loss(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (B, T) in float32 of logits (n, V) at the labels (n,), positions in the flat targets (B, T); 0
+    elsewhere."""
+    losses = F.cross_entropy(logits.float(), targets.flatten()[labels], reduction="none")
+    return losses.new_zeros(targets.numel()).index_copy(0, labels, losses).view_as(targets)
 
 
 def reduce_loss(losses: Tensor, targets: Tensor, reduction: str, scores: Tensor | None = None) -> Tensor:
@@ -27,11 +31,11 @@ def reduce_loss(losses: Tensor, targets: Tensor, reduction: str, scores: Tensor 
     return means.mean()
 
 
-def share_of(part: Tensor, whole: Tensor, reduction: str) -> float:
-    """What the loss of a part of a batch counts in that of the whole one; targets (B, T) of both.
+def share_of(part: Batch, whole: Batch, reduction: str) -> float:
+    """What the loss of a part of a batch counts in that of the whole one.
 
     Its share of the tokens for token-mean, else of the examples.
     """
     if reduction == "token-mean":
-        return int((part != -100).sum()) / int((whole != -100).sum())
+        return len(part.labels) / len(whole.labels)
     return len(part) / len(whole)

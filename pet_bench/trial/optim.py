@@ -7,18 +7,24 @@ on the updated parameter instead of before the update.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 foreach: Any = torch  # whose stubs leave these functions out
+PIECE = 2**18  # numbers that are updated together, while they and their moments are in the processor's cache
 
 
 class ReferenceAdamW(Optimizer):
     """m ← β₁m + (1-β₁)g,  v ← β₂v + (1-β₂)g²
     p ← p - lr √(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + eps),  then  p ← p - lr·λ·p
+
+    On the CPU large tensors are updated piece by piece, so that nothing of their size is made on the way: number for
+    number the same.
     """
 
     def __init__(self, params, lr: float, betas=(0.9, 0.999), eps: float = 1e-6, weight_decay: float = 0.0):
@@ -27,32 +33,56 @@ class ReferenceAdamW(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # type: ignore[override]
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-                self.state[p]["step"] += 1
-            self._update(group, params)
+            held: list[Held] = []
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if not (state := self.state[p]):
+                    state |= {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+                state["step"] += 1
+                held += pieces(p, p.grad, state["m"], state["v"], self._size(group, state["step"]))
+            for some in together(held):
+                self._update(group, *some)
 
-    def _update(self, group, params) -> None:
-        (beta1, beta2), lr = group["betas"], group["lr"]
-        gradients = [p.grad for p in params]
-        m = [self.state[p]["m"] for p in params]
-        v = [self.state[p]["v"] for p in params]
+    def _size(self, group: dict[str, Any], step: int) -> float:
+        beta1, beta2 = group["betas"]
+        return -group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+
+    def _update(self, group: dict[str, Any], params, gradients, m, v, sizes) -> None:
+        beta1, beta2 = group["betas"]
         foreach._foreach_lerp_(m, gradients, 1 - beta1)
         foreach._foreach_mul_(v, beta2)
         foreach._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
         denominators = foreach._foreach_sqrt(v)
         foreach._foreach_add_(denominators, group["eps"])
-        sizes = []
-        for p in params:
-            step = self.state[p]["step"]
-            sizes.append(-lr * math.sqrt(1 - beta2**step) / (1 - beta1**step))
         foreach._foreach_addcdiv_(params, m, denominators, sizes)
         if group["weight_decay"]:
-            foreach._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            foreach._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+
+
+Held = tuple[Tensor, Tensor, Tensor, Tensor, float]  # parameter, gradient, moments, and the size of its step
+
+
+def pieces(p: Tensor, gradient: Tensor, m: Tensor, v: Tensor, size: float) -> Iterator[Held]:
+    """On the CPU, of at most `PIECE` numbers each."""
+    four = p, gradient, m, v
+    if p.device.type != "cpu" or p.numel() <= PIECE or not all(tensor.is_contiguous() for tensor in four):
+        yield *four, size
+        return
+    for parts in zip(*(tensor.view(-1).split(PIECE) for tensor in four), strict=True):
+        yield *parts, size
+
+
+def together(held: list[Held]) -> Iterator[tuple[list, ...]]:
+    """As many of them at a time as make a piece; on an accelerator, all."""
+    some: list[Held] = []
+    for one in held:
+        if some and one[0].device.type == "cpu" and sum(each[0].numel() for each in some) + one[0].numel() > PIECE:
+            yield tuple(map(list, zip(*some, strict=True)))
+            some = []
+        some.append(one)
+    if some:
+        yield tuple(map(list, zip(*some, strict=True)))
 
 
 def decayed(name: str) -> bool:

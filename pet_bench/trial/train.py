@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pet_bench.backbone.interface import Model
+from pet_bench.data.ahead import ahead
 from pet_bench.data.batches import Batch, MultiTask, Shuffle
 from pet_bench.errors import Stop
 from pet_bench.pet import ask_part, autocast, trained_parameters
@@ -26,6 +28,7 @@ from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
 from pet_bench.trial.suspect import Diverged
 
 LOSSES = 12  # points of the training loss on the learning curve, at least: few epochs are divided
+UNREAD = 20  # losses that stay on an accelerator, which is waited for when they are read
 
 
 def train(trial: Trial) -> None:
@@ -68,6 +71,7 @@ class Training:
         self.part = -(-len(self.joint) // -(-LOSSES // self.epochs))  # updates between points of the training loss
         self.trained = trained_parameters(trial.model)
         self.last: dict[str, float] = {}  # loss and throughput, to be reported
+        self.unread: list[tuple[str, Tensor]] = []  # task and loss of the last updates
         self.reductions = {task.name: task.loss for task in trial.data.tasks}
         self.optimizer = build_optimizer(trial.model, recipe)
         self.schedule = linear_schedule(self.optimizer, warmup=int(recipe.warmup * self.total), total=self.total)
@@ -93,28 +97,29 @@ class Training:
         """What is left of the running epoch's updates."""
         trial, first = self.trial, self.trial.epoch * len(self.joint)
         last = min(first + len(self.joint), self.total)
-        batches = self.joint.epoch(trial.epoch, trial.steps - first)
+        batches = ahead(self.joint.epoch(trial.epoch, trial.steps - first), trial.device)
         seconds, examples = trial.clock.train, trial.examples
-        while trial.steps < last:
-            with trial.clock.timing("train"):
-                loss = self.update(next(batches))
-            rate = (trial.examples - examples) / (trial.clock.train - seconds)
-            self.last = {"loss": loss, "examples_per_second": rate}
-            due = trial.steps < last and (trial.steps - first) % self.part == 0
-            self.report(self.mean_losses() if due else [])
+        with trial.halves.used() if trial.halves else nullcontext():
+            while trial.steps < last:
+                with trial.clock.timing("train"):
+                    self.update(next(batches))
+                    if len(self.unread) >= (1 if trial.device.type == "cpu" else UNREAD):
+                        self.read()
+                rate = (trial.examples - examples) / (trial.clock.train - seconds)
+                self.last["examples_per_second"] = rate
+                due = trial.steps < last and (trial.steps - first) % self.part == 0
+                self.report(self.mean_losses() if due else [])
 
-    def update(self, batch: Batch) -> float:
-        """One update on one batch, whose parts' gradients add up to its own; gives the loss."""
+    def update(self, batch: Batch) -> None:
+        """One update on one batch, whose parts' gradients add up to its own; its loss is yet to be read."""
         trial, model, reduction = self.trial, self.model, self.reductions[batch.task]
-        batch, value = batch.to(trial.device), 0.0
+        batch, value = batch.to(trial.device), torch.zeros((), dtype=torch.float64, device=trial.device)
         for part in batch.split(trial.run.accumulation):
             loss = loss_of(model, part, reduction, self.recipe.precision)
             loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
-            loss = loss * share_of(part.targets, batch.targets, reduction)
-            value += loss.item()
+            loss = loss * share_of(part, batch, reduction)
+            value += loss.detach()
             loss.backward()
-        if not math.isfinite(value):
-            raise Diverged(f"the loss of task {batch.task} is {value} at step {trial.steps} (lr {self.recipe.lr})")
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip)
         self.optimizer.step()
         trial.steps += 1
@@ -122,9 +127,18 @@ class Training:
             ask_part(door, "after_step", model, trial.steps, self.total)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        trial.losses.setdefault(batch.task, []).append(value)
+        self.unread.append((batch.task, value))
         trial.examples += len(batch)
-        return value
+
+    def read(self) -> None:
+        """Take up the losses of the last updates; raises `Diverged` where one is not finite."""
+        trial, losses, self.unread = self.trial, self.unread, []
+        for step, (task, loss) in enumerate(losses, start=trial.steps - len(losses)):
+            if not math.isfinite(value := loss.item()):
+                trial.steps = step
+                raise Diverged(f"the loss of task {task} is {value} at step {step} (lr {self.recipe.lr})")
+            trial.losses.setdefault(task, []).append(value)
+            self.last["loss"] = value
 
     def close_epoch(self) -> None:
         """The epoch's mean losses and, where one is due, the validation: onto the learning curve, all at once."""
@@ -144,6 +158,7 @@ class Training:
 
     def mean_losses(self) -> list[Point]:
         """The points of the mean losses since the last ones."""
+        self.read()
         return [
             Point(**self.where(), split="train", task=task, loss=sum(values) / len(values))
             for task, values in self.trial.losses.items()
@@ -174,6 +189,7 @@ class Training:
     # checkpoints ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
+        self.read()
         if self.trial.checkpoints:
             self.trial.checkpoints.write(self.trial.steps, self.state())
 
@@ -228,8 +244,9 @@ def shapes(model: Model) -> str:
 def loss_of(model: Model, batch: Batch, reduction: str, precision: str) -> torch.Tensor:
     """The scalar to back-propagate for one batch."""
     with autocast(model, precision):
-        logits = model.logits(batch.inputs, batch.targets)
-    return reduce_loss(per_token_loss(logits, batch.targets), batch.targets, reduction, batch.scores)
+        logits = model.logits_at(batch.labels, batch.inputs, batch.targets)
+    losses = per_token_loss(logits, batch.targets, batch.labels)
+    return reduce_loss(losses, batch.targets, reduction, batch.scores)
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> ReferenceAdamW:

@@ -16,6 +16,7 @@ from transformers import BartConfig
 from pet_bench.backbone import Backbone, EncoderDecoder, build
 from pet_bench.backbone.bart import Bart
 from pet_bench.backbone.interface import Context, Model
+from pet_bench.data.batches import labels_of
 from pet_bench.methods.adamix import DenseExperts
 from pet_bench.methods.mixphm import MixPHM, PHMExperts, Redundancy, first, mutual_information, redundancy
 from pet_bench.methods.moe_adapter import Expert, RoutedExperts, RoutedModule, uneven
@@ -193,7 +194,8 @@ class Whole(nn.Module):
         with patch.object(Model, "words", model.lm.shared.weight):  # that are looked for as a parameter
             encoded = model.encode(batch["input_ids"], batch["vis_feats"][:, None], batch["boxes"][:, None], task="vqa")
         logits = model.decode(encoded, model.shift_right(targets))
-        per_token = per_token_loss(logits, targets)
+        labels = labels_of(targets)
+        per_token = per_token_loss(logits.flatten(0, 1)[labels], targets, labels)
         return {
             "logits": logits,
             "encoder_last_hidden_state": encoded.last_hidden_state,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pet_bench.data.batches import labels_of
 from pet_bench.trial.loss import per_token_loss, reduce_loss
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
 from tests.parity.reference import (
@@ -37,10 +38,10 @@ def fixture(request):
 
 def loss_of(model, fixture, task):
     batch = batch_of(fixture, task)
-    logits = model(batch["input_ids"], batch["vis_feats"], batch["target_ids"], batch["boxes"], task=task)
-    return reduce_loss(
-        per_token_loss(logits, batch["target_ids"]), batch["target_ids"], REDUCTION[task], batch.get("scores")
-    )
+    inputs = {"text": batch["input_ids"], "features": batch["vis_feats"], "boxes": batch["boxes"], "task": task}
+    targets, labels = batch["target_ids"], labels_of(batch["target_ids"])
+    losses = per_token_loss(model.logits_at(labels, inputs, targets), targets, labels)
+    return reduce_loss(losses, targets, REDUCTION[task], batch.get("scores"))
 
 
 def close(ours, reference, tolerance):
@@ -58,7 +59,8 @@ def test_states_and_logits(fixture, task):
     close(logits, fixture.tensors[f"output.{task}/logits"], 1e-5)
     if encoded.side is not None:
         close(encoded.side, fixture.tensors[f"output.{task}/encoder_last_side_hidden_state"], 1e-5)
-    losses = per_token_loss(logits, batch["target_ids"])
+    labels = labels_of(batch["target_ids"])
+    losses = per_token_loss(logits.flatten(0, 1)[labels], batch["target_ids"], labels)
     close(losses, fixture.tensors[f"output.{task}/loss_per_token"], 1e-5)
 
 

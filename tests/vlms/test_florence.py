@@ -10,7 +10,7 @@ from ray import cloudpickle
 import pet_bench
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
-from pet_bench.data.batches import Batch
+from pet_bench.data.batches import Batch, labels_of
 from pet_bench.errors import UserError
 from pet_bench.pet import attach
 from pet_bench.pet.deltas import Bottleneck
@@ -56,7 +56,7 @@ def batch(reader, rows=slice(None)) -> Batch:
     tensors = reader.inputs(torch.empty(0), pictures()[rows], TEXTS[rows])
     padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-100)
     rows = torch.arange(len(padded))
-    return Batch("vqa", tuple(map(str, rows)), tensors, padded, rows.float(), rows)
+    return Batch("vqa", tuple(map(str, rows)), tensors, padded, labels_of(padded), rows.float(), rows)
 
 
 @torch.no_grad()
