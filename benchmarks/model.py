@@ -40,7 +40,7 @@ def batch_of(options: argparse.Namespace) -> Any:
     """The same one for every way and seed."""
     import torch
 
-    from pet_bench.data.batches import Batch, labels_of
+    from pet_bench.data import batches
     from pet_bench.data.suite import suite_by_name
 
     generator, visual = torch.Generator().manual_seed(0), suite_by_name("image-text").visual
@@ -53,9 +53,9 @@ def batch_of(options: argparse.Namespace) -> Any:
         "boxes": torch.rand(options.batch, 1, visual.tokens, 4, generator=generator),
     }
     ids = tuple(map(str, range(options.batch)))
-    return Batch(
-        "vqa", ids, tensors, targets, labels_of(targets), torch.ones(options.batch), torch.arange(options.batch)
-    )
+    more = {"labels": batches.labels_of(targets)} if hasattr(batches, "labels_of") else {}  # a checkout before had none
+    scores, indices = torch.ones(options.batch), torch.arange(options.batch)
+    return batches.Batch(task="vqa", ids=ids, tensors=tensors, targets=targets, scores=scores, indices=indices, **more)
 
 
 def pet(options: argparse.Namespace) -> Callable[[], Any]:

@@ -48,6 +48,7 @@ Names = Annotated[tuple[str, ...], Distinct]
 Fed = Literal["features", "pixels"]  # what a backbone sees of an image
 MissingFeatures = Literal["refuse", "drop"]
 Factor = Annotated[float, Field(ge=0)]  # of a learning rate
+Precision = Literal["float32", "bfloat16"]
 Frozen = Literal["float32", "bfloat16", "4bit"]  # how what does not train is kept
 ScopePart = Literal["language", "projector", "vision"]
 SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
@@ -91,8 +92,8 @@ class Recipe:
     rates: factors of `lr` by patterns over names of trained parameters; what has 0 stays as it starts and counts as
     frozen. LoRA+ (Hayou et al., ICML 2024) is {"pet.*.B": 16}, LoRA-FA (Zhang et al., 2023) {"pet.*.A": 0}.
 
-    precision: of the forward pass in training. frozen: how what does not train is kept (`pet_bench.pet.large`); where
-    that is not float32, training and evaluation compute in half precision.
+    precision: of the forward pass in training; evaluation: that of validation and test, float32 as published. frozen:
+    how what does not train is kept (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
     """
 
     lr: float = Field(gt=0)
@@ -106,7 +107,7 @@ class Recipe:
     eps: float = Field(default=1e-6, gt=0)
     max_steps: Count | None = None
     valid_every: int = Field(default=1, ge=0, le=1_000_000_000)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     selection: Literal["last", "best"] = "last"
     generation: Literal["checkpoint", "plain"] = "checkpoint"
     decay_norms: bool = True
@@ -115,6 +116,7 @@ class Recipe:
     frozen: Annotated[Frozen, identity.Since(2, neutral="float32")] = "float32"
     rates: Annotated[dict[str, Factor], identity.Since(2, neutral={})] = Field(default_factory=dict)
     task_order: Annotated[Literal["joint", "sequence"], identity.Since(2, neutral="joint")] = "joint"
+    evaluation: Annotated[Precision, identity.Since(2, neutral="float32")] = "float32"
 
     @model_validator(mode="after")
     def _frozen_halves_need_half_precision(self):

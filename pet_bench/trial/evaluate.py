@@ -19,6 +19,7 @@ from pet_bench.pet import autocast
 from pet_bench.registry import ask
 from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
+from pet_bench.spec import Precision, Recipe
 from pet_bench.trial.build import Trial
 
 
@@ -30,8 +31,8 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
 
     with trial.clock.timing("evaluate"):
         batches, recipe = trial.batches(task, split), trial.spec.recipe
-        size, plain = -(-recipe.batch_size // trial.run.accumulation), recipe.generation == "plain"
-        predictions = predict(trial.model, trial.reader, batches, size, report, plain=plain)
+        size = -(-recipe.batch_size // trial.run.accumulation)
+        predictions = predict(trial.model, trial.reader, batches, size, recipe, report)
         if keep:
             saved.write(keep, predictions, {})
         scores = ask(task, "score", predictions, batches.examples, returns=Scores)
@@ -41,12 +42,13 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
 
 
 @contextmanager
-def evaluating(model: Model) -> Iterator[None]:
-    """Evaluation mode without gradients, in half precision where frozen weights are kept so; the mode is put back."""
+def evaluating(model: Model, precision: Precision = "float32") -> Iterator[None]:
+    """Evaluation mode without gradients, in half precision also where frozen weights are kept so; the mode is put
+    back."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), autocast(model):
+        with torch.no_grad(), autocast(model, precision):
             yield
     finally:
         model.train(training)
@@ -57,17 +59,14 @@ def predict(
     reader: Reader,
     batches: TaskBatches,
     batch_size: int,
+    recipe: Recipe,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    plain: bool = False,
 ) -> dict[str, str]:
-    """The prediction of every example, by id. `on_batch(done, total)` is called after each batch.
-
-    plain: generate without the checkpoint's own settings.
-    """
-    decoding, total = batches.task.decoding, -(-len(batches) // batch_size)
+    """The prediction of every example, by id, generated and computed as the recipe has it. `on_batch(done, total)` is
+    called after each batch."""
+    decoding, total, plain = batches.task.decoding, -(-len(batches) // batch_size), recipe.generation == "plain"
     predictions: dict[str, str] = {}
-    with evaluating(model):
+    with evaluating(model, recipe.evaluation):
         for done, batch in enumerate(ahead(batches.eval_batches(batch_size), model.device), start=1):
             if isinstance(decoding, Choose):
                 texts = _choose(model, reader, batch, decoding)

@@ -164,8 +164,8 @@ def gate_values(
         reader = model.family.reader(tokenizer)
         batches = TaskBatches(chosen, [one], reader, features, control=spec.control)
         batch, plain = next(batches.eval_batches(1)), spec.recipe.generation == "plain"
-        prediction = predict(model, reader, batches, 1, plain=plain)[one.id]
-        with evaluating(model):
+        prediction = predict(model, reader, batches, 1, spec.recipe)[one.id]
+        with evaluating(model, spec.recipe.evaluation):
             values = _record(model, tokenizer, chosen, batch, gated if sites is None else sites, plain=plain)
     return Gates(spec, chosen.name, one, prediction, values)
 

@@ -100,7 +100,7 @@ class Loaded:
         numbered = [replace(example, id=str(i)) for i, example in enumerate(examples)]
         batches = TaskBatches(task, numbered, reads, features, control=self.spec.control)
         size = -(-recipe.batch_size // self.result.run.accumulation)
-        texts = predict(self.model, reads, batches, size, plain=recipe.generation == "plain")
+        texts = predict(self.model, reads, batches, size, recipe)
         return [texts[example.id] for example in numbered]
 
     def _features(self, task: Task, examples: list[Example]) -> Store:

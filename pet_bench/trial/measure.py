@@ -146,7 +146,7 @@ def _evaluation(trial: Trial, task: Task, examples: Sequence[Example]) -> float:
     for part in examples[:1], examples:  # the first of a kind takes longer
         batches = TaskBatches(task, part, trial.reader, trial.data.store, control=trial.spec.control)
         began = _now(trial.device)
-        predict(trial.model, trial.reader, batches, len(part), plain=trial.spec.recipe.generation == "plain")
+        predict(trial.model, trial.reader, batches, len(part), trial.spec.recipe)
         seconds = _now(trial.device) - began
     return seconds
 
