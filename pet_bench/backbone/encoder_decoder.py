@@ -115,9 +115,11 @@ class EncoderDecoder(Model):
 
     def decode(self, encoded: Encoded, decoder_ids: Tensor) -> Tensor:
         """Logits (B, T, V) of decoder ids (B, T)."""
+        assert encoded.mask is not None
         return self.lm(
             encoder_outputs=encoded,
-            attention_mask=encoded.mask,
+            attention_mask=prepared(encoded.mask),
+            decoder_attention_mask=causal(decoder_ids),
             decoder_input_ids=decoder_ids,
             use_cache=False,
         ).logits
@@ -167,6 +169,24 @@ class EncoderDecoder(Model):
         encoded = self.encode(**inputs)
         ids = self.read_before(None).expand(len(inputs["text"]), -1)
         return self.decode(encoded, ids)[:, -1, words]
+
+
+def waits(tensor: Tensor) -> bool:
+    """Whether the host has to wait to read it."""
+    return tensor.device.type != "cpu"
+
+
+def prepared(mask: Tensor) -> Tensor:
+    """(B, N) as stock attention takes it, (B, 1, 1, N): else the stock model reads it, to find out whether it can do
+    without. Where that is for nothing, as it is."""
+    return mask[:, None, None] if waits(mask) else mask
+
+
+def causal(ids: Tensor) -> Tensor | None:
+    """Likewise what each of (B, T) may look at, (1, 1, T, T)."""
+    if not waits(ids):
+        return None
+    return torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()[None, None]
 
 
 def keep(states: Tensor) -> Tensor:
@@ -283,7 +303,7 @@ class EncoderDecoderFamily(Family):
         """
         encoder, blocks = lm.get_encoder(), cls.layers(lm, "encoder")
         states = drop(encoder, enter(torch.cat([cls.begin(encoder, words), visual], dim=1)))
-        masks = create_bidirectional_mask(config=encoder.config, inputs_embeds=states, attention_mask=mask)
+        masks = create_bidirectional_mask(encoder.config, states, prepared(mask))
         positions = cls.positions(blocks, words.shape[1], visual.shape[1])
         for block in blocks:
             states = first(block(states, masks, *positions))
