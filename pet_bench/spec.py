@@ -228,6 +228,7 @@ class Runtime:
     What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`. keep_tower:
     whether what a frozen vision tower gives is kept in the cache; without, it runs each time, to the same bits.
     gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
+    ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`).
     """
 
     out: Path
@@ -241,6 +242,7 @@ class Runtime:
     missing_features: MissingFeatures = "refuse"
     keep_tower: bool = True
     gradient_checkpointing: bool = False
+    ranks: Count = 1
 
 
 def option_faults(cls: type) -> Iterator[str]:

@@ -223,12 +223,15 @@ class TaskBatches:
             indices = order[at : at + size]
             yield self.batch(indices, targets[indices])
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """All examples once, `batch_size` at a time, those of like length together, each with its best target."""
+    def eval_batches(self, batch_size: int, *, first: int = 0, every: int = 1) -> Iterator[Batch]:
+        """All examples once, `batch_size` at a time, those of like length together, each with its best target.
+
+        first, every: of these batches, the ones to be made.
+        """
         spans = zip(self.starts, self.ends, strict=True)
         best = np.array([start + self.target_scores[start:end].argmax() for start, end in spans], np.int64)
         order = np.argsort(-self.texts.lengths[self.text_of], kind="stable")
-        for at in range(0, len(self), batch_size):
+        for at in range(first * batch_size, len(self), every * batch_size):
             indices = order[at : at + batch_size]
             yield self.batch(indices, best[indices])
 

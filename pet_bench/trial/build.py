@@ -29,6 +29,7 @@ from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
+from pet_bench.trial.ranks import ALONE, Ranks
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.tower import keep_tower
 
@@ -68,6 +69,7 @@ class Trial:
     on_progress: OnProgress
     doors: tuple[Door, ...] = ()
     halves: Halves | None = None
+    ranks: Ranks = ALONE
     checkpoints: Checkpoints | None = None
     run: Run = field(default_factory=Run)
     clock: Clock = field(default_factory=Clock)

@@ -21,10 +21,20 @@ from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Precision, Recipe
 from pet_bench.trial.build import Trial
+from pet_bench.trial.ranks import ALONE, Ranks
+
+OnBatch = Callable[[int, int], None]
 
 
-def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -> tuple[dict[str, str], Scores]:
-    """Predictions and scores of one task on one split. keep: a file that gets predictions before they are scored."""
+def unheard(done: int, total: int) -> None:
+    """Of progress that nobody follows."""
+
+
+def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -> tuple[dict[str, str], Scores | None]:
+    """Predictions and scores of one task on one split. keep: a file that gets predictions before they are scored.
+
+    Of several processes each predicts its share of the batches, and the first one scores.
+    """
 
     def report(done: int, total: int) -> None:
         trial.on_progress(Progress(trial.spec.id, "evaluate", done, total))
@@ -32,7 +42,10 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
     with trial.clock.timing("evaluate"):
         batches, recipe = trial.batches(task, split), trial.spec.recipe
         size = -(-recipe.batch_size // trial.run.accumulation)
-        predictions = predict(trial.model, trial.reader, batches, size, recipe, report)
+        parts = predicted(trial.model, trial.reader, batches, size, recipe, report, trial.ranks)
+        predictions = trial.ranks.gathered(parts)
+        if trial.ranks.rank:
+            return predictions, None
         if keep:
             saved.write(keep, predictions, {})
         scores = ask(task, "score", predictions, batches.examples, returns=Scores)
@@ -55,26 +68,36 @@ def evaluating(model: Model, precision: Precision = "float32") -> Iterator[None]
 
 
 def predict(
+    model: Model, reader: Reader, batches: TaskBatches, batch_size: int, recipe: Recipe, on_batch: OnBatch = unheard
+) -> dict[str, str]:
+    """The prediction of every example, by id, generated and computed as the recipe has it. `on_batch(done, total)` is
+    called after each batch."""
+    return ALONE.gathered(predicted(model, reader, batches, batch_size, recipe, on_batch, ALONE))
+
+
+def predicted(
     model: Model,
     reader: Reader,
     batches: TaskBatches,
     batch_size: int,
     recipe: Recipe,
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, str]:
-    """The prediction of every example, by id, generated and computed as the recipe has it. `on_batch(done, total)` is
-    called after each batch."""
-    decoding, total, plain = batches.task.decoding, -(-len(batches) // batch_size), recipe.generation == "plain"
-    predictions: dict[str, str] = {}
+    on_batch: OnBatch,
+    ranks: Ranks,
+) -> list[dict[str, str]]:
+    """Likewise, of every batch that is one process's."""
+    decoding, plain = batches.task.decoding, recipe.generation == "plain"
+    parts: list[dict[str, str]] = []
+    own = batches.eval_batches(batch_size, first=ranks.rank, every=ranks.world)
+    total = len(range(ranks.rank, -(-len(batches) // batch_size), ranks.world))
     with evaluating(model, recipe.evaluation):
-        for done, batch in enumerate(ahead(batches.eval_batches(batch_size), model.device), start=1):
+        for batch in ahead(own, model.device):
             if isinstance(decoding, Choose):
                 texts = _choose(model, reader, batch, decoding)
             else:
                 texts = _generate(model, reader, batch, decoding, plain=plain)
-            predictions.update(zip(batch.ids, texts, strict=True))
-            on_batch(done, total)
-    return predictions
+            parts.append(dict(zip(batch.ids, texts, strict=True)))
+            on_batch(len(parts), total)
+    return parts
 
 
 def _generate(model: Model, reader: Reader, batch: Batch, decoding: Generate, *, plain: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import OnProgress, Trial, build_trial, device_name
-from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.memory import peak_memory
+from pet_bench.trial.ranks import device_of, together
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.suspect import Diverged, suspicions
-from pet_bench.trial.train import shapes, train
+from pet_bench.trial.train import checkpoints_of, train
 
 ADAPTER = "adapter.safetensors"
 
@@ -53,19 +54,19 @@ def run_trial(
     """
     started = now()
     on_progress(Progress(spec.id, "prepare"))
-    trial = build_trial(spec, runtime, on_progress, shared)
+    trial = build_trial(spec, replace(runtime, device=device_of(0, runtime)), on_progress, shared)
     method = build_method(restored(spec.method), trial.model.anatomy)
     plugins = code(_used(trial, method))
     model, data, device, folder = trial.model, trial.data, trial.device, runtime.out / spec.id
-    of = {"trial": spec.id, "data": data.fingerprint, "accumulation": runtime.accumulation, "tensors": shapes(model)}
-    trial.checkpoints = Checkpoints(folder, of, seconds=runtime.checkpoint_seconds, steps=runtime.checkpoint_steps)
+    trial.checkpoints = checkpoints_of(trial, runtime)
 
     adapter = folder / ADAPTER
     outcome: dict[str, Any]
     try:
-        train(trial)
-        save_tensors(trial, folder, shared or Shared())
-        outcome = test(trial, folder)
+        with together(spec, runtime) as trial.ranks:
+            train(trial)
+            save_tensors(trial, folder, shared or Shared())
+            outcome = test(trial, folder)
     except Diverged as error:
         for stale in (adapter, folder / FROZEN, folder / CARD):  # an earlier attempt's
             stale.unlink(missing_ok=True)
@@ -137,6 +138,7 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
     for task in data.tasks:
         name, examples = task.name, data.examples[task.name]["test"]
         predictions, scores = evaluate(trial, task, "test", keep=folder.parent / saved.name(spec.id, name))
+        assert scores is not None  # this process's are all
         majority = task.majority(data.examples[name]["train"], examples)
         options = {key: str(value) for key, value in task.metric_options.items()}
         metrics[name] = {

@@ -19,9 +19,9 @@ from pet_bench.errors import Stop
 from pet_bench.pet import ask_part, autocast, trained_parameters
 from pet_bench.pet.rates import factors
 from pet_bench.results.schema import Point, Progress, Run, Selected
-from pet_bench.spec import Recipe
+from pet_bench.spec import Recipe, Runtime
 from pet_bench.trial.build import Clock, Trial
-from pet_bench.trial.checkpoint import State, generators, set_generators
+from pet_bench.trial.checkpoint import Checkpoints, State, generators, set_generators
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.loss import per_token_loss, reduce_loss, share_of
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
@@ -113,13 +113,15 @@ class Training:
     def update(self, batch: Batch) -> None:
         """One update on one batch, whose parts' gradients add up to its own; its loss is yet to be read."""
         trial, model, reduction = self.trial, self.model, self.reductions[batch.task]
-        batch, value = batch.to(trial.device), torch.zeros((), dtype=torch.float64, device=trial.device)
-        for part in batch.split(trial.run.accumulation):
+        trial.ranks.seed(trial.spec.seed, trial.steps)
+        own, value = trial.ranks.share(batch), torch.zeros((), dtype=torch.float64, device=trial.device)
+        for part in own.to(trial.device).split(trial.run.accumulation) if own else ():
             loss = loss_of(model, part, reduction, self.recipe.precision)
             loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             loss = loss * share_of(part, batch, reduction)
             value += loss.detach()
             loss.backward()
+        trial.ranks.add_up([*self.trained.values()], value, len(batch))
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip)
         self.optimizer.step()
         trial.steps += 1
@@ -190,7 +192,7 @@ class Training:
 
     def save(self) -> None:
         self.read()
-        if self.trial.checkpoints:
+        if self.trial.checkpoints and not self.trial.ranks.rank:
             self.trial.checkpoints.write(self.trial.steps, self.state())
 
     def state(self) -> State:
@@ -235,6 +237,14 @@ class Training:
         set_generators(state["generators"], trial.device)
 
 
+def checkpoints_of(trial: Trial, runtime: Runtime) -> Checkpoints:
+    """Of this trial in its folder, on the same data, for the same parts of batches and the same trained tensors."""
+    spec, data = trial.spec, trial.data.fingerprint
+    of = {"trial": spec.id, "data": data, "accumulation": runtime.accumulation, "tensors": shapes(trial.model)}
+    folder = runtime.out / spec.id
+    return Checkpoints(folder, of, seconds=runtime.checkpoint_seconds, steps=runtime.checkpoint_steps)
+
+
 def shapes(model: Model) -> str:
     """Twelve hex digits of the names and shapes of what trains."""
     listing = [(name, *parameter.shape) for name, parameter in trained_parameters(model).items()]
@@ -274,6 +284,8 @@ def validate_all(trial: Trial, where: dict[str, Any]) -> tuple[float, list[Point
     for task in trial.data.tasks:
         if "valid" in trial.data.examples[task.name]:
             _, scores = evaluate(trial, task, "valid")
+            if scores is None:
+                continue
             primary.append(scores.primary if task.higher_is_better else -scores.primary)
             points.append(Point(**where, split="valid", task=task.name, metrics=scores.values))
     return sum(primary) / max(1, len(primary)), points

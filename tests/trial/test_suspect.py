@@ -52,10 +52,10 @@ def test_of_a_whole_trial(control, mini_trial, runtime, monkeypatch):
     """All else is as in a trial that is done. One that cannot see may be blind."""
     spec = mini_trial("lora", suite="mini-image-text/vqa+nlvr2", control=control, recipe={"max_steps": 1})
 
-    def predict(model, reader, batches, *arguments, **options):
-        return dict.fromkeys((example.id for example in batches.examples), "true")
+    def predicted(model, reader, batches, *arguments):
+        return [dict.fromkeys((example.id for example in batches.examples), "true")]
 
-    monkeypatch.setattr(evaluate, "predict", predict)
+    monkeypatch.setattr(evaluate, "predicted", predicted)
     result = run_trial(spec, runtime)
     n = {task: score["accuracy"].n for task, score in result.metrics.items()}
     value, majority = result.metrics["nlvr2"]["accuracy"].value, result.metrics["nlvr2"]["accuracy"].majority
