@@ -27,7 +27,7 @@ from torch import distributed as dist
 
 from pet_bench.data.batches import Batch
 from pet_bench.registry import load_plugin
-from pet_bench.spec import Runtime, TrialSpec
+from pet_bench.spec import Runtime, TrialSpec, validate
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,7 @@ def follow(spec: TrialSpec, runtime: Runtime, rank: int, meet: Path) -> None:
 
 def main(lines: Iterable[str]) -> None:
     told = json.loads("".join(lines))
-    runtime = told["runtime"]
-    paths = {key: Path(runtime[key]) for key in ("out", "data") if runtime[key] is not None}
-    runtime = Runtime(**runtime | paths | {"plugins": tuple(runtime["plugins"])})
+    runtime = validate(Runtime, told["runtime"], "runtime")
     for plugin in runtime.plugins:
         load_plugin(plugin)
     follow(TrialSpec.from_dict(told["spec"]), runtime, told["rank"], Path(told["meet"]))

@@ -155,6 +155,7 @@ def _absolute(runtime: Runtime, resources: Resources) -> Runtime:
         out=runtime.out.absolute(),
         data=runtime.data and runtime.data.absolute(),
         threads=runtime.threads or max(1, int(resources.cpus)),
+        ranks=max(runtime.ranks, int(resources.gpus or 1)),
         plugins=tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in runtime.plugins),
     )
 
