@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import distributed as dist
 
 from pet_bench.data.batches import Batch
 from pet_bench.registry import load_plugin
-from pet_bench.spec import Runtime, TrialSpec, validate
+from pet_bench.spec import Runtime, TrialSpec, plain_runtime, validate
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def together(spec: TrialSpec, runtime: Runtime) -> Iterator[Ranks]:
         meet = Path(folder) / "meet"
         try:
             for rank in range(1, runtime.ranks):
-                told = {"spec": spec.to_dict(), "runtime": asdict(runtime), "rank": rank, "meet": str(meet)}
+                told = {"spec": spec.to_dict(), "runtime": plain_runtime(runtime), "rank": rank, "meet": str(meet)}
                 other = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, text=True)
                 others.append(other)
                 assert other.stdin
                 with other.stdin as line:
-                    json.dump(told, line, default=str)
+                    json.dump(told, line)
             _wait(others, meet.parent)
             with _met(0, runtime, meet):
                 yield Ranks(0, runtime.ranks)
