@@ -27,6 +27,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +38,25 @@ WARM = 2
 # one way, in a process of its own ------------------------------------------------------------------------------------
 
 
+def suite_of(options: argparse.Namespace) -> Any:
+    from pet_bench.data.suite import suite_by_name
+
+    return suite_by_name("mini-image-text" if options.backbone.startswith("mini") else "image-text")
+
+
 def batch_of(options: argparse.Namespace) -> Any:
     """The same one for every way and seed."""
     import torch
 
     from pet_bench.data import batches
-    from pet_bench.data.suite import suite_by_name
 
-    generator, visual = torch.Generator().manual_seed(0), suite_by_name("image-text").visual
-    targets = torch.randint(5, 30000, (options.batch, 5), generator=generator)
+    generator, visual = torch.Generator().manual_seed(0), suite_of(options).visual
+    words = 150 if options.backbone.startswith("mini") else 30000
+    targets = torch.randint(5, words, (options.batch, 5), generator=generator)
     lengths = torch.arange(options.batch) % 4 + 2
     targets[torch.arange(5)[None] >= lengths[:, None]] = -100
     tensors = {
-        "text": torch.randint(5, 30000, (options.batch, options.text), generator=generator),
+        "text": torch.randint(5, words, (options.batch, options.text), generator=generator),
         "features": torch.randn(options.batch, 1, visual.tokens, visual.width, generator=generator),
         "boxes": torch.rand(options.batch, 1, visual.tokens, 4, generator=generator),
     }
@@ -62,12 +70,11 @@ def pet(options: argparse.Namespace) -> Callable[[], Any]:
     import torch
 
     from pet_bench.backbone import build, find_backbone
-    from pet_bench.data.suite import suite_by_name
     from pet_bench.pet import attach_method, build_method, design_of, trained_parameters
     from pet_bench.spec import MethodSpec, Recipe
     from pet_bench.trial import train
 
-    suite = suite_by_name("image-text")
+    suite = suite_of(options)
     model: Any = build(find_backbone(options.backbone), suite.visual)
     method = build_method(MethodSpec(options.method, {}), model.anatomy, "image-text")
     attach_method(model, method, design_of(method, model.anatomy), suite.tasks)
@@ -79,6 +86,10 @@ def pet(options: argparse.Namespace) -> Callable[[], Any]:
     model.train()
     recipe = Recipe(lr=1e-4, epochs=1, batch_size=options.batch)
     optimizer, trained = train.build_optimizer(model, recipe), list(trained_parameters(model).values())
+    if options.precision == "bfloat16" and find_spec("pet_bench.pet.halves"):  # a checkout before had none
+        from pet_bench.pet.halves import Halves
+
+        ExitStack().enter_context(Halves(model).used())  # to the end of the process
 
     def step() -> None:
         train.loss_of(model, batch, "score-weighted", options.precision).backward()
@@ -94,9 +105,8 @@ def peft(options: argparse.Namespace) -> Callable[[], Any]:
     from peft import LoraConfig, get_peft_model
 
     from pet_bench.backbone import build, find_backbone
-    from pet_bench.data.suite import suite_by_name
 
-    visual = suite_by_name("image-text").visual
+    visual = suite_of(options).visual
     stock = build(find_backbone(options.backbone), visual).lm
     names = {"bart": ["q_proj", "v_proj"], "t5": ["q", "v"]}[options.backbone.split("-")[0]]
     config = LoraConfig(r=128 if "bart" in options.backbone else 150, target_modules=names)  # as our `lora` has it
