@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,15 @@ def pet(options: argparse.Namespace) -> Callable[[], Any]:
     model.train()
     recipe = Recipe(lr=1e-4, epochs=1, batch_size=options.batch)
     optimizer, trained = train.build_optimizer(model, recipe), list(trained_parameters(model).values())
+    computing: Callable[[], Any] = nullcontext
     if options.precision == "bfloat16" and find_spec("pet_bench.pet.halves"):  # a checkout before had none
         from pet_bench.pet.halves import Halves
 
-        ExitStack().enter_context(Halves(model).used())  # to the end of the process
+        computing = Halves(model).used
 
     def step() -> None:
-        train.loss_of(model, batch, "score-weighted", options.precision).backward()
+        with computing():
+            train.loss_of(model, batch, "score-weighted", options.precision).backward()
         torch.nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
