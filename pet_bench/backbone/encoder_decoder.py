@@ -147,7 +147,9 @@ class EncoderDecoder(Model):
         encoded = self.encode(**inputs)
         assert encoded.mask is not None
         # transformers' own cache has as many layers as T5's encoder, which may be fewer than the decoder's
-        cache = {"past_key_values": shared_cache(len(encoded.mask))} if self.lm.generation_config.use_cache else {}
+        cache = (
+            {} if self.lm.generation_config.use_cache is False else {"past_key_values": shared_cache(len(encoded.mask))}
+        )
         forced = self.lm.config.eos_token_id if self.family.beams_end and num_beams > 1 else None
         with sharing(self, num_beams):
             ids = self.lm.generate(

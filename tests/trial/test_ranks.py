@@ -24,13 +24,13 @@ def options(**recipe):
     return {"suite": "mini-image-text/vqa+coco-caption", "recipe": {"max_steps": 4, "batch_size": 7, **recipe}}
 
 
-@pytest.mark.parametrize(("method", "world"), [("lora", 2), ("hyperformer", 3)])
-def test_two_are_one(method, world, mini_trial, runtime):
+@pytest.mark.parametrize(("method", "count"), [("lora", 2), ("hyperformer", 3)])
+def test_two_are_one(method, count, mini_trial, runtime):
     """Within rounding: what it learnt, its losses, its predictions; parts of a batch count by their words or rows."""
     spec = mini_trial(method, **options())
     one = run_trial(spec, runtime)
     tensors = load_file(runtime.out / spec.id / "adapter.safetensors")
-    several = replace(runtime, out=runtime.out / "several", ranks=world)
+    several = replace(runtime, out=runtime.out / "several", ranks=count)
     more = run_trial(spec, several)
     assert (more.status, more.parameters, more.cost.steps) == (one.status, one.parameters, one.cost.steps)
     for name, tensor in load_file(several.out / spec.id / "adapter.safetensors").items():
@@ -94,11 +94,11 @@ def test_who_cannot_begin_is_not_waited_for(mini_trial, runtime):
         pytest.fail("it began")
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_every_row_is_somebodys(world, mini_trial, runtime):
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_every_row_is_somebodys(count, mini_trial, runtime):
     from pet_bench.trial.build import build_trial
 
     batch = next(Training(build_trial(mini_trial("lora", **options()), runtime)).joint.epoch(0))
-    shares = [Ranks(rank, world).share(batch) for rank in range(world)]
+    shares = [Ranks(rank, count).share(batch) for rank in range(count)]
     assert [id for share in shares if share for id in share.ids] == list(batch.ids)
     assert shares[0] is not None
