@@ -1,4 +1,4 @@
-"""What the tests themselves rely on."""
+"""What the tests themselves rely on: that those of a group run in one process."""
 
 from __future__ import annotations
 
