@@ -26,9 +26,8 @@ class MemVP(Method):
 
     LLaMA: as the authors' code, whose rate is 1.125e-3 at batch 32. BART, T5: our own transfer, a concatenation with
     W_in and W_out; the code of the paper's runs of them is not released. Left out: the adapters inside the CLIP tower,
-    since features are stored, and the modality embedding, which is never used. mini-t5 learns by it; mini-bart and
-    mini-llama hardly do in their few updates, as yet for no reason that was tested (all were taught with images in
-    their sequence).
+    since features are stored, and the modality embedding, which is never used. The minis, which were taught with images
+    in their sequence, learn little by it (docs/mini-world.md).
     """
 
     name: ClassVar = "memvp"

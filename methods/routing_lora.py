@@ -22,7 +22,9 @@ class RoutingLoRA(Method):
     d = 768. alpha: r. projections: of every attention. summary, coupled, after, down: see `RoutedLowRank`.
 
     The authors' runs are on RoBERTa and GPT-2 with one visual token; v is what that is here, one and the same for all
-    layers, and gradients reach the projector through it: our transfer, as is the visual embedding that trains.
+    layers, and gradients reach the projector through it: our transfer, as is the visual embedding that trains. With one
+    visual token, t uᵀ u is a multiple of u at every position: the default lets mini-bart learn little (seed 0: an
+    average of 71, `lora` has 129, "mul" and "add" 140).
     """
 
     name: ClassVar = "routing-lora"

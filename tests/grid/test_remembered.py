@@ -20,6 +20,7 @@ from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.spec import load, parse, shipped
 from pet_bench.mini import __file__ as mini
 
+pytestmark = pytest.mark.xdist_group("remembered")  # one process for all: what commands say is asked for once
 HEAVY = ("torch", "transformers")
 
 

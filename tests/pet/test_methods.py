@@ -84,6 +84,7 @@ def fresh(tmp_path_factory):
     return here, load_file(folder / "logits"), done.stderr
 
 
+@pytest.mark.xdist_group("fresh")
 @every
 def test_the_same_in_a_fresh_process(family, method, fresh):
     here, there, printed = fresh

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 from tests.report.conftest import call  # noqa: F401
 from tests.vlms.tiny import folder
 
+pytestmark = pytest.mark.xdist_group("scope")  # one process for all: the trial is run once
 GRID = {"name": "g", "suites": ["mini-image-text"], "backbones": ["mini-bart"]}
 
 
