@@ -195,10 +195,10 @@ def collect(
     `load_all` gave of some of them. Raises UserError naming every unreadable file.
     """
     results: dict[str, tuple[TrialResult, Path]] = {}
-    loaded, faults = loaded or {}, Faults()
+    known, faults = loaded or {}, Faults()
     for folder in folders:
         with faults:
-            for id, result in (loaded[folder] if folder in loaded else load_all(folder)).items():
+            for id, result in (known[folder] if folder in known else load_all(folder)).items():
                 if id not in results or rank(result) > rank(results[id][0]):
                     results[id] = result, folder
     faults.check()
