@@ -157,10 +157,19 @@ def _foreign(data: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield place, data
 
 
-def identity(spec: Any) -> str:
-    """Twelve hex digits of the SHA-256 of a spec, a dataclass, without its `label`."""
-    content = {key: value for key, value in normal(spec, asdict(spec)).items() if key != "label"}
-    return sha256(canonical(content).encode()).hexdigest()[:12]
+def but_seed(spec: Any) -> tuple[str, str]:
+    """The one text that stands for a spec, a dataclass, without its `label`: what is before and after its seed.
+
+    It is the same for trials that differ in their seeds only, so that it is made once for all of them.
+    """
+    content = {key: value for key, value in normal(spec, asdict(spec)).items() if key not in ("label", "seed")}
+    before, after = ({key: content[key] for key in content if (key < "seed") == first} for first in (True, False))
+    return f'{canonical(before)[:-1]},"seed":', f",{canonical(after)[1:]}"
+
+
+def identity(text: tuple[str, str], seed: int) -> str:
+    """Twelve hex digits of the SHA-256 of a spec's text with its seed."""
+    return sha256(f"{text[0]}{seed}{text[1]}".encode()).hexdigest()[:12]
 
 
 def faults(cls: type) -> Iterator[str]:

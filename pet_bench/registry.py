@@ -190,7 +190,8 @@ class Registry(Generic[T]):
     def __contains__(self, name: str) -> bool:
         """Whether a plug-in has that name; of a family's members, whether there is such a family."""
         family, _, member = name.partition(":")
-        return name in self.names() or (bool(member) and f"{family}:" in self.entries)
+        entries = self.entries
+        return (name in entries and not name.endswith(":")) or (bool(member) and f"{family}:" in entries)
 
     def __iter__(self) -> Iterator[T]:
         """Those that can be loaded."""

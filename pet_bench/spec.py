@@ -200,7 +200,18 @@ class TrialSpec:
 
         Raises UserError where something in it is no plain data.
         """
-        return identity.identity(self)
+        return identity.identity(self.but_seed, self.seed)
+
+    @cached_property
+    def but_seed(self) -> tuple[str, str]:
+        """The same for trials that differ in nothing but seed and label; raises as `id`."""
+        return identity.but_seed(self)
+
+    def seeded(self, seed: int) -> Self:
+        """This trial with another seed; what its id is made of is not written out again."""
+        other = replace(self, seed=seed)
+        other.__dict__["but_seed"] = self.but_seed
+        return other
 
     def __str__(self) -> str:
         control = "" if self.control == "none" else f" [{self.control}]"

@@ -49,11 +49,10 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise ValueError(f"key {shortened(repr(key))} is given twice")
-        mapping[key] = value
+    if len(mapping := dict(pairs)) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise ValueError(f"key {shortened(repr(twice))} is given twice")
     return mapping
 
 

@@ -18,6 +18,7 @@ from pet_bench.pet import build_method, default_spec
 from pet_bench.registry import METHODS, SUITES, TASKS
 from pet_bench.results import store
 from pet_bench.spec import MethodSpec
+from tests.conftest import ROOT
 from tests.grid.conftest import PLUGIN, plain, stand_in  # noqa: F401
 
 
@@ -85,6 +86,16 @@ def test_lists_import_nothing_heavy():
     assert not any(light.values()), light
     told = imported(["list", "suites"], ["list", "tasks"])
     assert all(set(modules) <= {"numpy"} for modules in told.values()), told  # what tasks read with
+
+
+def test_what_is_of_results_only_imports_nothing_heavy(tmp_path, monkeypatch):
+    """A grid that has been planned once, as `run` leaves it."""
+    monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path))
+    folder = ROOT / "results" / "mini-video-text"
+    status = ["status", str(folder)]
+    imported(status)
+    light = imported(status, ["show", str(next(folder.glob("*.json")))])
+    assert not any(light.values()), light
 
 
 def test_suites_and_tasks_are_listed_with_what_is_in_them(call, monkeypatch):

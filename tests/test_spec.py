@@ -43,6 +43,15 @@ OTHER = {
 }
 
 
+def test_another_seed_is_another_trial_of_the_same_text(trial):
+    other, plain = trial.seeded(3), replace(trial, seed=3)
+    assert (other, other.id, other.to_dict()) == (plain, plain.id, plain.to_dict())
+    assert other.id != trial.id and other.seeded(0).id == trial.id
+    assert other.but_seed == trial.but_seed == replace(plain, label="").but_seed
+    with pytest.raises(ValueError):
+        trial.seeded(-1)
+
+
 @pytest.mark.parametrize("key", OTHER)
 def test_the_id_changes_with_what_the_trial_is(trial, key):
     assert replace(trial, **{key: OTHER[key]}).id != trial.id

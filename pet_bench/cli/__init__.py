@@ -33,6 +33,7 @@ from pet_bench.cli.shared import (
     only_with,
     report_error,
     scoped,
+    working,
 )
 from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
@@ -190,7 +191,7 @@ def params(
     for one_suite in suite or ["image-text"]:
         for one_backbone in backbone or ["bart-base", "t5-base"]:
             for one_method in method or METHODS.names():
-                with lost:
+                with lost, working(f"counting {one_method} on {one_backbone}"):
                     chosen = MethodSpec(one_method).changed(scoped({}, scope))
                     counts.append(count_parameters(one_backbone, chosen, one_suite))
     if counts:

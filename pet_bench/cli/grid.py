@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with
+from pet_bench.cli.shared import SEEDS, GridName, Out, Plugins, changes, folder_of, load_plugins, only_with, working
 from pet_bench.errors import Faults, UserError, shortened, unknown
 
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ def run(
         raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
     plan = configure(plan, changes(set_), **how.resources())
     folder, lost = folder_of(plan, grid, how.out), Faults()
-    expanded = plan.plan(lost, anew=True)
+    with working("planning"):
+        expanded = plan.plan(lost, anew=True)
     say_skipped(expanded)
     trials = select(expanded.trials, **{kind: names or [] for kind, names in choice.items()})
     if how.dry_run:
@@ -424,8 +425,9 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from pet_bench.grid.plan.status import status as states_of
 
     grid_, faults = load(grid), Faults()
-    plan = grid_.plan()
-    states = states_of(plan.trials, folder_of(grid_, grid, out), faults)
+    with working("reading results"):
+        plan = grid_.plan()
+        states = states_of(plan.trials, folder_of(grid_, grid, out), faults)
     print_tables([_states(states)], least=["note"])
     say_skipped(plan)
     counts = Counter(state.status for state in states)

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from pet_bench.grid.plan.spec import Skipped
     from pet_bench.report.page.examples import Shown
+    from pet_bench.results.frames import Collected
 
 
 def write_page(
     frame: pd.DataFrame,
-    folders: Sequence[Path],
+    results: Collected,
     report: Path,
     notes: Sequence[str],
     *,
@@ -26,7 +27,7 @@ def write_page(
     examples: int = 100,
     title: str = "Results",
 ) -> Path:
-    """Write `<report>/index.html` on the trials of `frame`, whose results are in `folders`; gives its path.
+    """Write `<report>/index.html` on the trials of `frame`, which are among `results`; gives its path.
 
     notes, best, skipped: as of the comparison table. data: root folder of the data sets, images: folder of their
     pictures (see `report.page.examples.examples`); of a suite that has no embedded data, examples are without text and
@@ -34,17 +35,17 @@ def write_page(
     """
     from pet_bench.files import write_text
     from pet_bench.report.page import page
-    from pet_bench.results.frames import load_breakdowns, load_curves, load_predictions
+    from pet_bench.results import frames
 
-    loaded = [load(*folders) for load in (load_curves, load_breakdowns, load_predictions)]
-    curves, breakdowns, predictions = (rows[rows.id.isin(frame.id)] for rows in loaded)
+    made = [of(results) for of in (frames.curves, frames.breakdowns, frames.predictions)]
+    curves, breakdowns, predictions = (rows[rows.id.isin(frame.id)] for rows in made)
     path = report / "index.html"
     text = page(
         frame,
         curves=curves,
         breakdowns=breakdowns,
         predictions=predictions,
-        shown=_shown(predictions, data, images),
+        shown=_shown(predictions, results, data, images),
         notes=notes,
         best=best,
         skipped=skipped,
@@ -56,13 +57,12 @@ def write_page(
 
 
 def _shown(
-    predictions: pd.DataFrame, data: Path | None, images: Path | None
+    predictions: pd.DataFrame, results: Collected, data: Path | None, images: Path | None
 ) -> Mapping[tuple[str, str], dict[str, Shown]]:
     """The examples that were predicted, by suite and task, read as the trials' protocols say."""
     from pet_bench.data.suite import suite_by_name
     from pet_bench.errors import Faults
     from pet_bench.report.page.examples import examples
-    from pet_bench.results import store
 
     shown: dict[tuple[str, str], dict[str, Shown]] = {}
     faults, seen = Faults(), []
@@ -70,7 +70,7 @@ def _shown(
         suite, task, _ = map(str, key)
         if data is None and images is None and suite_by_name(suite).embedded is None:
             continue
-        spec = store.load(Path(rows.folder.iloc[0]) / f"{rows.id.iloc[0]}.json").spec
+        spec = results[rows.id.iloc[0]][0].spec
         wanted = suite, task, spec["protocol"].get(task, {}), set(rows.example)
         if wanted not in seen:
             seen.append(wanted)

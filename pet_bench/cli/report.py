@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, writing
+from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, working, writing
 from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pet_bench.grid.plan.spec import Skipped
+    from pet_bench.results.aliases import Results as Loaded
+    from pet_bench.results.frames import Collected
 
 STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
 
@@ -59,7 +61,8 @@ def report(
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.summary import without_suspect as bare
 
-    results = _read(grids, out)
+    with working("reading results"):
+        results = _read(grids, out)
     results.report = to or results.report
     if without_suspect:
         results.frame = bare(results.frame)
@@ -72,7 +75,10 @@ def report(
 
 @dataclass
 class Results:
-    """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath."""
+    """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath.
+
+    loaded: all that is in the folders, by folder; every file is read once.
+    """
 
     frame: pd.DataFrame
     names: list[str] = field(default_factory=list)
@@ -80,10 +86,17 @@ class Results:
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    loaded: dict[Path, Loaded] = field(default_factory=dict)
 
     @property
     def there(self) -> list[Path]:
         return [folder for folder in self.folders if folder.is_dir()]
+
+    def collected(self) -> Collected:
+        """Of which frames are made."""
+        from pet_bench.results.frames import collected
+
+        return collected(*self.there, loaded=self.loaded)
 
 
 @dataclass(frozen=True)
@@ -107,14 +120,17 @@ def _read(grids: list[str], out: Path | None) -> Results:
     for grid in grids:
         with faults:
             plan = load(grid)
-            trials, folder = plan.trials(), folder_of(plan, grid, out)
-            stored, ids = store.load_all(folder), {trial.id for trial in trials}
+            planned, folder = plan.plan(), folder_of(plan, grid, out)
+            if folder not in results.loaded:
+                results.loaded[folder] = store.load_all(folder)
+            trials, stored = planned.trials, results.loaded[folder]
+            ids = {trial.id for trial in trials}
             frame = store.to_frame(
                 (stored[trial.id] for trial in trials if trial.id in stored),  # in the grid's order
                 [trial for trial in trials if trial.id not in stored],
             )
             frames.append(frame.assign(folder=str(folder)))
-            results.skipped += plan.skipped()
+            results.skipped += planned.skipped
             results.names.append(plan.name)
             results.folders.append(folder)
             where = f" in {folder}" if len(grids) > 1 else ""
@@ -152,7 +168,8 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     if scored(results.frame).empty:
         where = ", ".join(map(str, results.folders))
         raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
-    table, marks = comparison(results.frame, results.skipped), significantly_best(results.frame, results.folders)
+    with working("comparing methods"):
+        table, marks = comparison(results.frame, results.skipped), significantly_best(results.frame, results.folders)
     beneath = [
         *_drawn(results.frame),
         *skipped_notes(results.skipped),
@@ -170,10 +187,11 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     if page:
         from pet_bench.cli.page import write_page
 
-        path = write_page(
-            results.frame, results.there, results.report, beneath, best=marks.best, skipped=results.skipped,
-            data=page.data, images=page.images, examples=page.examples, title=page.title,
-        )  # fmt: skip
+        with working("writing the page"):
+            path = write_page(
+                results.frame, results.collected(), results.report, beneath, best=marks.best, skipped=results.skipped,
+                data=page.data, images=page.images, examples=page.examples, title=page.title,
+            )  # fmt: skip
         written.append(path)
     return written
 
@@ -198,13 +216,15 @@ def _figures(results: Results) -> list[Path]:
         question_types_figure,
         write,
     )
-    from pet_bench.results.frames import load_breakdowns, load_curves, load_settings
+    from pet_bench.results import frames
 
     order = {id: place for place, id in enumerate(results.frame.id.unique())}
-    curves, breakdowns, settings = (
-        rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
-        for rows in (load(*results.there) for load in (load_curves, load_breakdowns, load_settings))
-    )
+    with working("collecting curves, parts and settings"):
+        collected = results.collected()
+        curves, breakdowns, settings = (
+            rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
+            for rows in (made(collected) for made in (frames.curves, frames.breakdowns, frames.settings))
+        )
     figures = {
         "pareto": partial(pareto_figure, results.frame),
         "learning_curves": partial(learning_curves_figure, curves),
@@ -214,7 +234,8 @@ def _figures(results: Results) -> list[Path]:
     written = []
     for name, draw in figures.items():
         try:
-            written += write(draw(), results.report / f"{name}.png")
+            with working(f"drawing {name}"):
+                written += write(draw(), results.report / f"{name}.png")
         except UserError as nothing:
             typer.echo(f"not drawn: {name}: {nothing}")
     return written

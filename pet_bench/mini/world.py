@@ -34,6 +34,7 @@ COLORS = {
 }
 SHAPES = ("square", "circle", "triangle", "cross")
 SIZES = {"small": 2.5, "large": 3.8}  # half the side, in pixels
+KINDS = tuple(product(SIZES, COLORS, SHAPES))
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +55,12 @@ class Thing:
         return self.cell % GRID
 
 
+@cache
+def _thing(cell: int, kind: tuple[str, str, str]) -> Thing:
+    """Scenes are drawn by the ten thousand, of 1,728 things."""
+    return Thing(cell, *kind)
+
+
 @dataclass(frozen=True)
 class Scene:
     """Objects in reading order (row-major by cell)."""
@@ -64,8 +71,7 @@ class Scene:
     def sample(cls, rng: Random, count: int | None = None, most: int = 5) -> Self:
         """A scene of `count` objects, by default 2 to `most`; attributes and cells are drawn uniformly."""
         cells = sorted(rng.sample(range(GRID * GRID), count or rng.randint(2, most)))
-        kinds = list(product(SIZES, COLORS, SHAPES))
-        return cls(tuple(Thing(cell, *rng.choice(kinds)) for cell in cells))
+        return cls(tuple(_thing(cell, rng.choice(KINDS)) for cell in cells))
 
     def having(self, **attributes: str) -> list[Thing]:
         """The objects that have every attribute given (size, color, shape)."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from PIL.Image import Image
 
 from pet_bench.data.patches import patches
 from pet_bench.mini.language import (
@@ -31,6 +34,7 @@ from pet_bench.mini.world import COLORS, SHAPES, SIZES, Scene, draw
 
 FEATURES = "clip_features/data_clip_RN101_att"  # where users of the real data have theirs
 WORDS = (*SIZES, *COLORS, *SHAPES, "left", "right", "above", "below")
+AHEAD = 256  # images drawn and not yet written, at most
 ANSWERS = ("", "yes", "no", "0", "1", "2", "3", "4", *WORDS)
 
 Progress = Callable[[int, int], None]
@@ -114,14 +118,19 @@ class Writer:
         self.rng = Random(seed)
         self.pixels = np.random.default_rng(seed)
         self.scenes: dict[str, Scene] = {}
+        self.made: dict[int, tuple[bytes, int, int]] = {}  # length of a name → a file, where name and numbers are
+        self.writers, self.writing = ThreadPoolExecutor(2), deque[Future[None]]()
 
     def write(self) -> None:
         for folder in ("COCO", "VG", "GQA", "nlvr"):
             (self.root / folder / FEATURES).mkdir(parents=True)
             (self.root / folder / "images").mkdir()
-        self.coco_and_vqa()
-        self.gqa()
-        self.nlvr()
+        with self.writers:  # compressing takes most of an image's time, and lets the next be drawn meanwhile
+            self.coco_and_vqa()
+            self.gqa()
+            self.nlvr()
+            while self.writing:
+                self.writing.popleft().result()
         self.json("scenes.json", {image: scene.to_json() for image, scene in self.scenes.items()})
 
     def json(self, path: str, value: object) -> None:
@@ -130,13 +139,35 @@ class Writer:
         file.write_text(json.dumps(value), encoding="utf-8")
 
     def image(self, folder: str, name: str, scene: Scene) -> None:
-        picture = draw(scene, self.pixels)
-        picture.save(self.root / folder / "images" / f"{name}.png")
-        with h5py.File(self.root / folder / FEATURES / f"{name}.h5", "w", locking=False) as file:
-            file.create_dataset(f"{name}/features", data=patches(picture))
+        self.writing.append(self.writers.submit(self.files, folder, name, draw(scene, self.pixels)))
+        if len(self.writing) > AHEAD:
+            self.writing.popleft().result()
         self.scenes[name] = scene
         if self.progress:
             self.progress(len(self.scenes), self.sizes.images)
+
+    def files(self, folder: str, name: str, picture: Image) -> None:
+        picture.save(self.root / folder / "images" / f"{name}.png")
+        self.features(self.root / folder / FEATURES / f"{name}.h5", name, patches(picture))
+
+    def features(self, path: Path, name: str, values: np.ndarray) -> None:
+        """Write `<name>/features`, to the byte as h5py does.
+
+        That takes it as long as all else of an image. So it writes one file for each length of a name; the others are
+        that one with their own name and numbers in their places.
+        """
+        text, numbers = name.encode(), values.tobytes()
+        if len(text) in self.made:
+            content, at, data = self.made[len(text)]
+            head = content[:at] + text + content[at + len(text) : data]
+            path.write_bytes(head + numbers + content[data + len(numbers) :])
+            return
+        with h5py.File(path, "w", locking=False) as file:
+            data = file.create_dataset(f"{name}/features", data=values).id.get_offset()
+        content = path.read_bytes()
+        at = content.find(b"\0" + text + b"\0") + 1
+        if 0 < at < data and content.count(b"\0" + text + b"\0") == 1:  # a short name may look like a number
+            self.made[len(text)] = content, at, data
 
     def answers(self, folder: str) -> None:
         self.json(f"{folder}/trainval_ans2label.json", {answer: i for i, answer in enumerate(ANSWERS)})

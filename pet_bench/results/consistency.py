@@ -111,7 +111,7 @@ def _breakdowns(result: TrialResult) -> Iterator[str]:
             counted = sum(part.n for part in parts.values())
             if counted > whole.n:
                 yield f'{task}: {counted} examples by "{group}", but {whole.n} were scored'
-            elif counted == whole.n and averages(metric) and not same(whole.value, mean := _mean(parts, counted)):
+            elif counted == whole.n and not same(whole.value, mean := _mean(parts, counted)) and averages(metric):
                 yield f'{task}: {metric} is {whole.value}, but its mean over the parts by "{group}" is {mean}'
 
 

@@ -11,7 +11,7 @@ from the one where it is worth most, of equals the first. Trials come in the ord
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ import pandas as pd
 from pet_bench.errors import Faults, UserError
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
+from pet_bench.results.aliases import Results
 from pet_bench.results.consistency import primary, unlike
 from pet_bench.results.schema import TrialResult
 
 KEYS = ["id", "status", "suite", "backbone", "method", "control", "seed", "setup", "folder"]
+Collected = Mapping[str, tuple[TrialResult, Path]]
+Rows = Callable[[TrialResult, Path], Iterator[tuple[Any, ...]]]  # of a trial, without its keys
 
 
 def load_results(*sources: str | Path) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def load_results(*sources: str | Path) -> pd.DataFrame:
     primary metrics), trainable and percent (parameters), train_seconds, peak_memory_bytes, commit, folder. Without
     sources all of `results/`. Raises UserError naming every folder that is not there and every unreadable file.
     """
-    results = _results(sources)
+    results = collected(*sources)
     frame = store.to_frame(result for result, _ in results.values())
     frame["folder"] = frame.id.map({id: str(folder) for id, (_, folder) in results.items()})
     return frame
@@ -45,8 +48,7 @@ def load_curves(*sources: str | Path) -> pd.DataFrame:
     Columns after `KEYS`: step, epoch, split, task (None: all tasks), measure ("loss" or a metric), value, primary
     (whether it is the task's own metric).
     """
-    columns = ["step", "epoch", "split", "task", "measure", "value", "primary"]
-    return _tidy(sources, _curve, columns)
+    return curves(collected(*sources))
 
 
 def load_breakdowns(*sources: str | Path) -> pd.DataFrame:
@@ -54,7 +56,7 @@ def load_breakdowns(*sources: str | Path) -> pd.DataFrame:
 
     Columns after `KEYS`: task, metric, group ("question type", "answer type", "length", …), part, value, n.
     """
-    return _tidy(sources, _breakdowns, ["task", "metric", "group", "part", "value", "n"])
+    return breakdowns(collected(*sources))
 
 
 def load_settings(*sources: str | Path) -> pd.DataFrame:
@@ -62,8 +64,7 @@ def load_settings(*sources: str | Path) -> pd.DataFrame:
 
     `method.gate`, `method.encoder.ffn.rank`, `recipe.lr`, `protocol.gqa.prompt`, …; missing where a trial has none.
     """
-    rows = [_keys(result, folder) | _flat(result.spec) for result, folder in _results(sources).values()]
-    return pd.DataFrame(rows, columns=None if rows else KEYS)
+    return settings(collected(*sources))
 
 
 def load_predictions(*sources: str | Path) -> pd.DataFrame:
@@ -72,16 +73,44 @@ def load_predictions(*sources: str | Path) -> pd.DataFrame:
     Columns after `KEYS`: task, example, prediction, score (its share of the primary metric). Trials whose predictions
     have not been kept have no rows; raises UserError for those that are damaged.
     """
-    return _tidy(sources, _predictions, ["task", "example", "prediction", "score"])
+    return predictions(collected(*sources))
 
 
-def _results(sources: tuple[str | Path, ...]) -> dict[str, tuple[TrialResult, Path]]:
+# from results that have been read -------------------------------------------------------------------------------------
+
+
+def collected(*sources: str | Path, loaded: Mapping[Path, Results] | None = None) -> Collected:
+    """What frames are made of: the results of some folders by id, each with its folder, in the order of their starts.
+
+    loaded: what has been read of the folders already. Raises as `load_results`.
+    """
     faults, results = Faults(), {}
     folders = list(_folders(sources, faults))
     with faults:
-        results = store.collect(folders)
+        results = store.collect(folders, loaded)
     faults.check()
     return dict(sorted(results.items(), key=lambda item: item[1][0].provenance.started))
+
+
+def curves(results: Collected) -> pd.DataFrame:
+    """As `load_curves`."""
+    return _tidy(results, _curve, ["step", "epoch", "split", "task", "measure", "value", "primary"])
+
+
+def breakdowns(results: Collected) -> pd.DataFrame:
+    """As `load_breakdowns`."""
+    return _tidy(results, _breakdowns, ["task", "metric", "group", "part", "value", "n"])
+
+
+def settings(results: Collected) -> pd.DataFrame:
+    """As `load_settings`."""
+    rows = [_keys(result, folder) | _flat(result.spec) for result, folder in results.values()]
+    return pd.DataFrame(rows, columns=None if rows else KEYS)
+
+
+def predictions(results: Collected) -> pd.DataFrame:
+    """As `load_predictions`."""
+    return _tidy(results, _predictions, ["task", "example", "prediction", "score"])
 
 
 def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
@@ -97,11 +126,11 @@ def _folders(sources: tuple[str | Path, ...], faults: Faults) -> Iterator[Path]:
             faults.add(f'results folder "{folder}" does not exist')
 
 
-def _tidy(sources: tuple[str | Path, ...], rows_of: Any, columns: list[str]) -> pd.DataFrame:
-    rows = []
-    for result, folder in _results(sources).values():
-        keys = _keys(result, folder)
-        rows += [keys | row for row in rows_of(result, folder)]
+def _tidy(results: Collected, rows_of: Rows, columns: list[str]) -> pd.DataFrame:
+    rows: list[tuple[Any, ...]] = []
+    for result, folder in results.values():
+        keys = tuple(_keys(result, folder).values())
+        rows += [keys + row for row in rows_of(result, folder)]
     return pd.DataFrame(rows, columns=[*KEYS, *columns])
 
 
@@ -109,23 +138,24 @@ def _keys(result: TrialResult, folder: Path) -> dict[str, Any]:
     return {"id": result.id, "status": result.status, **store.base(result.spec), "folder": str(folder)}
 
 
-def _curve(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+def _curve(result: TrialResult, folder: Path) -> Iterator[tuple[Any, ...]]:
     for point in result.curve:
-        where = point.model_dump(include={"step", "epoch", "split", "task"})
+        where = point.step, point.epoch, point.split, point.task
         measures = point.metrics if point.loss is None else {"loss": point.loss, **point.metrics}
+        own, _ = primary(result, point.task)
         for measure, value in measures.items():
-            yield where | {"measure": measure, "value": value, "primary": measure == primary(result, point.task)[0]}
+            yield *where, measure, value, measure == own
 
 
-def _breakdowns(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+def _breakdowns(result: TrialResult, folder: Path) -> Iterator[tuple[Any, ...]]:
     for task, groups in result.breakdowns.items():
+        metric, _ = primary(result, task)
         for group, parts in groups.items():
             for part, score in parts.items():
-                about = {"task": task, "metric": primary(result, task)[0], "group": group, "part": part}
-                yield about | score.model_dump()
+                yield task, metric, group, part, score.value, score.n
 
 
-def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
+def _predictions(result: TrialResult, folder: Path) -> Iterator[tuple[Any, ...]]:
     for task in result.predictions:
         if file := saved.find(result.id, task, [folder]):
             metric, whole = primary(result, task)
@@ -133,7 +163,7 @@ def _predictions(result: TrialResult, folder: Path) -> Iterator[dict[str, Any]]:
             if whole and (fault := unlike(whole, metric, kept, str(file))):
                 raise UserError(fault)
             for example, (text, score) in kept.items():
-                yield {"task": task, "example": example, "prediction": text, "score": score}
+                yield task, example, text, score
 
 
 def _flat(spec: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import gzip
 import io
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from zlib import error as ZlibError
 
 from pet_bench.errors import UserError
 from pet_bench.files import BOM, parse_json, read_bytes, replacing
@@ -21,6 +23,9 @@ from pet_bench.metrics.scores import bounds, possible
 ROW = ("id", "prediction", "score")
 NO_ROW = "not a JSON object with id, prediction and score"
 MOST = 1 << 28  # bytes of a task's predictions, unzipped: of a million examples
+# a line as `write` writes it, of texts without escapes
+_TEXT, _SCORE = r'"([^"\\\x00-\x1f]*+)"', r"(-?(?:0|[1-9][0-9]{0,15}+)\.[0-9]{1,25}+)"
+PLAIN = re.compile(rf'^{{"id": {_TEXT}, "prediction": {_TEXT}, "score": {_SCORE}}}$', re.MULTILINE)
 
 
 def name(id: str, task: str) -> str:
@@ -49,8 +54,11 @@ def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | 
     Raises UserError, with the line, for what is not a file of whole predictions, each id once, and with `metric` for a
     score that is missing or that it cannot be.
     """
+    content = _content(file)
+    if (plain := _plain(content, metric)) is not None:
+        return plain
     rows = {}
-    for number, line in enumerate(_content(file).splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         where = f'predictions "{file}", line {number}'
         try:
             row = parse_json(line, where)
@@ -71,16 +79,41 @@ def read(file: Path, metric: str | None = None) -> dict[str, tuple[str, float | 
     return rows
 
 
+def _plain(content: bytes, metric: str | None) -> dict[str, tuple[str, float | None]] | None:
+    """What `read` gives of a faultless file of plain lines; None for any other."""
+    try:
+        lines = PLAIN.findall(content.decode())
+    except UnicodeDecodeError:
+        return None
+    if not lines or len(lines) != content.count(b"\n") or not content.endswith(b"\n"):
+        return None
+    ids, texts, numbers = zip(*lines, strict=True)
+    scores: list[float] = [*map(float, numbers)]
+    rows: dict[str, tuple[str, float | None]] = dict(zip(ids, zip(texts, scores, strict=True), strict=True))
+    whole = len(rows) == len(lines) and all(possible(metric or "", end) for end in (min(scores), max(scores)))
+    return rows if whole else None
+
+
 def _content(file: Path) -> bytes:
     what = f'predictions "{file}"'
     content = read_bytes(file, what)
     if file.suffix != ".gz":
         return content
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as zipped:
-            text = zipped.read(MOST + 1)
-    except (OSError, EOFError, ZlibError) as error:
+        text = _unzipped(content)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{what} cannot be read: {error}") from error
     if len(text) > MOST:
         raise UserError(f"{what} unzips to more than {MOST >> 20} MiB")
     return text.removeprefix(BOM)
+
+
+def _unzipped(content: bytes) -> bytes:
+    """The first `MOST` bytes and one; raises as `GzipFile`, which also reads what is not one whole member."""
+    with suppress(zlib.error):
+        member = zlib.decompressobj(wbits=31)
+        text = member.decompress(content, MOST + 1)
+        if member.eof and not member.unused_data:
+            return text
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as zipped:
+        return zipped.read(MOST + 1)

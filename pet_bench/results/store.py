@@ -11,11 +11,10 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -29,6 +28,9 @@ from pet_bench.results.provenance import provenance
 from pet_bench.results.schema import LATER, SCHEMA_VERSION, Run, Status, TrialResult
 from pet_bench.results.upgrade import upgrade
 from pet_bench.spec import TrialSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHECKPOINT = "checkpoint.safetensors"
 FINISHED = ("done", "suspect")
@@ -184,17 +186,19 @@ def known_folders() -> list[Path]:
     return sorted(path for path in Path("results").glob("*") if path.is_dir())
 
 
-def collect(folders: Iterable[Path]) -> dict[str, tuple[TrialResult, Path]]:
+def collect(
+    folders: Iterable[Path], loaded: Mapping[Path, Results] | None = None
+) -> dict[str, tuple[TrialResult, Path]]:
     """The results of several folders by id, each with the folder that it is from.
 
-    A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. Raises
-    UserError naming every unreadable file.
+    A trial that several have is taken from the one where it is worth most (`rank`), of equals the first. loaded: what
+    `load_all` gave of some of them. Raises UserError naming every unreadable file.
     """
     results: dict[str, tuple[TrialResult, Path]] = {}
-    faults = Faults()
+    known, faults = loaded or {}, Faults()
     for folder in folders:
         with faults:
-            for id, result in load_all(folder).items():
+            for id, result in (known[folder] if folder in known else load_all(folder)).items():
                 if id not in results or rank(result) > rank(results[id][0]):
                     results[id] = result, folder
     faults.check()
@@ -300,6 +304,8 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
     `resumed`: how often it was taken up again. `dropped`: examples left out for want of a feature, in words. `scope`:
     what became of the parts of the model, in words (`scope_of`). `error`: also why it is suspect.
     """
+    import pandas as pd  # half a second, which `status` has no use for
+
     rows = []
     for result in results:
         row: dict[str, Any] = {

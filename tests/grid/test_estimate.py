@@ -13,7 +13,7 @@ from rich.console import Console
 from pet_bench.errors import UserError
 from pet_bench.grid.claim import claim
 from pet_bench.grid.plan.costs import costs
-from pet_bench.grid.plan.dry_run import Existing, dry_run, existing, plan_table
+from pet_bench.grid.plan.dry_run import Existing, dry_run, existing, plan_table, print_plan
 from pet_bench.grid.plan.estimate import Estimate, estimate
 from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
@@ -221,6 +221,11 @@ def test_the_plan(mini_trial):
         "time and memory of 1 trial: not known: no data",
         "updates of 1 trial: not known: no such folder",
     ]
+    view = plan_table(specs, there, counts, estimates, at_a_time=2)
+    wide, file = (Console(file=StringIO(), width=width) for width in (400, 60))
+    wide.print(view)
+    print_plan(view, file)  # a file is as wide as it needs to be
+    assert file.file.getvalue() == wide.file.getvalue()
     alone = shown(plan_table(specs[1:2], there, counts, estimates, at_a_time=8))
     assert "1 trial to run, about 60 min with 1 at a time\n" in alone
     assert "0 trials to run; 1 is finished" in shown(plan_table(specs[:1], there, counts, estimates, 2))

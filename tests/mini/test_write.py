@@ -78,6 +78,17 @@ def test_same_seed_and_sizes_give_the_same_world_another_seed_another(tmp_path):
     assert a != c
 
 
+def test_feature_files_are_to_the_byte_as_h5py_writes_them(tmp_path):
+    write_image_text(tmp_path / "world", sizes=TINY)
+    files = [*(tmp_path / "world").rglob("*.h5")]
+    assert len(files) == TINY.images
+    for file in files:
+        name = f"{file.stem}/features"
+        with h5py.File(file) as h5, h5py.File(tmp_path / "again.h5", "w") as again:
+            again.create_dataset(name, data=h5[name][()])
+        assert file.read_bytes() == (tmp_path / "again.h5").read_bytes()
+
+
 def test_an_interrupted_writer_leaves_nothing(tmp_path):
     def interrupt(done, total):
         if done == 3:

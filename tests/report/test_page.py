@@ -25,7 +25,7 @@ from pet_bench.report.summary import comparison
 from pet_bench.report.tables.beneath import notes
 from pet_bench.results import predictions as saved
 from pet_bench.results import store
-from pet_bench.results.frames import load_breakdowns, load_curves, load_predictions, load_results
+from pet_bench.results.frames import collected, load_breakdowns, load_curves, load_predictions, load_results
 from pet_bench.results.schema import Part, Point
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
@@ -238,7 +238,7 @@ def test_nothing_finished_makes_a_page_too(make_spec, tmp_path):
 def test_the_command_reads_all_that_belongs_to_the_trials(results, tmp_path):
     frame = load_results(results)
     frame = frame[frame.backbone == "bart-base"]
-    path = write_page(frame, [results], tmp_path / "report", ["a note"], title="t", examples=20)
+    path = write_page(frame, collected(results), tmp_path / "report", ["a note"], title="t", examples=20)
     assert path == tmp_path / "report" / "index.html"
     data = content(path.read_text("utf-8"))
     assert data["notes"] == ["a note"]

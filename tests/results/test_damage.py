@@ -354,6 +354,44 @@ def test_scores_that_a_metric_can_have(tmp_path, score, metric):
     assert saved.read(file, metric) == {"0": ("yes", float(score))}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        row(id="1", prediction='"a \\"b\\" \\u00e9\\n"'),
+        row(id="1", prediction='"\u00e9 \u2028 ×"'),
+        row(id="1", score="1e-05"),
+        row(id="1", score="7"),
+        row(id="1", score="-0.0000001"),
+        row(id="1", score="0.1234567890123456789012345678901234567890"),
+        row(id="1")[:-1],
+        row(id="1")[:-1] + b"\r\n",
+        b'{"score": 1.5, "id": "1", "prediction": "", "more": 0}\n',
+    ],
+)
+def test_lines_of_any_make_are_read_as_json_is(tmp_path, line):
+    file = tmp_path / "predictions.vqa.jsonl"
+    file.write_bytes(row() + line)
+    expected = json.loads(line)
+    assert saved.read(file, "accuracy") == {
+        "0": ("yes", 100.0),
+        "1": (expected["prediction"], expected["score"]),
+    }
+
+
+def test_zipped_predictions_of_several_members_are_read(tmp_path):
+    file = tmp_path / "predictions.vqa.jsonl.gz"
+    file.write_bytes(gzip.compress(row()) + gzip.compress(row(id="1")))
+    assert [*saved.read(file)] == ["0", "1"]
+
+
+def test_a_report_reads_each_result_once(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(store, "examine", lambda path, examine=store.examine: read.append(path) or examine(path))
+    with pytest.raises(SystemExit) as end:
+        main(["report", "results/g"])
+    assert not end.value.code and sorted(read) == store.files(folder)
+
+
 def test_unzipped_predictions_are_bounded(tmp_path, monkeypatch):
     file = tmp_path / "predictions.vqa.jsonl.gz"
     file.write_bytes(gzip.compress(b" " * (3 << 20)))

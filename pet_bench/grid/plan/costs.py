@@ -24,10 +24,13 @@ def costs(specs: Iterable[TrialSpec], results: Iterable[TrialResult]) -> dict[st
     timed = whole(results)
     ratios = [seconds(cost) / _size(result.spec) for result, cost in timed]
     scale = sum(ratios) / len(ratios) if ratios else 1.0
+    of: dict[tuple[str, str], float] = {}
     by_id = {}
     for spec in specs:
-        known = [seconds(cost) for _, cost in alike(spec, timed)]
-        by_id[spec.id] = sum(known) / max(1, len(known)) or scale * _size(spec.to_dict())
+        if spec.but_seed not in of:
+            known = [seconds(cost) for _, cost in alike(spec, timed)]
+            of[spec.but_seed] = sum(known) / max(1, len(known)) or scale * _size(spec.to_dict())
+        by_id[spec.id] = of[spec.but_seed]
     return by_id
 
 

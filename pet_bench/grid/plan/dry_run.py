@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -69,7 +70,7 @@ def dry_run(
         )  # fmt: skip
     if not trials:
         lost.check()
-    _print(plan_table(trials, there, counts, estimates, at_a_time), console)
+    print_plan(plan_table(trials, there, counts, estimates, at_a_time), console)
     lost.check()
 
 
@@ -92,13 +93,30 @@ def _counts(trials: list[TrialSpec], lost: Faults) -> dict[str, Counts]:
     return counts
 
 
-def _print(view: RenderableType, console: Console) -> None:
-    """A file has no width to keep to."""
-    width = console.width
-    if not console.is_terminal:
-        console.width = max(width, Console(width=1000).measure(view).maximum)
-    console.print(view)
-    console.width = width
+def print_plan(view: Group, console: Console) -> None:
+    """As rich prints it. A file has no width to keep to: a row is a line there, which needs no rich to be laid out."""
+    for part in [view] if console.is_terminal else view.renderables:
+        if isinstance(part, Table):
+            console.out("\n".join(_lines(part, console)), highlight=False)
+        else:
+            console.print(part, soft_wrap=not console.is_terminal)
+
+
+def _lines(table: Table, console: Console) -> Iterator[str]:
+    """The rows of a table of single lines, without box or edges."""
+    columns = []
+    for column in table.columns:
+        texts = [_plain(cell, console) for cell in (column.header, *column.cells)]
+        width = max(map(cell_len, texts))
+        spaces = [" " * (width - cell_len(text)) for text in texts]
+        right = column.justify == "right"
+        columns.append([space + text if right else text + space for text, space in zip(texts, spaces, strict=True)])
+    yield from map("  ".join, zip(*columns, strict=True))
+
+
+def _plain(cell: RenderableType, console: Console) -> str:
+    text = str(cell)
+    return console.render_str(text).plain if any(sign in text for sign in "[\\:") else text
 
 
 # what there is -------------------------------------------------------------------------------------------------------
@@ -136,7 +154,7 @@ def plan_table(
     counts: dict[str, Counts],
     estimates: dict[str, Estimate],
     at_a_time: int,
-) -> RenderableType:
+) -> Group:
     """A row a trial; the totals of those that are to run; how one knows. `counts`, of parameters, are by trial id."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("id", "trial", "trainable", "%", "so far", "updates", "time", "memory"):

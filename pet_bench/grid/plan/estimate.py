@@ -53,10 +53,10 @@ def estimate(
     """
     timed, by_id = whole(results), {}
     estimator = _Estimator(runtime, say, Faults() if lost is None else lost)
-    known: dict[tuple[str, bool], Estimate] = {}
+    known: dict[tuple[tuple[str, str], bool], Estimate] = {}
     for spec in trials:
         measured = measure and spec.id not in finished
-        key = json.dumps(setup(spec.to_dict()), sort_keys=True), measured
+        key = spec.but_seed, measured
         if key not in known:
             known[key] = estimator(spec, alike(spec, timed), measured)
         by_id[spec.id] = known[key]

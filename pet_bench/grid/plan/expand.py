@@ -144,7 +144,7 @@ class _Product:
             alike[planned.trial.id] = planned
         for seed in seeds:
             for planned in alike.values():
-                yield replace(planned, trial=replace(planned.trial, seed=seed))
+                yield replace(planned, trial=planned.trial.seeded(seed))
 
     def _of_seed(self, control: Control, seed: int) -> Iterator[Planned]:
         for suite, backbone, method in product(self.suites, self.backbones, self.methods):

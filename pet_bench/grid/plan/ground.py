@@ -89,7 +89,8 @@ def _plugins() -> list[tuple[str, str, str]] | None:
     """Group, name and origin of all plug-ins; None where any but those that packages bring is registered."""
     kinds = REGISTRIES.values()
     origins = {(kind.group, name, kind.origin(name)) for kind in kinds for name in kind.entries}
-    brought = {(entry.group, entry.name, entry.value) for kind in kinds for entry in entry_points(group=kind.group)}
+    every = entry_points()  # a look through all that is installed
+    brought = {(entry.group, entry.name, entry.value) for kind in kinds for entry in every.select(group=kind.group)}
     return sorted(origins) if origins == brought else None
 
 

@@ -75,19 +75,25 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    trials = [
-        {"id": one.trial.id, "spec": one.trial.to_dict(), "group": vars(one.group), "values": one.values}
-        for one in plan.planned
-    ]
+    plain: dict[tuple[tuple[str, str], str], dict[str, Any]] = {}  # of trials that differ in their seeds only, once
+    trials = []
+    for one in plan.planned:
+        if (key := (one.trial.but_seed, one.trial.label)) not in plain:
+            plain[key] = one.trial.to_dict()
+        spec = plain[key] | {"seed": one.trial.seed}
+        trials.append({"id": one.trial.id, "spec": spec, "group": vars(one.group), "values": one.values})
     return {"trials": trials, "skipped": [vars(one) for one in plan.skipped]}
 
 
 def _plan(body: dict[str, Any]) -> Plan:
     """Raises ValueError, or what else reading unexpected data may, where a trial is not what its id says."""
-    specs = [TrialSpec.from_dict(one["spec"]) for one in body["trials"]]
-    if [spec.id for spec in specs] != [one["id"] for one in body["trials"]]:
-        raise ValueError("a trial is not what its id says")
-    planned = (
-        Planned(spec, Group(**one["group"]), one["values"]) for spec, one in zip(specs, body["trials"], strict=True)
-    )
+    read: dict[str, TrialSpec] = {}  # likewise
+    planned = []
+    for one in body["trials"]:
+        if (key := canonical(one["spec"] | {"seed": 0})) not in read:
+            read[key] = TrialSpec.from_dict(one["spec"])
+        spec = read[key].seeded(one["spec"]["seed"])
+        if spec.id != one["id"]:
+            raise ValueError("a trial is not what its id says")
+        planned.append(Planned(spec, Group(**one["group"]), one["values"]))
     return Plan(tuple(planned), tuple(Skipped(**one) for one in body["skipped"]))

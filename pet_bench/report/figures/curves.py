@@ -34,6 +34,7 @@ from pet_bench.report.summary import named
 
 LOSS, AVERAGE = "training loss", "average"
 Values = pd.Series | np.ndarray
+Line = tuple[np.ndarray, np.ndarray]  # epochs, and the values there
 ROW = 0.45  # inches of a method that has a row of its own
 
 
@@ -52,10 +53,10 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     rows = rows[trains | (rows.split == "valid") & rows.primary.eq(True)]
     rows, averages = rows.assign(method=named(rows)), []
     for (suite, backbone), world in rows.groupby(["suite", "backbone"], sort=False):
-        average = bounds(task for task in world.task.dropna().unique())
+        average, lines = bounds(task for task in world.task.dropna().unique()), _lines(world)
         for (name, _), trials in world.groupby(["method", "setup"], sort=False):
             dagger = " †" if trials.status.eq("suspect").any() else ""
-            series = [_panels(trial, world) for _, trial in trials.groupby("id", sort=False)]
+            series = [lines[id] for id in trials.id.unique() if id in lines]
             for panel, measure in dict.fromkeys(key for one in series for key in one):
                 own = [one[panel, measure] for one in series if (panel, measure) in one]
                 low, high = (0.0, np.inf) if panel == LOSS else average if panel == AVERAGE else bounds([panel])
@@ -71,31 +72,37 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(averages, ignore_index=True)[columns] if averages else pd.DataFrame(columns=columns)
 
 
-def _panels(trial: pd.DataFrame, world: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """(panel, measure) → one trial's values by epoch."""
-    panels = {}
-    for split, rows in trial.groupby("split"):
-        every = world[world.split == split]
-        measures = every.drop_duplicates("task").set_index(every.task.drop_duplicates().fillna("")).measure
-        wide = rows.assign(task=rows.task.fillna("")).pivot(index="epoch", columns="task", values="value")
+def _lines(world: pd.DataFrame) -> dict[str, dict[tuple[str, str], Line]]:
+    """Trial → (panel, measure) → its line."""
+    lines: dict[str, dict[tuple[str, str], Line]] = {}
+    for split, rows in world.groupby("split"):
+        rows = rows.assign(task=rows.task.fillna(""))
+        measures = rows.drop_duplicates("task").set_index("task").measure
+        wide = rows.pivot(index=["id", "epoch"], columns="task", values="value")
         wide = wide.reindex(columns=measures.index).astype(float).replace([np.inf, -np.inf], np.nan)
         mean = wide.mean(axis=1, skipna=False)
         if split == "train":
-            panels[LOSS, "loss"] = mean
+            panels = {(LOSS, "loss"): mean}
         else:
-            panels |= {(task, str(measures[task])): wide[task] for task in map(str, wide)}
+            panels = {(task, str(measures[task])): wide[task] for task in map(str, wide)}
             panels |= {(AVERAGE, "average score"): mean} if len(measures) > 1 else {}
-    panels = {key: values.dropna() for key, values in panels.items()}
-    return {key: values for key, values in panels.items() if len(values)}
+        epochs = wide.index.get_level_values("epoch").to_numpy(float)
+        columns = {key: values.to_numpy(float) for key, values in panels.items()}
+        for id, places in wide.groupby(level="id").indices.items():
+            for key, values in columns.items():
+                measured = places[~np.isnan(values[places])]
+                if len(measured):
+                    lines.setdefault(str(id), {})[key] = epochs[measured], values[measured]
+    return lines
 
 
-def _over_seeds(series: list[pd.Series]) -> pd.DataFrame:
+def _over_seeds(lines: list[Line]) -> pd.DataFrame:
     """Mean and sample standard deviation at all epochs that any seed has and all reach."""
-    epochs = np.unique(np.concatenate([one.index.to_numpy(float) for one in series]))
-    inside = (epochs >= max(one.index.min() for one in series)) & (epochs <= min(one.index.max() for one in series))
+    epochs = np.unique(np.concatenate([own for own, _ in lines]))
+    inside = (epochs >= max(own.min() for own, _ in lines)) & (epochs <= min(own.max() for own, _ in lines))
     epochs = epochs[inside]
-    values = np.array([np.interp(epochs, one.index.to_numpy(float), one.to_numpy(float)) for one in series])
-    std = values.std(axis=0, ddof=1) if len(series) > 1 else np.nan
+    values = np.array([np.interp(epochs, *line) for line in lines])
+    std = values.std(axis=0, ddof=1) if len(lines) > 1 else np.nan
     return pd.DataFrame({"epoch": epochs, "mean": values.mean(axis=0), "std": std})
 
 

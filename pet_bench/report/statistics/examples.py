@@ -25,11 +25,16 @@ def predictions(id: str, task: str, metric: str, folders: Folders) -> pd.DataFra
 
     Raises Untested where there are none, UserError where they are not whole or not scored by the metric.
     """
+    rows = pd.DataFrame.from_dict(_kept(id, task, metric, folders), orient="index", columns=["prediction", "score"])
+    return rows.rename_axis("id").astype({"score": float})
+
+
+def _kept(id: str, task: str, metric: str, folders: Folders) -> dict[str, tuple[str, float | None]]:
+    """As `predictions`."""
     places = [folders] if isinstance(folders, str | Path) else folders
     if not (file := saved.find(id, task, map(Path, places))):
         raise Untested(f"{task}: predictions of trial {id} are missing")
-    rows = pd.DataFrame.from_dict(saved.read(file, metric), orient="index", columns=["prediction", "score"])
-    return rows.rename_axis("id").astype({"score": float})
+    return saved.read(file, metric)
 
 
 def example_scores(rows: pd.DataFrame, folders: Folders) -> pd.DataFrame:
@@ -39,10 +44,15 @@ def example_scores(rows: pd.DataFrame, folders: Folders) -> pd.DataFrame:
     mean: BLEU is the score of a corpus, which those of its sentences do not give. Raises UserError where they are not
     whole.
     """
-    columns = {}
+    columns: dict[str, pd.Series] = {}
+    indexes: dict[tuple[str, ...], pd.Index] = {}  # nearly always one: what shares an index needs no alignment
+    means = {metric: averages(metric) for metric in rows.metric.unique()}
     for row in rows.to_dict("records"):
-        scores = predictions(row["id"], row["task"], row["metric"], folders).score
-        if not averages(row["metric"]) or not np.isclose(scores.mean(), row["value"], rtol=1e-6, atol=1e-6):
+        kept = _kept(row["id"], row["task"], row["metric"], folders)
+        if (ids := tuple(kept)) not in indexes:
+            indexes[ids] = pd.Index(ids)
+        scores = pd.Series([score for _, score in kept.values()], indexes[ids], dtype=float)
+        if not means[row["metric"]] or not np.isclose(scores.mean(), row["value"], rtol=1e-6, atol=1e-6):
             raise Untested(f"{row['task']}: {row['metric']} is not the mean of its examples' scores")
         columns[row["id"]] = scores
     table = pd.DataFrame(columns)
