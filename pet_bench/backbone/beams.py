@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from pet_bench.backbone.interface import Context, Model
 
@@ -33,6 +34,7 @@ class OfExamples(DynamicCache):
     def leave(self, stay: Tensor) -> None:
         """stay (examples,) bool."""
         for layer in self.layers:
+            assert isinstance(layer, DynamicLayer) and layer.keys is not None
             each = len(layer.keys) // self.examples
             layer.batch_select_indices(stay.repeat_interleave(each).nonzero()[:, 0])
         self.examples = int(stay.sum())

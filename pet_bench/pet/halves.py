@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Halves:
         words = {id(module.weight) for module in model.lm.modules() if isinstance(module, nn.Embedding)}
         frozen = {p: None for linear in linears for p in linear.parameters(recurse=False) if _is_whole(p)}
         self.others = [(p, _half(p)) for p in frozen if id(p) not in words]
-        self.tied = [
+        self.tied: list[tuple[Any, Tensor]] = [
             (linear, _half(linear.weight))
             for linear in linears
             if linear.weight in frozen and id(linear.weight) in words

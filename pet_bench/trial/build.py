@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,9 @@ def prepare_device(runtime: Runtime) -> torch.device:
         raise UserError(f'device "{device}" cannot be used: {str(error).splitlines()[0]}') from None
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory that it did not write
+        # nothing here reads memory that it did not write
+        filling: Any = torch.utils.deterministic
+        filling.fill_uninitialized_memory = False
     forget_peak(device)
     return device
 
