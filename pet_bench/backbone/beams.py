@@ -119,10 +119,11 @@ class Beams:
 
     def step(self, log_p: Tensor, criteria: Callable[[Tensor, Any], Tensor]) -> tuple[Tensor, Tensor]:
         """One more word, of log p (R · K, V) → which beams (R, K) go on, and which examples (R,) are done."""
-        (rows, beams, length), words = self.ids.shape, log_p.shape[-1]
-        total = (log_p.view(rows, beams, words) + self.scores[..., None]).view(rows, -1)
-        top, at = total.topk(self.keep)
-        of, word = at // words, at % words
+        rows, beams, length = self.ids.shape
+        best, words = top_of(log_p, min(self.keep, log_p.shape[-1]))
+        total = best.view(rows, beams, -1) + self.scores[..., None]
+        top, at = total.flatten(1).topk(self.keep)
+        of, word = at // best.shape[-1], words.view(rows, -1).gather(1, at)
         said = torch.cat([_taken(self.ids, of), word[..., None]], dim=-1)
         ends = criteria(said.flatten(0, 1), None).view(rows, -1)
         going = top + ends.float() * NEVER
@@ -158,6 +159,23 @@ class Beams:
             setattr(self, name, getattr(self, name)[stay])
 
 
+def top_of(rows: Tensor, k: int, part: int = 256) -> tuple[Tensor, Tensor]:
+    """The largest k of rows (R, V), best first, and where they are, (R, k) each: among the k parts of largest maxima.
+
+    As `topk` finds them, which on the CPU sorts all; where values are equal, any may be among them, as there.
+    """
+    whole = rows.shape[1] // part * part
+    if whole < 4 * k * part:
+        values, at = rows.topk(k)
+        return values, at
+    parts = rows[:, :whole].unflatten(1, (-1, part)).amax(-1).topk(k).indices
+    within = (parts[..., None] * part + torch.arange(part, device=rows.device)).flatten(1)
+    rest = torch.arange(whole, rows.shape[1], device=rows.device).expand(len(rows), -1)
+    candidates = torch.cat([within, rest], dim=1)
+    values, at = rows.gather(1, candidates).topk(k)
+    return values, candidates.gather(1, at)
+
+
 def _taken(rows: Tensor, at: Tensor) -> Tensor:
     """rows (R, N, …), at (R, M) → (R, M, …)."""
     return rows.take_along_dim(at.view(*at.shape, *[1] * (rows.dim() - 2)), dim=1)
@@ -178,20 +196,23 @@ def search(
     """
     beams, ids, cache = generation_config.num_beams or 1, input_ids, given.get("past_key_values")
     encoded, mask = given["encoder_outputs"], given["attention_mask"]
-    state = Beams(ids, generation_config)
+    state, forced = Beams(ids, generation_config), generation_config.forced_eos_token_id is not None
     rows = torch.arange(len(state.ids), device=ids.device)
     words = ids.new_full((len(rows), state.most), state.fill)
     length = 0
     while len(rows):
-        logits = lm(
-            encoder_outputs=encoded,
-            attention_mask=mask,
-            decoder_input_ids=ids if cache is None else ids[:, -1:],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).logits[:, -1]
-        log_p = logits_processor(ids, logits.float().log_softmax(-1))
-        on, over = state.step(log_p, stopping_criteria)
+        if forced and ids.shape[1] == state.most - 1:  # whatever the model were to say
+            log_p = torch.zeros(len(ids), lm.config.vocab_size, device=ids.device)
+        else:
+            logits = lm(
+                encoder_outputs=encoded,
+                attention_mask=mask,
+                decoder_input_ids=ids if cache is None else ids[:, -1:],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).logits[:, -1]
+            log_p = logits.float().log_softmax(-1)
+        on, over = state.step(logits_processor(ids, log_p), stopping_criteria)
         on = on + beams * torch.arange(len(on), device=on.device)[:, None]
         if over.any():
             words[rows[over]] = state.done[over, 0]

@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
 from pet_bench.backbone import encoder_decoder
-from pet_bench.backbone.beams import search
+from pet_bench.backbone.beams import search, top_of
 from tests.pet.minis import SUITE, every, mini, nudge
 
 SETTINGS = [
@@ -85,3 +85,13 @@ def test_the_search_is_ours(monkeypatch):
     model.generate(questions("t5", 0), num_beams=2, max_length=4)
     model.generate(questions("t5", 0), num_beams=1, max_length=4)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("words", [1, 9, 300, 9000, 12288, 32100, 50465])
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_the_largest(words, k):
+    rows = torch.randperm(3 * words, generator=torch.Generator().manual_seed(words)).view(3, words).float()
+    values, at = top_of(rows, min(k, words))
+    theirs = rows.topk(min(k, words))
+    assert torch.equal(values, theirs.values)
+    assert torch.equal(at, theirs.indices)
