@@ -24,6 +24,7 @@ class DecoderOnly(Model):
     the last position in every row.
     """
 
+    aligned = True
     family: type[DecoderOnlyFamily]
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[DecoderOnlyFamily], visual: Visual):

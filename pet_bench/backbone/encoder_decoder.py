@@ -53,6 +53,7 @@ class EncoderDecoder(Model):
     the place of the family's `encode`.
     """
 
+    aligned = True
     family: type[EncoderDecoderFamily]
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[EncoderDecoderFamily], visual: Visual):

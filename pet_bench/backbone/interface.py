@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +84,10 @@ class Model(nn.Module, ABC):
     `lm` is the stock `transformers` model, whose parameters keep their names under `lm.`; `pet` holds what a design has
     added. `masks_empty` names the tasks in which all-zero features are no image. `text_edits` are a method's edits of
     the embedded text: functions of it (B, L, d) and its mask (B, L) that return both. `frozen` says how what does not
-    train is kept.
+    train is kept. `aligned`: the output layer reads (B, T, d) of targets (B, T).
     """
+
+    aligned: ClassVar[bool] = False
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[Family]):
         super().__init__()
@@ -122,9 +124,10 @@ class Model(nn.Module, ABC):
     def logits_at(self, labels: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
         """The logits (n, V) at positions (n,) of the flat targets (B · T): the output layer has no other rows.
 
-        Where something stands at the output layer, it may have need of the others, and all are computed."""
+        All are computed where something stands at the output layer, which may have need of the others, and where that
+        does not read the positions of the targets alone."""
         head = self.at(self.anatomy.head)
-        if head._forward_hooks or head._forward_pre_hooks:
+        if not self.aligned or head._forward_hooks or head._forward_pre_hooks:
             return self.logits(inputs, targets).flatten(0, 1)[labels]
         hook = head.register_forward_pre_hook(lambda _, args: args[0].flatten(0, 1)[labels][None])
         try:

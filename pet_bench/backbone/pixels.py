@@ -48,6 +48,7 @@ class SeesPixels(Model):
     """A stock vision-language model as it is. The visual tokens are what its language model reads at the places of
     image tokens, and the mask is of all positions of the stack that reads."""
 
+    aligned = True
     family: type[PixelFamily]
 
     def __init__(self, lm: PreTrainedModel, anatomy: Anatomy, family: type[PixelFamily]):

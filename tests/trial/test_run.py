@@ -176,7 +176,9 @@ def test_the_saved_adapter_predicts_the_same(mini_trial, runtime):
     load_trained(model, runtime.out / spec.id / "adapter.safetensors")
     data = read_data(spec, runtime)
     trial = Trial(spec, model, Reader(tokenizer), data, torch.device("cpu"), print)
-    predictions = predict(model, Reader(tokenizer), trial.batches(data.tasks[0], "test"), spec.recipe.batch_size)
+    predictions = predict(
+        model, Reader(tokenizer), trial.batches(data.tasks[0], "test"), spec.recipe.batch_size, spec.recipe
+    )
     written = saved.read(runtime.out / saved.name(spec.id, "nlvr2"))
     assert predictions == {id: text for id, (text, _) in written.items()}
 
