@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Inputs = dict[str, Any]  # tensors of B examples by name, and `task`, the name of theirs
 TextEdit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+SMALL = 2**12  # words of a vocabulary, of which all logits are made and summed as they always were: to the same bits
 
 
 @dataclass
@@ -124,10 +125,11 @@ class Model(nn.Module, ABC):
     def logits_at(self, labels: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
         """The logits (n, V) at positions (n,) of the flat targets (B · T): the output layer has no other rows.
 
-        All are computed where something stands at the output layer, which may have need of the others, and where that
-        does not read the positions of the targets alone."""
+        All are computed where something stands at the output layer, which may have need of the others, where that does
+        not read the positions of the targets alone, and where it is so small that picking gains nothing.
+        """
         head = self.at(self.anatomy.head)
-        if not self.aligned or head._forward_hooks or head._forward_pre_hooks:
+        if len(self.words) < SMALL or not self.aligned or head._forward_hooks or head._forward_pre_hooks:
             return self.logits(inputs, targets).flatten(0, 1)[labels]
         hook = head.register_forward_pre_hook(lambda _, args: args[0].flatten(0, 1)[labels][None])
         try:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from pet_bench.backbone.interface import SMALL
 from pet_bench.data.batches import Batch
 
 
 def per_token_loss(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (B, T) in float32 of logits (n, V) at the labels (n,), positions in the flat targets (B, T); 0
     elsewhere."""
-    losses = F.cross_entropy(logits.float(), targets.flatten()[labels], reduction="none")
+    logits, words = logits.float(), targets.flatten()[labels]
+    if logits.shape[-1] < SMALL:
+        losses = F.cross_entropy(logits.T[None], words[None], reduction="none")[0]
+    else:
+        losses = F.cross_entropy(logits, words, reduction="none")
     return losses.new_zeros(targets.numel()).index_copy(0, labels, losses).view_as(targets)
 
 
