@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Precision, Recipe
 from pet_bench.trial.build import Trial
+from pet_bench.trial.memory import is_out_of_memory
 from pet_bench.trial.ranks import ALONE, Ranks
 
 OnBatch = Callable[[int, int], None]
@@ -33,7 +34,8 @@ def unheard(done: int, total: int) -> None:
 def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -> tuple[dict[str, str], Scores | None]:
     """Predictions and scores of one task on one split. keep: a file that gets predictions before they are scored.
 
-    Of several processes each predicts its share of the batches, and the first one scores.
+    On an accelerator batches are as large as fits, up to 16 times those of training. Of several processes each predicts
+    its share of the batches, and the first one scores.
     """
 
     def report(done: int, total: int) -> None:
@@ -42,7 +44,8 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
     with trial.clock.timing("evaluate"):
         batches, recipe = trial.batches(task, split), trial.spec.recipe
         size = -(-recipe.batch_size // trial.run.accumulation)
-        parts = predicted(trial.model, trial.reader, batches, size, recipe, report, trial.ranks)
+        sizes = sizes_of(size) if trial.device.type != "cpu" and trial.ranks.world == 1 else (size,)
+        parts = fitting(trial.model, trial.reader, batches, sizes, recipe, report, trial.ranks)
         predictions = trial.ranks.gathered(parts)
         if trial.ranks.rank:
             return predictions, None
@@ -73,6 +76,35 @@ def predict(
     """The prediction of every example, by id, generated and computed as the recipe has it. `on_batch(done, total)` is
     called after each batch."""
     return ALONE.gathered(predicted(model, reader, batches, batch_size, recipe, on_batch, ALONE))
+
+
+def sizes_of(size: int) -> tuple[int, ...]:
+    """Of batches on an accelerator, the largest first: what trains `size` examples at once predicts more."""
+    return tuple(size * many for many in (16, 8, 4, 2, 1))
+
+
+def fitting(
+    model: Model,
+    reader: Reader,
+    batches: TaskBatches,
+    sizes: Sequence[int],
+    recipe: Recipe,
+    on_batch: OnBatch,
+    ranks: Ranks,
+) -> list[dict[str, str]]:
+    """As `predicted`, in batches of the first size that memory has room for; the last one may fail.
+
+    The longest examples come first, so that a size is found too large at once.
+    """
+    *larger, least = sizes
+    for size in larger:
+        try:
+            return predicted(model, reader, batches, size, recipe, on_batch, ranks)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # outside of the handler, whose traceback holds what did not fit
+    return predicted(model, reader, batches, least, recipe, on_batch, ranks)
 
 
 def predicted(

@@ -76,11 +76,14 @@ def pieces(p: Tensor, gradient: Tensor, m: Tensor, v: Tensor, size: float) -> It
 def together(held: list[Held]) -> Iterator[tuple[list, ...]]:
     """As many of them at a time as make a piece; on an accelerator, all."""
     some: list[Held] = []
+    size = 0
     for one in held:
-        if some and one[0].device.type == "cpu" and sum(each[0].numel() for each in some) + one[0].numel() > PIECE:
+        numbers = one[0].numel()
+        if some and one[0].device.type == "cpu" and size + numbers > PIECE:
             yield tuple(map(list, zip(*some, strict=True)))
-            some = []
+            some, size = [], 0
         some.append(one)
+        size += numbers
     if some:
         yield tuple(map(list, zip(*some, strict=True)))
 
