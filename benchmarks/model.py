@@ -19,23 +19,13 @@ of its resident memory. Compare ratios; seconds are this machine's.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-WARM = 2
-
-
-# one way, in a process of its own ------------------------------------------------------------------------------------
+from turns import Way, answer, by_turns
 
 
 def suite_of(options: argparse.Namespace) -> Any:
@@ -133,41 +123,12 @@ def peft(options: argparse.Namespace) -> Callable[[], Any]:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Do it once for every line that comes in, and write how long it took and the peak of memory in MiB."""
+    """One way, in a process of its own."""
     import torch
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    do = (peft if options.serve == "peft" else pet)(options)
-    for _ in sys.stdin:
-        start = clock()
-        do()
-        seconds = clock() - start
-        print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]), flush=True)
-
-
-# by turns ------------------------------------------------------------------------------------------------------------
-
-
-class Way:
-    """The process of a way, which waits to be asked."""
-
-    def __init__(self, name: str, checkout: Path):
-        line = [sys.executable, __file__, "--serve", name, *sys.argv[1:]]
-        paths = {"PYTHONPATH": str(checkout.resolve())}
-        self.process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout, env=os.environ | paths
-        )
-
-    def once(self) -> tuple[float, float]:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        if not (line := self.process.stdout.readline()):
-            sys.exit("a way has failed")
-        seconds, memory = json.loads(line)
-        return seconds, memory
+    answer((peft if options.serve == "peft" else pet)(options), options.clock)
 
 
 def main() -> None:
@@ -189,20 +150,12 @@ def main() -> None:
         serve(options)
         return
     here = Path(__file__).parent.parent
-    ways = {"here": Way("here", here)}
+    ways = {"here": Way(__file__, "here", here)}
     if options.before:
-        ways["before"] = Way("before", options.before)
+        ways["before"] = Way(__file__, "before", options.before)
     if options.peft:
-        ways["peft"] = Way("peft", here)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number in range(WARM + options.rounds):
-        for name in list(ways) if number % 2 else reversed(ways):
-            taken[name].append(ways[name].once())
-    print(f"{'':8} {'seconds':>8} {'here / it':>10} {'memory MiB':>11}")
-    for name, rounds in taken.items():
-        ratios = [a / b for (a, _), (b, _) in list(zip(taken["here"], rounds, strict=True))[WARM:]]
-        seconds = statistics.median(second for second, _ in rounds[WARM:])
-        print(f"{name:8} {seconds:8.3f} {statistics.median(ratios):10.3f} {rounds[-1][1]:11,.0f}")
+        ways["peft"] = Way(__file__, "peft", here)
+    by_turns(ways, options.rounds, warm=2)
 
 
 if __name__ == "__main__":
