@@ -44,13 +44,24 @@ class LeftOuts:
 
 @dataclass(frozen=True)
 class TrialData:
-    """Tasks in the suite's order; their examples by task and split; the features of all of them."""
+    """Tasks in the suite's order; their examples by task and split; the features of all of them.
+
+    majorities: what `majority` has found, by task, for all trials on these data.
+    """
 
     tasks: list[Task]
     examples: Examples
     store: Store
     fingerprint: str
     left_out: LeftOuts = field(default_factory=LeftOuts)
+    majorities: dict[str, float] = field(default_factory=dict)
+
+    def majority(self, task: Task) -> float:
+        """`Task.majority` on the test split."""
+        if task.name not in self.majorities:
+            of = self.examples[task.name]
+            self.majorities[task.name] = task.majority(of["train"], of["test"])
+        return self.majorities[task.name]
 
 
 class Read(NamedTuple):

@@ -139,7 +139,7 @@ def test(trial: Trial, folder: Path) -> dict[str, Any]:
         name, examples = task.name, data.examples[task.name]["test"]
         predictions, scores = evaluate(trial, task, "test", keep=folder.parent / saved.name(spec.id, name))
         assert scores is not None  # this process's are all
-        majority = task.majority(data.examples[name]["train"], examples)
+        majority = data.majority(task)
         options = {key: str(value) for key, value in task.metric_options.items()}
         metrics[name] = {
             metric: Score(

@@ -25,6 +25,7 @@ class Reading:
     store: Store | None
     fingerprint: str
     left_out: LeftOuts = field(default_factory=LeftOuts)
+    majorities: dict[str, float] = field(default_factory=dict)
 
 
 class Shared:
@@ -54,7 +55,9 @@ class Shared:
             wanted = [(task, part) for task in tasks for part in reading.examples[task.name].values()]
             packed = packed_for(fed, data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
             reading = self.kept[key] = replace(reading, store=packed)
-        return TrialData(tasks, reading.examples, reading.store, reading.fingerprint, reading.left_out)
+        return TrialData(
+            tasks, reading.examples, reading.store, reading.fingerprint, reading.left_out, reading.majorities
+        )
 
     def stock(self, spec: TrialSpec) -> Stock:
         """The stock backbone of a trial; raises UserError where it cannot be loaded."""
