@@ -51,14 +51,17 @@ def place(model: nn.Module, device: torch.device, but: Iterable[nn.Module] = ())
 def shard(model: Model, device: torch.device) -> None:
     """Divide the frozen weights of layers, one after the other on its way to the device, and bring the rest there too.
 
-    All processes have to ask. What is tied to something else stays whole.
+    All processes have to ask. What is tied to something else stays whole, and so do tables, as of relative positions,
+    which are read before the layer runs.
     """
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     uses = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
-    mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in layers_of(model):
-        kept = {p for p in layer.parameters() if p.requires_grad or uses[p] > 1 or not p.dim()}
+        kept = {p for table in layer.modules() if isinstance(table, nn.Embedding) for p in table.parameters()}
+        kept |= {p for p in layer.parameters() if p.requires_grad or uses[p] > 1 or not p.dim()}
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
     model.to(device)
 

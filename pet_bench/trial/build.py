@@ -31,7 +31,7 @@ from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.device import find_device
 from pet_bench.trial.memory import forget_peak
-from pet_bench.trial.ranks import ALONE, Ranks, check_design
+from pet_bench.trial.ranks import ALONE, Ranks
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.tower import keep_tower
 
@@ -109,7 +109,6 @@ def build_trial(
     seed_everything(spec.seed)
     model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
     design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
-    check_design(spec, design, runtime)
     attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
     if runtime.gradient_checkpointing:
         recompute_activations(model)

@@ -3,7 +3,7 @@
 The first, rank 0, is the process that the trial was started in: it starts the others, writes checkpoints and records.
 All of them make the same batches and the same updates. A batch's gradient is the sum of what its rows are worth
 (`trial.loss.share_of`), so that it does not matter who has which; a method with a part that looks at a batch as a whole
-is refused (`Part.divides`). Where a method draws at random in training (dropout, one of several experts), each update
+is refused (`trial.divided`). Where a method draws at random in training (dropout, one of several experts), each update
 draws from a seed of its trial, step and rank, so that it is not as in one process, but is the same after an
 interruption.
 
@@ -18,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from pet_bench.backbone.known import find_backbone
 from pet_bench.data.batches import Batch
-from pet_bench.errors import Faults, UserError
-from pet_bench.pet import Design, build_method, design_of
-from pet_bench.pet.frozen import tensors_of
-from pet_bench.pet.method import restored
-from pet_bench.pet.parts import titled
-from pet_bench.pet.sharded import check_sharded, shard
-from pet_bench.registry import load_plugin
-from pet_bench.spec import Frozen, Runtime, TrialSpec, plain_runtime, validate
-from pet_bench.trial.device import devices
+from pet_bench.spec import Runtime, TrialSpec, plain_runtime
 
 
 @dataclass(frozen=True)
@@ -109,50 +100,7 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-# what cannot be divided ----------------------------------------------------------------------------------------------
-
-
-def check_divided(specs: Iterable[TrialSpec], runtime: Runtime) -> None:
-    """Raises UserError, with all faults together, where methods do not go together with several processes."""
-    faults, seen = Faults(), set[tuple[str, str, Frozen]]()
-    for spec in specs if runtime.ranks > 1 else ():
-        if (key := (spec.backbone, str(spec.method), spec.recipe.frozen)) not in seen:
-            seen.add(key)
-            anatomy = find_backbone(spec.backbone).anatomy.scoped(spec.method.scope)
-            with faults:
-                check_design(spec, design_of(build_method(restored(spec.method), anatomy), anatomy), runtime)
-    faults.check()
-
-
-def check_design(spec: TrialSpec, design: Design, runtime: Runtime) -> None:
-    """Raises UserError where a part of the design looks at a batch as a whole, or cannot do with weights in parts."""
-    try:
-        if runtime.ranks > 1:
-            for part in design.parts():
-                if not part.divides:
-                    raise UserError(
-                        f"the {titled(part)} looks at a batch as a whole, which {runtime.ranks} ranks divide"
-                    )
-        if runtime.shard:
-            check_sharded(design, spec.recipe.frozen)
-    except UserError as error:
-        raise error.within(f"{spec.label or spec.method} on {spec.backbone}") from error
-
-
-def check_ranks(runtime: Runtime) -> None:
-    """Raises UserError where there are fewer GPUs than processes, or one process has nobody to divide weights with."""
-    gpus = sum(":" in device for device in devices() if device.startswith("cuda"))
-    if runtime.ranks > 1 and device_of(0, runtime).startswith("cuda"):
-        gpus = 1 if ":" in runtime.device else gpus
-        if gpus < runtime.ranks:
-            raise UserError(f"resources: a trial asks for {runtime.ranks} gpus, this machine has {gpus}")
-    if runtime.shard and runtime.ranks == 1:
-        raise UserError("--shard divides frozen weights among a trial's GPUs, and it has one: give it more (--gpus 2)")
-
-
-# processes -----------------------------------------------------------------------------------------------------------
+FOLLOWS = "pet_bench.trial.follow"  # what the others run
 
 
 @contextmanager
@@ -167,18 +115,18 @@ def together(spec: TrialSpec, runtime: Runtime) -> Iterator[Ranks]:
         try:
             for rank in range(1, runtime.ranks):
                 told = {"spec": spec.to_dict(), "runtime": plain_runtime(runtime), "rank": rank, "meet": str(meet)}
-                other = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, text=True)
+                other = subprocess.Popen([sys.executable, "-m", FOLLOWS], stdin=subprocess.PIPE, text=True)
                 others.append(other)
                 assert other.stdin
                 with other.stdin as line:
                     json.dump(told, line)
             _wait(others, meet.parent)
-            with _met(0, runtime, meet):
+            with met(0, runtime, meet):
                 yield Ranks(0, runtime.ranks, runtime.shard)
             for other in others:
                 other.wait()
         except RuntimeError as error:  # an exchange that one of them did not come to
-            if lost := [f"{rank} ({code})" for rank, other in enumerate(others, 1) if (code := other.poll())]:
+            if lost := _lost(others):
                 raise RuntimeError(f"lost process {', '.join(lost)} of {runtime.ranks} of the trial") from error
             raise
         finally:
@@ -195,9 +143,23 @@ def _wait(others: Sequence[subprocess.Popen[str]], folder: Path) -> None:
         time.sleep(0.05)
 
 
+def _lost(others: Sequence[subprocess.Popen[str]], seconds: float = 5.0) -> list[str]:
+    """Number and exit status of who has failed; waited for, as a process that ends lets go of its sockets first."""
+    end = time.monotonic() + seconds
+    while not (lost := [f"{rank} ({code})" for rank, other in enumerate(others, 1) if (code := other.poll())]):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    return lost
+
+
 @contextmanager
-def _met(rank: int, runtime: Runtime, meet: Path) -> Iterator[None]:
-    backend = "nccl" if device_of(rank, runtime).startswith("cuda") else "gloo"
+def met(rank: int, runtime: Runtime, meet: Path) -> Iterator[None]:
+    """All of them there are, in touch through a file at `meet`."""
+    backend, device = "gloo", device_of(rank, runtime)
+    if device.startswith("cuda"):
+        backend = "cpu:gloo,cuda:nccl"  # texts and scores are on the CPU
+        torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=f"file://{meet}", rank=rank, world_size=runtime.ranks)
     try:
         yield
@@ -210,37 +172,3 @@ def device_of(rank: int, runtime: Runtime) -> str:
     """Each process has the GPU of its number, of those that the trial sees."""
     gpus = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
     return f"cuda:{rank}" if gpus and runtime.ranks > 1 else runtime.device
-
-
-def follow(spec: TrialSpec, runtime: Runtime, rank: int, meet: Path) -> None:
-    """Do what rank 0 does, but for all that it writes."""
-    from pet_bench.trial.build import build_trial
-    from pet_bench.trial.evaluate import evaluate
-    from pet_bench.trial.suspect import Diverged
-    from pet_bench.trial.train import checkpoints_of, train
-
-    trial = build_trial(spec, replace(runtime, device=device_of(rank, runtime)))
-    trial.ranks = Ranks(rank, runtime.ranks, runtime.shard)
-    trial.checkpoints = checkpoints_of(trial, runtime)
-    (meet.parent / str(rank)).touch()
-    with _met(rank, runtime, meet), suppress(Diverged):  # which all of them see
-        if runtime.shard:
-            shard(trial.model, trial.device)
-        train(trial)
-        if runtime.shard:  # which rank 0 saves
-            for _ in tensors_of(trial.model):
-                pass
-        for task in trial.data.tasks:
-            evaluate(trial, task, "test")
-
-
-def main(lines: Iterable[str]) -> None:
-    told = json.loads("".join(lines))
-    runtime = validate(Runtime, told["runtime"], "runtime")
-    for plugin in runtime.plugins:
-        load_plugin(plugin)
-    follow(TrialSpec.from_dict(told["spec"]), runtime, told["rank"], Path(told["meet"]))
-
-
-if __name__ == "__main__":
-    main(sys.stdin)

@@ -26,9 +26,10 @@ from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import OnProgress, Trial, build_trial, device_name
+from pet_bench.trial.divided import check_divided, check_ranks
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.memory import peak_memory
-from pet_bench.trial.ranks import check_ranks, device_of, together
+from pet_bench.trial.ranks import device_of, together
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.suspect import Diverged, suspicions
 from pet_bench.trial.train import checkpoints_of, train
@@ -55,6 +56,7 @@ def run_trial(
     """
     started = now()
     check_ranks(runtime)
+    check_divided([spec], runtime)
     on_progress(Progress(spec.id, "prepare"))
     trial = build_trial(spec, replace(runtime, device=device_of(0, runtime)), on_progress, shared)
     method = build_method(restored(spec.method), trial.model.anatomy)

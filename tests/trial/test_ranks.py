@@ -25,7 +25,8 @@ from pet_bench.results.predictions import name as file_of
 from pet_bench.spec import MethodSpec
 from pet_bench.trial import ranks, train
 from pet_bench.trial.build import build_trial
-from pet_bench.trial.ranks import Ranks, check_divided, check_ranks, together
+from pet_bench.trial.divided import check_divided, check_ranks
+from pet_bench.trial.ranks import Ranks, together
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.train import Training
@@ -117,22 +118,29 @@ def test_two_are_one(method, count, changes, mini_trial, runtime, ran):
     assert more.result.selected == one.result.selected
 
 
+HALVES = {"precision": "bfloat16", "frozen": "bfloat16"}
+
+
 @pytest.mark.parametrize(
-    ("recipe", "relative"),
-    part([({}, RELATIVE), ({"precision": "bfloat16", "frozen": "bfloat16"}, 2**-8)], 1),
+    ("backbone", "recipe", "relative"),
+    part([(name, {}, RELATIVE) for name in ("mini-bart", "mini-t5", "mini-llama")] + [("mini-bart", HALVES, 2**-8)], 1),
     ids=str,
 )
-def test_frozen_weights_in_parts(recipe, relative, mini_trial, runtime, ran):
-    """As whole ones, in a layer of two types too. The last batch has one row, so that one process has none, and what is
-    saved of frozen tensors is whole."""
-    spec = mini_trial(LORA, **options(batch_size=337, max_steps=6, **recipe))
+def test_frozen_weights_in_parts(backbone, recipe, relative, mini_trial, runtime, ran):
+    """As whole ones; in a layer of two types too, whose activations are computed again. The last batch has one row, so
+    that one process has none, and what is saved of frozen tensors is whole."""
+    spec = mini_trial(LORA, backbone, **options(batch_size=337, max_steps=6, **recipe))
     whole, theirs = ran(spec, runtime, ranks=2)
     changed = {"shard": True, "gradient_checkpointing": bool(recipe)}
     parts, ours = ran(spec, runtime, out=runtime.out / "parts", ranks=2, **changed)
     assert_alike(spec, parts, whole, ours, theirs, relative)
-    ours, theirs = (load_file(run.runtime.out / spec.id / "frozen.safetensors") for run in (parts, whole))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    ours, theirs = (
+        {file.name: load_file(file) for file in (run.runtime.out / spec.id).glob("*.safetensors")}
+        for run in (parts, whole)
+    )
+    assert {name: [*kept] for name, kept in ours.items()} == {name: [*kept] for name, kept in theirs.items()}
+    for name, tensor in theirs.get("frozen.safetensors", {}).items():
+        assert torch.equal(ours["frozen.safetensors"][name], tensor)
 
 
 def test_interrupted_it_goes_on_to_the_bit(mini_trial, runtime):
@@ -180,6 +188,25 @@ def test_a_lost_process_is_named_and_the_trial_goes_on_to_the_bit(shard, mini_tr
     whole = load_file(runtime.out / "whole" / spec.id / "adapter.safetensors")
     for name, tensor in load_file(runtime.out / spec.id / "adapter.safetensors").items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_each_may_have_other_gradients(monkeypatch):
+    """As where each has drawn another expert; what none has stays without one."""
+    sent: list[Tensor] = []
+
+    def exchange(flat):
+        sent.append(flat.clone())
+        flat.copy_(sum(sent))
+
+    monkeypatch.setattr(ranks.dist, "all_reduce", exchange)
+    for rank in range(2):
+        three = [torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(3)]
+        three[rank].grad = torch.full((2, 2), rank + 1.0)
+        loss = torch.tensor(0.25, dtype=torch.float64)
+        Ranks(rank, 2).add_up(three, loss)
+    assert [p.grad is not None for p in three] == [True, True, False]
+    assert [p.grad[0, 0].item() for p in three[:2]] == [1.0, 2.0]
+    assert loss == 0.5
 
 
 def test_who_cannot_begin_is_not_waited_for(mini_trial, runtime):

@@ -128,7 +128,7 @@ def check(
 
     def check_methods(specs: list[TrialSpec]) -> None:
         if runtime.ranks > 1:
-            from pet_bench.trial.ranks import check_divided
+            from pet_bench.trial.divided import check_divided
 
             check_divided(specs, runtime)
 
