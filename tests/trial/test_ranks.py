@@ -143,30 +143,10 @@ def test_frozen_weights_in_parts(backbone, recipe, relative, mini_trial, runtime
         assert torch.equal(ours["frozen.safetensors"][name], tensor)
 
 
-def test_interrupted_it_goes_on_to_the_bit(mini_trial, runtime):
-    """Dropout and all: each update draws from a seed of its own."""
-    spec = mini_trial({"name": "lora", "dropout": 0.3}, **options(batch_size=31) | VQA)
-    runtime = replace(runtime, ranks=2, checkpoint_steps=1)
-    run_trial(spec, runtime)
-    whole = load_file(runtime.out / spec.id / "adapter.safetensors")
-
-    def stop(progress):
-        if progress.phase == "train" and progress.step == 2:
-            raise Stop
-
-    again = replace(runtime, out=runtime.out / "again")
-    with pytest.raises(Stop):
-        run_trial(spec, again, stop)
-    result = run_trial(spec, again)
-    assert result.run.resumed == [2]
-    for name, tensor in load_file(again.out / spec.id / "adapter.safetensors").items():
-        assert torch.equal(tensor, whole[name]), name
-
-
 @pytest.mark.parametrize("shard", part([False, True], 1))
-def test_a_lost_process_is_named_and_the_trial_goes_on_to_the_bit(shard, mini_trial, runtime, monkeypatch):
-    """As if none had been lost."""
-    spec, started = mini_trial("lora", **options(batch_size=31) | VQA), []
+def test_what_interrupts_it_changes_no_bit(shard, mini_trial, runtime, monkeypatch):
+    """A process that is lost, which is named, and a stop; dropout and all, as each update draws from its own seed."""
+    spec, started = mini_trial({"name": "lora", "dropout": 0.3}, **options(batch_size=31) | VQA), []
     popen = ranks.subprocess.Popen
 
     def noted(*arguments, **more):
@@ -177,13 +157,19 @@ def test_a_lost_process_is_named_and_the_trial_goes_on_to_the_bit(shard, mini_tr
         if progress.phase == "train" and progress.step == 2:
             os.kill(started[0].pid, signal.SIGKILL)
 
+    def stop(progress):
+        if progress.phase == "train" and progress.step == 3:
+            raise Stop
+
     runtime = replace(runtime, ranks=2, checkpoint_steps=1, shard=shard)
     expected = run_trial(spec, replace(runtime, out=runtime.out / "whole"))
     monkeypatch.setattr(ranks.subprocess, "Popen", noted)
     with pytest.raises(RuntimeError, match=r"lost process 1 \(-9\) of 2 of the trial"):
         run_trial(spec, runtime, kill)
+    with pytest.raises(Stop):
+        run_trial(spec, runtime, stop)
     result = run_trial(spec, runtime)
-    assert result.run.resumed == [2]
+    assert result.run.resumed == [2, 3]
     assert (result.status, result.metrics, result.curve) == (expected.status, expected.metrics, expected.curve)
     whole = load_file(runtime.out / "whole" / spec.id / "adapter.safetensors")
     for name, tensor in load_file(runtime.out / spec.id / "adapter.safetensors").items():
