@@ -233,7 +233,8 @@ def shared():
 @pytest.fixture
 def nothing_is_drawn(monkeypatch):
     """No dropout; a router's noise is 1, what Poly draws of an example is its middle."""
-    monkeypatch.setattr(torch, "rand", lambda shape, **more: torch.full(shape, 0.5, **more))
+    rand = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, **more: rand(*shape, **more).fill_(0.5))
     monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *arguments, **more: x)
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
 
