@@ -101,6 +101,10 @@ class Redundancy(Door):
             f"stack's last states)), positions: {self.tokens}"
         )
 
+    @property
+    def divides(self) -> bool:
+        return False
+
     def open(self, build):
         told, model = Told(), build.model
 

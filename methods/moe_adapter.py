@@ -159,6 +159,10 @@ class ActivateFreeze(Door):
     def formula(self) -> str:
         return f"after each task the {self.count} experts used most in each layer train no more"
 
+    @property
+    def divides(self) -> bool:
+        return False
+
     def open(self, build):
         return Usage(self, build)
 

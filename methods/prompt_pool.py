@@ -87,6 +87,10 @@ class Prompts(Door):
         fine = "" if self.fine == "none" else f";  Attn(Q, [P_k; K], [P_v; V]) in {where}"
         return f"input = [P; text], P ({self.length}, d), {chosen}, loss - {self.pull:g} cos(q, κ){fine}"
 
+    @property
+    def divides(self) -> bool:
+        return not self.batchwise or self.pool <= self.top_k
+
     def open(self, build):
         if self.top_k > self.pool:
             raise UserError(f"top_k: {self.top_k} of {self.pool} prompts (possible: 1 to {self.pool})")

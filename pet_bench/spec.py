@@ -239,7 +239,8 @@ class Runtime:
     What is left are other data, and a result says so: in its fingerprint of them, and under `dropped`. keep_tower:
     whether what a frozen vision tower gives is kept in the cache; without, it runs each time, to the same bits.
     gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
-    ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`).
+    ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`). shard:
+    they divide the frozen weights of layers as well (`pet.sharded`).
     """
 
     out: Path
@@ -254,6 +255,7 @@ class Runtime:
     keep_tower: bool = True
     gradient_checkpointing: bool = False
     ranks: Count = 1
+    shard: bool = False
 
 
 def option_faults(cls: type) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pet_bench.errors import UserError
 from pet_bench.files import replacing
+from pet_bench.pet.sharded import whole
 from pet_bench.pet.trained import is_quantised, read_tensors, trained_parameters
 
 FROZEN = "frozen.safetensors"  # beside the trained tensors, where there is anything to be kept
@@ -26,12 +27,12 @@ def frozen_tensors(model: nn.Module, stock: nn.Module) -> dict[str, Tensor]:
     has put in. Of a tensor that has grown along one axis, as word tables do, only what is behind the stock's own part.
     """
     trained, kept = trained_parameters(model), {}
-    floats = {tensor.dtype for _, tensor in _state(model, cpu=False) if tensor.is_floating_point()}
+    floats = {tensor.dtype for _, tensor in tensors_of(model, cpu=False) if tensor.is_floating_point()}
     alike = defaultdict(list)
-    for _, tensor in _state(stock):
+    for _, tensor in tensors_of(stock):
         for kind in floats if tensor.is_floating_point() else {tensor.dtype}:
             alike[_head(tensor, kind)].append(tensor)
-    for name, tensor in _state(model):
+    for name, tensor in tensors_of(model):
         if name not in trained:
             same = (known.to(tensor.dtype) for known in alike[_head(tensor, tensor.dtype)])
             new = min((_behind(tensor, known) for known in same), key=Tensor.numel, default=tensor)
@@ -54,7 +55,7 @@ def load_frozen(model: nn.Module, path: Path) -> None:
 
     Raises UserError where the file is unreadable, or a tensor is not the model's or of another shape or type.
     """
-    tensors, state, faults = read_tensors(path), dict(_state(model, cpu=False)), []
+    tensors, state, faults = read_tensors(path), dict(tensors_of(model, cpu=False)), []
     for name, tensor in tensors.items():
         place = state.get(name)
         if place is None:
@@ -74,12 +75,15 @@ def load_frozen(model: nn.Module, path: Path) -> None:
             state[name].copy_(tensor)
 
 
-def _state(model: nn.Module, *, cpu: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, also those that no state_dict has; a tied tensor once, by its first name."""
+def tensors_of(model: nn.Module, *, cpu: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, also those that no state_dict has; a tied tensor once, by its first name.
+
+    cpu: on the CPU and whole; where they are sharded, all processes have to ask.
+    """
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
             if not is_quantised(tensor):
-                yield name, tensor.detach().cpu() if cpu else tensor.detach()
+                yield name, whole(tensor.detach()).cpu() if cpu else tensor.detach()
 
 
 def _head(tensor: Tensor, kind: torch.dtype) -> tuple[torch.dtype, bytes]:

@@ -19,7 +19,7 @@ class TrainingHooks:
     def penalty(self, model: Model) -> Tensor | float:
         """What the opened door adds to the loss of every training batch, asked for right after its forward pass.
 
-        Of a batch that is split into parts, each part's counts as the part's loss does.
+        Of a batch that is split into parts, each part's counts as the part has examples.
         """
         return 0.0
 

@@ -28,6 +28,8 @@ class Part:
 
     formula: as `show` writes it, a property or a class's constant; that of a delta calls what it reads `{x}`.
     reads_weights: whether it reads frozen weights themselves, which must then be numbers, and not four bits of them.
+    divides: whether what it makes of a batch in training, its penalty too, is the mean of what it makes of the rows, so
+    that processes may divide them.
     """
 
     kind: ClassVar[str] = ""
@@ -40,6 +42,10 @@ class Part:
     @property
     def reads_weights(self) -> bool:
         return False
+
+    @property
+    def divides(self) -> bool:
+        return True
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

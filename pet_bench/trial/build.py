@@ -25,6 +25,7 @@ from pet_bench.pet import Door, attach_frozen, build_method, design_of
 from pet_bench.pet.halves import Halves
 from pet_bench.pet.large import check_package, recompute_activations
 from pet_bench.pet.method import restored
+from pet_bench.pet.sharded import layers_of, place
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
@@ -112,11 +113,14 @@ def build_trial(
     if runtime.gradient_checkpointing:
         recompute_activations(model)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
-    model.to(device)
+    if runtime.shard:  # what is to be divided may not fit
+        place(model, device, but=layers_of(model))
+    else:
+        model.to(device)
     if spec.control == "none":
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
-    if spec.recipe.precision == "bfloat16" and spec.recipe.frozen == "float32":
+    if spec.recipe.precision == "bfloat16" and spec.recipe.frozen == "float32" and not runtime.shard:
         trial.halves = Halves(model, keeps=any(part.reads_weights for part in design.parts()))
     trial.run.accumulation = runtime.accumulation
     trial.run.gradient_checkpointing = runtime.gradient_checkpointing

@@ -119,8 +119,9 @@ def predicted(
     """Likewise, of every batch that is one process's."""
     decoding, plain = batches.task.decoding, recipe.generation == "plain"
     parts: list[dict[str, str]] = []
-    own = batches.eval_batches(batch_size, first=ranks.rank, every=ranks.world)
-    total = len(range(ranks.rank, -(-len(batches) // batch_size), ranks.world))
+    first, every = ranks.turns
+    own = batches.eval_batches(batch_size, first=first, every=every)
+    total = len(range(first, -(-len(batches) // batch_size), every))
     with evaluating(model, recipe.evaluation):
         for batch in ahead(own, model.device):
             if isinstance(decoding, Choose):

@@ -2,9 +2,13 @@
 
 The first, rank 0, is the process that the trial was started in: it starts the others, writes checkpoints and records.
 All of them make the same batches and the same updates. A batch's gradient is the sum of what its rows are worth
-(`trial.loss.share_of`), so that it does not matter who has which; where a method draws at random in training (dropout),
-each update draws from a seed of its trial, step and rank, so that it is not as in one process, but is the same after an
+(`trial.loss.share_of`), so that it does not matter who has which; a method with a part that looks at a batch as a whole
+is refused (`trial.divided`). Where a method draws at random in training (dropout, one of several experts), each update
+draws from a seed of its trial, step and rank, so that it is not as in one process, but is the same after an
 interruption.
+
+With `Runtime.shard` frozen weights are divided as well (`pet.sharded`): then a layer runs in all processes or in none,
+so that each has as many parts of a batch as the others, and all of them predict everything.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +30,27 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pet_bench.data.batches import Batch
-from pet_bench.registry import load_plugin
-from pet_bench.spec import Runtime, TrialSpec, plain_runtime, validate
+from pet_bench.spec import Runtime, TrialSpec, plain_runtime
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is."""
+    """Which of how many processes this one is. sharded: whether frozen weights are divided among them."""
 
     rank: int = 0
     world: int = 1
+    sharded: bool = False
 
-    def share(self, batch: Batch) -> Batch | None:
-        """This one's rows of a batch; None where it has fewer than there are processes, and none is left."""
-        parts = batch.split(self.world)
-        return parts[self.rank] if self.rank < len(parts) else None
+    def parts(self, batch: Batch, count: int) -> Iterator[tuple[Batch, bool]]:
+        """This one's rows of a batch in so many parts, as far as there are rows, and that they count.
+
+        Where weights are sharded, whoever has fewer parts than another runs a row more for each, which does not."""
+        shares = batch.split(self.world)
+        own = shares[self.rank].split(count) if self.rank < len(shares) else []
+        yield from ((part, True) for part in own)
+        if self.sharded:
+            most = min(count, max(map(len, shares)))
+            yield from ((batch.split(len(batch))[0], False) for _ in range(most - len(own)))
 
     def seed(self, trial: int, step: int) -> None:
         """Draw, in this update, from a seed of its own."""
@@ -48,28 +58,39 @@ class Ranks:
             torch.manual_seed(int(np.random.SeedSequence((trial, step, self.rank)).generate_state(1)[0]))
 
     @torch.no_grad()
-    def add_up(self, parameters: Sequence[Tensor], loss: Tensor, rows: int) -> None:
-        """Make gradients and loss those of the whole batch of so many rows, in place, in one exchange."""
+    def add_up(self, parameters: Sequence[Tensor], loss: Tensor) -> None:
+        """Make gradients and loss those of the whole batch, in place, in one exchange.
+
+        Which gradients there are may differ: one process has no row, or another expert. None is what none of them has.
+        """
         if self.world == 1:
             return
-        there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=loss.device)
-        if rows < self.world:  # one without a row has no gradients: the others say which there are
-            dist.all_reduce(there, dist.ReduceOp.MAX)
-        held = [p for p, has in zip(parameters, there.tolist(), strict=True) if has]
-        for p in held:
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        gradients = [p.grad for p in held if p.grad is not None]
-        flat = torch.cat([*(gradient.flatten().to(loss.dtype) for gradient in gradients), loss.reshape(1)])
+        own = [p.grad is not None for p in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        there = torch.tensor(own, dtype=torch.float32, device=loss.device)
+        flat = torch.cat([*(g.flatten().float() for g in gradients), there, loss.reshape(1).float()])
         dist.all_reduce(flat)
-        *parts, total = flat.split([*(gradient.numel() for gradient in gradients), 1])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        *parts, there, total = flat.split([*(p.numel() for p in parameters), len(own), 1])
+        for p, part, has in zip(parameters, parts, own if all(own) else there.tolist(), strict=True):
+            p.grad = part.view_as(p).to(p.dtype) if has else None
         loss.copy_(total[0])
+
+    def agreed(self, value: float) -> float:
+        """Rank 0's."""
+        values: list[Any] = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    @property
+    def turns(self) -> tuple[int, int]:
+        """Which of how many batches to be predicted are this one's, the first of them and then every so many."""
+        return (0, 1) if self.sharded else (self.rank, self.world)
 
     def gathered(self, parts: list[dict[str, str]]) -> dict[str, str]:
         """What all processes predicted, batch by batch in their order, on rank 0; elsewhere this one's."""
         everybody: list[Any] = [parts]
-        if self.world > 1:
+        if self.turns[1] > 1:
             everybody = [None] * self.world
             dist.gather_object(parts, everybody if self.rank == 0 else None)
         if self.rank:
@@ -79,6 +100,7 @@ class Ranks:
 
 
 ALONE = Ranks()
+FOLLOWS = "pet_bench.trial.follow"  # what the others run
 
 
 @contextmanager
@@ -93,18 +115,18 @@ def together(spec: TrialSpec, runtime: Runtime) -> Iterator[Ranks]:
         try:
             for rank in range(1, runtime.ranks):
                 told = {"spec": spec.to_dict(), "runtime": plain_runtime(runtime), "rank": rank, "meet": str(meet)}
-                other = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, text=True)
+                other = subprocess.Popen([sys.executable, "-m", FOLLOWS], stdin=subprocess.PIPE, text=True)
                 others.append(other)
                 assert other.stdin
                 with other.stdin as line:
                     json.dump(told, line)
             _wait(others, meet.parent)
-            with _met(0, runtime, meet):
-                yield Ranks(0, runtime.ranks)
+            with met(0, runtime, meet):
+                yield Ranks(0, runtime.ranks, runtime.shard)
             for other in others:
                 other.wait()
         except RuntimeError as error:  # an exchange that one of them did not come to
-            if lost := [f"{rank} ({code})" for rank, other in enumerate(others, 1) if (code := other.poll())]:
+            if lost := _lost(others):
                 raise RuntimeError(f"lost process {', '.join(lost)} of {runtime.ranks} of the trial") from error
             raise
         finally:
@@ -121,9 +143,23 @@ def _wait(others: Sequence[subprocess.Popen[str]], folder: Path) -> None:
         time.sleep(0.05)
 
 
+def _lost(others: Sequence[subprocess.Popen[str]], seconds: float = 5.0) -> list[str]:
+    """Number and exit status of who has failed; waited for, as a process that ends lets go of its sockets first."""
+    end = time.monotonic() + seconds
+    while not (lost := [f"{rank} ({code})" for rank, other in enumerate(others, 1) if (code := other.poll())]):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    return lost
+
+
 @contextmanager
-def _met(rank: int, runtime: Runtime, meet: Path) -> Iterator[None]:
-    backend = "nccl" if device_of(rank, runtime).startswith("cuda") else "gloo"
+def met(rank: int, runtime: Runtime, meet: Path) -> Iterator[None]:
+    """All of them there are, in touch through a file at `meet`."""
+    backend, device = "gloo", device_of(rank, runtime)
+    if device.startswith("cuda"):
+        backend = "cpu:gloo,cuda:nccl"  # texts and scores are on the CPU
+        torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=f"file://{meet}", rank=rank, world_size=runtime.ranks)
     try:
         yield
@@ -136,32 +172,3 @@ def device_of(rank: int, runtime: Runtime) -> str:
     """Each process has the GPU of its number, of those that the trial sees."""
     gpus = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
     return f"cuda:{rank}" if gpus and runtime.ranks > 1 else runtime.device
-
-
-def follow(spec: TrialSpec, runtime: Runtime, rank: int, meet: Path) -> None:
-    """Do what rank 0 does, but for all that it writes."""
-    from pet_bench.trial.build import build_trial
-    from pet_bench.trial.evaluate import evaluate
-    from pet_bench.trial.suspect import Diverged
-    from pet_bench.trial.train import checkpoints_of, train
-
-    trial = build_trial(spec, replace(runtime, device=device_of(rank, runtime)))
-    trial.ranks = Ranks(rank, runtime.ranks)
-    trial.checkpoints = checkpoints_of(trial, runtime)
-    (meet.parent / str(rank)).touch()
-    with _met(rank, runtime, meet), suppress(Diverged):  # which all of them see
-        train(trial)
-        for task in trial.data.tasks:
-            evaluate(trial, task, "test")
-
-
-def main(lines: Iterable[str]) -> None:
-    told = json.loads("".join(lines))
-    runtime = validate(Runtime, told["runtime"], "runtime")
-    for plugin in runtime.plugins:
-        load_plugin(plugin)
-    follow(TrialSpec.from_dict(told["spec"]), runtime, told["rank"], Path(told["meet"]))
-
-
-if __name__ == "__main__":
-    main(sys.stdin)

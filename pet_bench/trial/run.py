@@ -16,6 +16,7 @@ from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_
 from pet_bench.pet.large import PACKAGE
 from pet_bench.pet.method import restored
 from pet_bench.pet.parts import titled
+from pet_bench.pet.sharded import shard
 from pet_bench.registry import METRICS, ask, title
 from pet_bench.results import dropped, store
 from pet_bench.results import predictions as saved
@@ -25,6 +26,7 @@ from pet_bench.results.provenance import now, provenance
 from pet_bench.results.schema import Cost, Parameters, Part, Progress, Score, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import OnProgress, Trial, build_trial, device_name
+from pet_bench.trial.divided import check_divided, check_ranks
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.memory import peak_memory
 from pet_bench.trial.ranks import device_of, together
@@ -53,6 +55,8 @@ def run_trial(
     shared: what other trials have read already. Raises UserError for unusable data or backbones, before training.
     """
     started = now()
+    check_ranks(runtime)
+    check_divided([spec], runtime)
     on_progress(Progress(spec.id, "prepare"))
     trial = build_trial(spec, replace(runtime, device=device_of(0, runtime)), on_progress, shared)
     method = build_method(restored(spec.method), trial.model.anatomy)
@@ -64,6 +68,8 @@ def run_trial(
     outcome: dict[str, Any]
     try:
         with together(spec, runtime) as trial.ranks:
+            if runtime.shard:
+                shard(model, device)
             train(trial)
             save_tensors(trial, folder, shared or Shared())
             outcome = test(trial, folder)

@@ -114,14 +114,14 @@ class Training:
         """One update on one batch, whose parts' gradients add up to its own; its loss is yet to be read."""
         trial, model, reduction = self.trial, self.model, self.reductions[batch.task]
         trial.ranks.seed(trial.spec.seed, trial.steps)
-        own, value = trial.ranks.share(batch), torch.zeros((), dtype=torch.float64, device=trial.device)
-        for part in own.to(trial.device).split(trial.run.accumulation) if own else ():
-            loss = loss_of(model, part, reduction, self.recipe.precision)
-            loss = loss + sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
-            loss = loss * share_of(part, batch, reduction)
+        value = torch.zeros((), dtype=torch.float64, device=trial.device)
+        for part, counts in trial.ranks.parts(batch, trial.run.accumulation):
+            loss = loss_of(model, part.to(trial.device), reduction, self.recipe.precision)
+            penalty = sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
+            loss = loss * (share_of(part, batch, reduction) * counts) + penalty * (len(part) / len(batch) * counts)
             value += loss.detach()
             loss.backward()
-        trial.ranks.add_up([*self.trained.values()], value, len(batch))
+        trial.ranks.add_up([*self.trained.values()], value)
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip)
         self.optimizer.step()
         trial.steps += 1
@@ -148,6 +148,7 @@ class Training:
         where, points = self.where(), self.mean_losses()
         if recipe.valid_every and ((trial.epoch + 1) % recipe.valid_every == 0 or trial.steps == self.total):
             score, measured = validate_all(trial, where)
+            score = trial.ranks.agreed(score)
             points += measured
             if recipe.selection == "best" and (trial.best is None or score > trial.best.score):
                 trial.best = Selected(**where, score=score)

@@ -126,9 +126,16 @@ def check(
     """
     from pet_bench.trial.check import check_backbones, check_data, check_designs
 
+    def check_methods(specs: list[TrialSpec]) -> None:
+        if runtime.ranks > 1:
+            from pet_bench.trial.divided import check_divided
+
+            check_divided(specs, runtime)
+
     spoilt: dict[str, PluginError] = {}
     for look in (
         check_designs,
+        check_methods,
         lambda specs: check_backbones(specs, shared, "pixels"),  # before their pictures are packed, which takes longer
         lambda specs: check_data(specs, runtime, progress, shared),
         lambda specs: check_backbones(specs, shared, "features"),

@@ -33,6 +33,8 @@ def check_place(
     else:
         with faults:
             resources = _here(resources, runtime, executor)
+    if runtime.shard and max(runtime.ranks, resources.gpus or 0) < 2:
+        faults.add("--shard divides frozen weights among a trial's GPUs, and it has one: give it more (--gpus 2)")
     faults.check()
     return resources
 
@@ -44,7 +46,7 @@ def _here(resources: Resources, runtime: Runtime, executor: Executor) -> Resourc
     from pet_bench.trial.device import find_device
 
     device = find_device(runtime.device)
-    if executor == "inline":  # no more than one at a time, on the device
+    if executor == "inline" and (resources.gpus or 0) <= 1:  # one at a time, on the device
         return resources
     there = {"cpus": cores(), "gpus": torch.cuda.device_count() if device.index is None else 1}
     if resources.gpus is None:
