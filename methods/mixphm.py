@@ -101,6 +101,10 @@ class Redundancy(Door):
             f"stack's last states)), positions: {self.tokens}"
         )
 
+    @property
+    def counts_padding(self) -> bool:
+        return True
+
     def open(self, build):
         told, model = Told(), build.model
 

@@ -92,8 +92,9 @@ class Recipe:
     rates: factors of `lr` by patterns over names of trained parameters; what has 0 stays as it starts and counts as
     frozen. LoRA+ (Hayou et al., ICML 2024) is {"pet.*.B": 16}, LoRA-FA (Zhang et al., 2023) {"pet.*.A": 0}.
 
-    precision: of the forward pass in training; evaluation: that of validation and test, float32 as published. frozen:
-    how what does not train is kept (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
+    precision: of the forward pass in training, tf32 being float32 whose matrices are multiplied so, on GPUs that can;
+    evaluation: that of validation and test, float32 as published. frozen: how what does not train is kept
+    (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
     """
 
     lr: float = Field(gt=0)
@@ -107,7 +108,7 @@ class Recipe:
     eps: float = Field(default=1e-6, gt=0)
     max_steps: Count | None = None
     valid_every: int = Field(default=1, ge=0, le=1_000_000_000)
-    precision: Precision = "float32"
+    precision: Precision | Literal["tf32"] = "float32"
     selection: Literal["last", "best"] = "last"
     generation: Literal["checkpoint", "plain"] = "checkpoint"
     decay_norms: bool = True
@@ -240,6 +241,7 @@ class Runtime:
     whether what a frozen vision tower gives is kept in the cache; without, it runs each time, to the same bits.
     gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
     ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`).
+    compile: updates are compiled, which changes rounding and the draws of dropout (`trial.compiled`).
     """
 
     out: Path
@@ -254,6 +256,7 @@ class Runtime:
     keep_tower: bool = True
     gradient_checkpointing: bool = False
     ranks: Count = 1
+    compile: bool = False
 
 
 def option_faults(cls: type) -> Iterator[str]:

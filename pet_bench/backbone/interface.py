@@ -95,6 +95,8 @@ class Model(nn.Module, ABC):
         self.masks_empty: frozenset[str] = frozenset()
         self.text_edits: list[TextEdit] = []
         self.frozen: Frozen = "float32"
+        self.labels: Tensor | None = None  # the positions that alone are asked of the output layer
+        self.at(anatomy.head).register_forward_pre_hook(self._at_labels)
 
     pet: nn.ModuleDict  # set by a model once its own modules are: what is added comes last, in files and in counts
 
@@ -124,13 +126,16 @@ class Model(nn.Module, ABC):
 
         Where something stands at the output layer, it may have need of the others, and all are computed."""
         head = self.at(self.anatomy.head)
-        if head._forward_hooks or head._forward_pre_hooks:
+        if head._forward_hooks or [*head._forward_pre_hooks.values()] != [self._at_labels]:
             return self.logits(inputs, targets).flatten(0, 1)[labels]
-        hook = head.register_forward_pre_hook(lambda _, args: args[0].flatten(0, 1)[labels][None])
+        self.labels = labels
         try:
             return self.logits(inputs, targets)[0]
         finally:
-            hook.remove()
+            self.labels = None
+
+    def _at_labels(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return None if self.labels is None else (args[0].flatten(0, 1)[self.labels][None], *args[1:])
 
     @abstractmethod
     def generate(self, inputs: Inputs, *, num_beams: int, max_length: int, plain: bool = False) -> Tensor:

@@ -80,6 +80,8 @@ class Batch:
 
     def split(self, parts: int) -> list[Batch]:
         """So many batches as equal in size as possible, or one an example where there are fewer; padding stays."""
+        if parts == 1:
+            return [self]
         rows = np.array_split(np.arange(len(self)), min(parts, len(self)))
         spans = [slice(part[0], part[-1] + 1) for part in rows]
         return [self._rows(at) for at in spans]

@@ -144,6 +144,10 @@ class Balance(Door):
     def formula(self) -> str:
         return f"loss + {self.weight:g} · Σ_layers (imbalance of the experts)"
 
+    @property
+    def counts_padding(self) -> bool:
+        return True
+
     def open(self, build):
         return Told()
 
