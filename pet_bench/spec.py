@@ -108,7 +108,7 @@ class Recipe:
     eps: float = Field(default=1e-6, gt=0)
     max_steps: Count | None = None
     valid_every: int = Field(default=1, ge=0, le=1_000_000_000)
-    precision: Precision | Literal["tf32"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     selection: Literal["last", "best"] = "last"
     generation: Literal["checkpoint", "plain"] = "checkpoint"
     decay_norms: bool = True

@@ -35,7 +35,8 @@ class Compiled:
 
         self.failure = exc.TorchDynamoException
         config.recompile_limit = max(GRAPHS, config.recompile_limit)
-        self.loss, self.trial, self.shapes = loss, trial, set()
+        self.loss, self.trial = loss, trial
+        self.shapes: set[tuple[str, int, int, int]] = set()
         self.tasks = {task.name: trial.batches(task, "train") for task in trial.data.tasks}
         # CUDA graphs keep gradients in memory of their own, where those of a second part would take their place
         graphs = trial.device.type == "cuda" and backend == "inductor" and trial.run.accumulation == 1
