@@ -242,6 +242,8 @@ class Runtime:
     gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
     ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`).
     compile: updates are compiled, which changes rounding and the draws of dropout (`trial.compiled`).
+    resident: features are kept on an accelerator where they take at most half of what is free there; without, and where
+    they take more, batches are made ahead and copied.
     """
 
     out: Path
@@ -257,6 +259,7 @@ class Runtime:
     gradient_checkpointing: bool = False
     ranks: Count = 1
     compile: bool = False
+    resident: bool = True
 
 
 def option_faults(cls: type) -> Iterator[str]:

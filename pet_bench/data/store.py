@@ -127,6 +127,8 @@ class FeatureStore(PackedFolder):
         a CPU. free: bytes that a device has left, by default as CUDA reports them and none on other devices.
         """
         device = torch.device(device)
+        if self.resident is not None and device in (there := self.resident.device, torch.device(there.type)):
+            return self
         size = self.array[:1].nbytes * len(self.used)
         if device.type != "cpu" and 2 * size <= (free or free_memory)(device):
             self.resident = torch.empty(len(self.used), *self.array.shape[1:], dtype=torch.float16, device=device)

@@ -114,7 +114,7 @@ def build_trial(
         recompute_activations(model)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)
     model.to(device)
-    if spec.control == "none":
+    if spec.control == "none" and runtime.resident:
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
     if spec.recipe.precision == "bfloat16" and spec.recipe.frozen == "float32":

@@ -283,6 +283,7 @@ def test_features_are_kept_on_a_device_if_they_take_at_most_half_of_what_is_free
     store = pack()
     store.to("meta", free=lambda device: 2 * store.array.nbytes + spare)
     assert (store.resident is not None) == kept
+    assert store.resident is store.to("meta").resident  # of an earlier trial: not twice
     assert store.bytes_on_device == kept * 4 * 49 * 2048 * 2
     visual = store.gather(store.rows(VQA().examples(root, "test")))
     assert visual.device.type == ("meta" if kept else "cpu")
