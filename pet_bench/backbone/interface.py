@@ -59,7 +59,11 @@ class Context:
         """A row an example of what there was one of for each beam."""
         self._each(lambda rows: rows[::beams])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
+    def forget(self) -> None:
+        """Nothing of the last pass is kept, but its task and prompt."""
+        self._each(lambda rows: None)
+
+    def _each(self, change: Callable[[Tensor], Tensor | None]) -> None:
         for name in ("mask", "visual", "seen", "encoded", "side", "beside", "example"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, change(rows))

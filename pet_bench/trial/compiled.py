@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -41,7 +42,9 @@ class Compiled:
         # CUDA graphs keep gradients in memory of their own, where those of a second part would take their place
         graphs = trial.device.type == "cuda" and backend == "inductor" and trial.run.accumulation == 1
         how: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {}
-        self.captured: Loss = torch.compile(loss, fullgraph=True, dynamic=False, backend=backend, **how)
+        penalised = any(type(door).penalty is not Door.penalty for door in trial.doors)
+        whole = loss if penalised else partial(alone, loss)
+        self.captured: Loss = torch.compile(whole, fullgraph=True, dynamic=False, backend=backend, **how)
         self.possible = True
         method = build_method(restored(trial.spec.method), trial.model.anatomy)
         if reason := unfixed(trial.model, method, trial.doors):
@@ -75,6 +78,13 @@ class Compiled:
         note = f"not compiled: {reason}"
         if note not in self.trial.run.notes:
             self.trial.run.notes.append(note)
+
+
+def alone(loss: Loss, model: Model, batch: Batch, reduction: str, precision: str) -> Tensor:
+    """What the model kept of the pass, which no penalty reads, is no output of the graph, hence has no gradient."""
+    value = loss(model, batch, reduction, precision)
+    model.context.forget()
+    return value
 
 
 def unfixed(model: Model, method: Method, doors: Iterable[Door]) -> str:
