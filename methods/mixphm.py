@@ -105,6 +105,10 @@ class Redundancy(Door):
     def divides(self) -> bool:
         return False
 
+    @property
+    def counts_padding(self) -> bool:
+        return True
+
     def open(self, build):
         told, model = Told(), build.model
 

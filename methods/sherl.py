@@ -211,6 +211,10 @@ class Side(Door):
             f"tanh(q / 0.1) h, x_i = D_i(f_i), β_i ∝ relu(w · (x_i ⊙ g)) / ρ_i  ({self.form}, width d/{self.reduction})"
         )
 
+    @property
+    def counts_padding(self) -> bool:
+        return bool(self.distill)
+
     def open(self, build):
         return SideNetwork(self, build)
 

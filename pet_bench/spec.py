@@ -92,8 +92,9 @@ class Recipe:
     rates: factors of `lr` by patterns over names of trained parameters; what has 0 stays as it starts and counts as
     frozen. LoRA+ (Hayou et al., ICML 2024) is {"pet.*.B": 16}, LoRA-FA (Zhang et al., 2023) {"pet.*.A": 0}.
 
-    precision: of the forward pass in training; evaluation: that of validation and test, float32 as published. frozen:
-    how what does not train is kept (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
+    precision: of the forward pass in training, tf32 being float32 whose matrices are multiplied so, on GPUs that can;
+    evaluation: that of validation and test, float32 as published. frozen: how what does not train is kept
+    (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
     """
 
     lr: float = Field(gt=0)
@@ -107,7 +108,7 @@ class Recipe:
     eps: float = Field(default=1e-6, gt=0)
     max_steps: Count | None = None
     valid_every: int = Field(default=1, ge=0, le=1_000_000_000)
-    precision: Precision = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     selection: Literal["last", "best"] = "last"
     generation: Literal["checkpoint", "plain"] = "checkpoint"
     decay_norms: bool = True
@@ -241,6 +242,9 @@ class Runtime:
     gradient_checkpointing: activations inside of layers are not kept for the backward pass but computed once more.
     ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`). shard:
     they divide the frozen weights of layers as well (`pet.sharded`).
+    compile: updates are compiled, which changes rounding and the draws of dropout (`trial.compiled`).
+    resident: features are kept on an accelerator where they take at most half of what is free there; without, and where
+    they take more, batches are made ahead and copied.
     """
 
     out: Path
@@ -256,6 +260,8 @@ class Runtime:
     gradient_checkpointing: bool = False
     ranks: Count = 1
     shard: bool = False
+    compile: bool = False
+    resident: bool = True
 
 
 def option_faults(cls: type) -> Iterator[str]:

@@ -60,7 +60,11 @@ class Context:
         """A row an example of what there was one of for each beam."""
         self._each(lambda rows: rows[::beams])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
+    def forget(self) -> None:
+        """Nothing of the last pass is kept, but its task and prompt."""
+        self._each(lambda rows: None)
+
+    def _each(self, change: Callable[[Tensor], Tensor | None]) -> None:
         for name in ("mask", "visual", "seen", "encoded", "side", "beside", "example"):
             if (rows := getattr(self, name)) is not None:
                 setattr(self, name, change(rows))
@@ -98,6 +102,9 @@ class Model(nn.Module, ABC):
         self.masks_empty: frozenset[str] = frozenset()
         self.text_edits: list[TextEdit] = []
         self.frozen: Frozen = "float32"
+        self.labels: Tensor | None = None  # the positions that alone are asked of the output layer
+        if self.aligned:
+            self.at(anatomy.head).register_forward_pre_hook(self._at_labels)
 
     pet: nn.ModuleDict  # set by a model once its own modules are: what is added comes last, in files and in counts
 
@@ -129,13 +136,16 @@ class Model(nn.Module, ABC):
         not read the positions of the targets alone, and where it is so small that picking gains nothing.
         """
         head = self.at(self.anatomy.head)
-        if len(self.words) < SMALL or not self.aligned or head._forward_hooks or head._forward_pre_hooks:
+        if len(self.words) < SMALL or head._forward_hooks or [*head._forward_pre_hooks.values()] != [self._at_labels]:
             return self.logits(inputs, targets).flatten(0, 1)[labels]
-        hook = head.register_forward_pre_hook(lambda _, args: args[0].flatten(0, 1)[labels][None])
+        self.labels = labels
         try:
             return self.logits(inputs, targets)[0]
         finally:
-            hook.remove()
+            self.labels = None
+
+    def _at_labels(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return None if self.labels is None else (args[0].flatten(0, 1)[self.labels][None], *args[1:])
 
     @abstractmethod
     def generate(self, inputs: Inputs, *, num_beams: int, max_length: int, plain: bool = False) -> Tensor:

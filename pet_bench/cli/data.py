@@ -121,6 +121,9 @@ def pack(
         typer.Option("--missing-features", help="As for run; drop leaves examples out."),
     ] = "refuse",
     fed: FedWith = "features",
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="Keep of a grid of features what enters models: less to read.")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change a protocol option; repeatable.")
     ] = None,
@@ -129,16 +132,20 @@ def pack(
     """Pack the features, or pictures, of a suite ahead of training, as a run would. If interrupted, run it again.
 
     A run finds the packed features if these are what it wants, or more than that, and the source files are unchanged.
+    Pooled ones give the same numbers to the bit, but to methods that read the whole grid, which say so.
     """
     load_plugins(plugin)
+    if pooled and fed == "pixels":
+        raise UserError("--pooled is for features, not for pixels")
     from pet_bench.data.reading import read_and_pack
     from pet_bench.results.dropped import counts, summary
 
     for chosen, tasks in _suites(root, suite, task, set_):
         with bar(f"packing {chosen.name}") as progress:
             _, store, left_out = read_and_pack(
-                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress, fed=fed
-            )
+                root, tasks, chosen.visual, missing=missing_features, cache=out, progress=progress, fed=fed,
+                pooled=pooled,
+            )  # fmt: skip
         assert store is not None  # as packing was asked for
         size = f"{len(store.index):,} {store.what}, {store.bytes_wanted / 1e9:.2f} GB"
         print(f"{chosen.name}: {size} in {store.folder}")

@@ -116,6 +116,9 @@ Sharded = Annotated[
         help="Divide frozen weights among the GPUs of a trial: less memory, the same results up to rounding.",
     ),
 ]  # fmt: skip
+Compile = Annotated[
+    bool, _option("--compile", help="Compile updates: faster on a GPU, the same within rounding.", panel=SCHEDULING)
+]
 DryRun = Annotated[
     bool, _option("--dry-run", help="Only say what would run, with counts and estimates.", panel=SHOWING)
 ]
@@ -150,6 +153,7 @@ class How:
     accumulation: Accumulation = 1
     gradient_checkpointing: Recomputed = False
     shard: Sharded = False
+    compile: Compile = False
 
     def check(self) -> None:
         """Raises UserError for options that the others leave without a use."""
@@ -173,7 +177,7 @@ class How:
         return Runtime(
             out=out, data=self.data, device=self.device, plugins=tuple(self.plugin or ()),
             accumulation=self.accumulation, missing_features=self.missing_features.value,
-            gradient_checkpointing=self.gradient_checkpointing, shard=self.shard,
+            gradient_checkpointing=self.gradient_checkpointing, shard=self.shard, compile=self.compile,
             **interval(self.checkpoint_every),
         )  # fmt: skip
 

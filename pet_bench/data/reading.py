@@ -103,8 +103,10 @@ def read_and_pack(
     progress: Callable[[int, int], None] | None = None,
     pack: bool = True,
     fed: Fed = "features",
+    pooled: bool | None = None,
 ) -> Read:
-    """Examples by task and split, and the packed features, or pixels, of all of them. missing: as in `Runtime`.
+    """Examples by task and split, and the packed features, or pixels, of all of them. missing: as in `Runtime`; pooled:
+    as in `FeatureStore.pack`.
 
     Raises one UserError for everything that is wrong. Nothing is packed, and no values are read, where
     annotations are at fault and without `pack`; what is packed already has been read.
@@ -138,7 +140,8 @@ def read_and_pack(
             faults.add(shown(said, "features" if albums is None else "images"))
         faults.check()
         return Read(examples, None, LeftOuts.of(unused))
-    return Read(examples, packed_for(fed, root, wanted, visual, cache, progress, albums), LeftOuts.of(unused))
+    store = packed_for(fed, root, wanted, visual, cache, progress, albums, pooled)
+    return Read(examples, store, LeftOuts.of(unused))
 
 
 def packed_for(
@@ -149,11 +152,12 @@ def packed_for(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     albums: Albums | None = None,
+    pooled: bool | None = None,
 ) -> Store:
     """The store of what a backbone sees of these examples; raises UserError as `pack` of either store does."""
     if fed == "pixels":
         return ImageStore.pack(root, wanted, cache=cache, progress=progress, albums=albums)
-    return FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress)
+    return FeatureStore.pack(root, wanted, visual, cache=cache, progress=progress, pooled=pooled)
 
 
 def read_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from pet_bench.data.packing import BLOCK, MANIFEST, PackedFolder, Progress, check_space, digest
 from pet_bench.data.rows import shown
@@ -30,6 +32,7 @@ Files = list[tuple[str, int, int]]  # feature key, size and time of its source f
 FORMAT = 3
 HALF = np.dtype("<f2")
 ARRAY, INDEX = "features.npy", "index.json"
+DIGESTS, DIGITS = "digests", 24  # where features are pooled: of each as it was before, a line each
 
 
 class FeatureStore(PackedFolder):
@@ -38,6 +41,10 @@ class FeatureStore(PackedFolder):
     `pack` makes or finds it; nothing after that opens the source files. A folder holds `features.npy`, `index.json`
     (in the order of the rows, each key with size, time and digest of its feature) and `manifest.json`: counts, shape,
     type, the SHA-256 of both files and of the listing of the source files.
+
+    It may be packed pooled, for models that max-pool the grid anyway (`Visual.pooled`): the largest of some halves is
+    one of them, so that what they read is the same to the bit. The manifest then says `tokens`, those of the source;
+    digests, and so the fingerprint, are of features before pooling, and noise is as many vectors as before.
     """
 
     what, checked = "features", (ARRAY, INDEX)
@@ -51,6 +58,7 @@ class FeatureStore(PackedFolder):
         if len(index) != len(array):
             raise ValueError("array and index disagree")
         self.folder, self.array = folder, array
+        self.tokens: int = manifest.get("tokens", array.shape[1])
         rows = {key: row for row, key in enumerate(index)}
         self.index = rows if keys is None else {key: rows[key] for key in keys}
         self.fingerprint = digest(sorted((key, index[key][2]) for key in self.index))
@@ -66,26 +74,31 @@ class FeatureStore(PackedFolder):
         *,
         cache: Path | None = None,
         progress: Progress | None = None,
+        pooled: bool | None = None,
     ) -> FeatureStore:
         """The store of all features of these examples, read from the cache if it is there.
 
         The cache folder is keyed by names, sizes and times of the source files; a store that holds more than is wanted
         serves too. Features are written one after the other, so memory does not grow with their number; packing that
         was stopped at any moment goes on where it was. Several processes may pack the same features at once.
-        `progress(done, total)` is called while packing.
+        `progress(done, total)` is called while packing. pooled: to `visual.pooled` vectors, or not; None: as they are,
+        or the store that is there, whichever it is.
 
-        Raises UserError for every fault together: a missing or unreadable file, a missing key, another shape than
-        `visual` says, a type that is no floating-point one, values that are not finite (in half precision), an example
-        with more images than `visual.images`, a cache that cannot be written.
+        Raises UserError where nothing would be pooled, and for every fault together: a missing or unreadable file, a
+        missing key, another shape than `visual` says, a type that is no floating-point one, values that are not finite
+        (in half precision), an example with more images than `visual.images`, a cache that cannot be written.
         """
+        if pooled and visual.pooled == visual.tokens:
+            raise UserError(f"features: nothing to pool: all {visual.tokens} vectors of an image enter the model")
         root = Path(root)
         sources, faults = sources_of(root, wanted, visual)
         files = files_of(root, sources)
         if faults or files is None:
             raise shown([*faults, *damage(root, sources, visual)], "features")
-        folder = packed_in(files, visual, cache)
+        folder = packed_in(files, visual, cache, pooled=pooled)
+        kept = visual.pooled if pooled else visual.tokens
         return cls.open(folder, sources) or cls.written(
-            folder, lambda draft: _pack(draft, files, root, sources, visual, progress)
+            folder, lambda draft: _pack(draft, files, root, sources, visual, kept, progress)
         )
 
     @classmethod
@@ -114,6 +127,8 @@ class FeatureStore(PackedFolder):
         a CPU. free: bytes that a device has left, by default as CUDA reports them and none on other devices.
         """
         device = torch.device(device)
+        if self.resident is not None and device in (there := self.resident.device, torch.device(there.type)):
+            return self
         size = self.array[:1].nbytes * len(self.used)
         if device.type != "cpu" and 2 * size <= (free or free_memory)(device):
             self.resident = torch.empty(len(self.used), *self.array.shape[1:], dtype=torch.float16, device=device)
@@ -137,7 +152,7 @@ class FeatureStore(PackedFolder):
 
         For "noise", standard normal values that depend on the feature's place among those that are wanted.
         """
-        shape = self.array.shape[1:]
+        shape = (self.tokens, self.array.shape[2])
         device = self.resident.device if self.resident is not None else None
         if control == "text-only":
             return torch.zeros(*rows.shape, *shape, device=device)
@@ -195,26 +210,29 @@ def files_of(root: Path, sources: Sources) -> Files | None:
     return [(key, file.st_size, file.st_mtime_ns) for key, file in status]
 
 
-def listing_of(files: Files, visual: Visual) -> str:
-    return digest([FORMAT, visual.tokens, visual.width, *files])
+def listing_of(files: Files, visual: Visual, kept: int) -> str:
+    """kept: vectors of an image."""
+    return digest([FORMAT, visual.tokens, *([kept] if kept != visual.tokens else []), visual.width, *files])
 
 
-def packed_in(files: Files, visual: Visual, cache: Path | None = None) -> Path:
+def packed_in(files: Files, visual: Visual, cache: Path | None = None, *, pooled: bool | None = None) -> Path:
     """The folder of the store that holds exactly these features, or of one that holds them among others.
 
-    The former where neither exists.
+    The former where neither exists. pooled: as in `FeatureStore.pack`.
     """
+    kept = {None: {visual.pooled, visual.tokens}, True: {visual.pooled}, False: {visual.tokens}}[pooled]
 
     def holds(folder: Path) -> bool:
         manifest = FeatureStore.read(folder / MANIFEST)
         if manifest["format"] != FORMAT or manifest["shape"][0] < len(files):
             return False
-        if manifest["shape"][1:] != [visual.tokens, visual.width]:
+        _, rows, width = manifest["shape"]
+        if rows not in kept or [manifest.get("tokens", rows), width] != [visual.tokens, visual.width]:
             return False
         index = FeatureStore.read(folder / INDEX)
         return all(key in index and index[key][:2] == about for key, *about in files)
 
-    return FeatureStore.place(listing_of(files, visual), cache, holds)
+    return FeatureStore.place(listing_of(files, visual, visual.pooled if pooled else visual.tokens), cache, holds)
 
 
 def damage(root: Path, sources: Sources, visual: Visual) -> Iterator[str]:
@@ -280,21 +298,22 @@ def _check_form(task: Task, root: Path, key: str, visual: Visual, shape: tuple[i
 
 
 def _pack(
-    draft: Path, files: Files, root: Path, sources: Sources, visual: Visual, progress: Progress | None
+    draft: Path, files: Files, root: Path, sources: Sources, visual: Visual, kept: int, progress: Progress | None
 ) -> dict[str, Any]:
-    """Write all features into the draft; returns what the manifest says of them."""
-    shape, array = (len(sources), visual.tokens, visual.width), draft / ARRAY
+    """Write all features into the draft, `kept` vectors of each; returns what the manifest says of them."""
+    shape, array = (len(sources), kept, visual.width), draft / ARRAY
     done = array.stat().st_size if array.exists() else 0
     check_space("features", draft, HALF.itemsize * int(np.prod(shape)) - done)
     if faults := _fill(array, shape, root, sources, visual, progress):
         shutil.rmtree(draft, ignore_errors=True)  # a mended file will make it another folder
         raise shown(faults, "features")
-    index = {key: about for (key, *about) in _digested(files, array)}
+    index = {key: about for (key, *about) in _digested(files, array, kept != visual.tokens)}
     (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
     return {
         "format": FORMAT,
         "source": root.name,
-        "listing": listing_of(files, visual),
+        "listing": listing_of(files, visual, kept),
+        **({"tokens": visual.tokens} if kept != visual.tokens else {}),
         "features": len(sources),
         "shape": shape,
         "dtype": HALF.name,
@@ -307,16 +326,20 @@ def _fill(
 ) -> list[str]:
     """Write the features behind those that an earlier call wrote, in NumPy's format; returns what is wrong with them.
 
-    Everything up to a whole number of blocks was forced to disk before, so it is there even after a power cut.
+    Everything up to a whole number of blocks was forced to disk before, so it is there even after a power cut; of
+    features that are pooled to what `shape` says, digests first.
     """
+    pools = shape[1] != visual.tokens
     start = io.BytesIO()
     np.lib.format.write_array_header_1_0(start, {"descr": HALF.str, "fortran_order": False, "shape": shape})
     header, size = start.getvalue(), HALF.itemsize * int(np.prod(shape[1:]))
     faults: list[str] = []
-    with path.open("a+b") as file:
+    with path.open("a+b") as file, path.with_name(DIGESTS).open("a+b") if pools else io.BytesIO() as digests:
         file.seek(0)
         whole = file.read(len(header)) == header
         done = max(0, path.stat().st_size - len(header)) // (BLOCK * size) * BLOCK if whole else 0
+        done = min(done, digests.seek(0, io.SEEK_END) // ((DIGITS + 1) * BLOCK) * BLOCK) if pools else done
+        digests.truncate(done * (DIGITS + 1) if pools else 0)
         file.truncate(len(header) + done * size if whole else 0)
         if not whole:
             file.write(header)
@@ -327,17 +350,36 @@ def _fill(
                 faults += error.faults
             else:
                 if not faults:  # none behind a gap: rows are counted by the file's length
+                    if pools:
+                        digests.write(f"{_digest(feature)}\n".encode())
+                        feature = _pooled(feature, shape[1])
                     file.write(feature.tobytes())
                     if row % BLOCK == 0 or row == len(sources):
-                        file.flush()
-                        os.fsync(file.fileno())
+                        for one in (digests, file) if pools else (file,):
+                            one.flush()
+                            os.fsync(one.fileno())
             if progress:
                 progress(row, len(sources))
     return faults
 
 
-def _digested(files: Files, array: Path) -> Iterator[tuple[str, int, int, str]]:
-    """(key, size, time, digest of the packed feature) of every source file."""
-    features = np.load(array, mmap_mode="r", allow_pickle=False)
-    for (key, size, time), feature in zip(files, features, strict=True):
-        yield key, size, time, sha256(feature.tobytes()).hexdigest()[:24]
+def _pooled(feature: np.ndarray, kept: int) -> np.ndarray:
+    """(N, f) → (kept, f), as `backbone.visual.pool_grid` does: each number is one of the halves."""
+    side = math.isqrt(len(feature))
+    grid = torch.from_numpy(feature.astype(np.float32)).T.reshape(1, -1, side, side)
+    return F.adaptive_max_pool2d(grid, math.isqrt(kept))[0].flatten(1).T.contiguous().numpy().astype(HALF)
+
+
+def _digested(files: Files, array: Path, pooled: bool) -> Iterator[tuple[str, int, int, str]]:
+    """(key, size, time, digest of the feature in half precision) of every source file."""
+    digests = (
+        array.with_name(DIGESTS).read_text("ascii").split()
+        if pooled
+        else map(_digest, np.load(array, mmap_mode="r", allow_pickle=False))
+    )
+    for about, name in zip(files, digests, strict=True):
+        yield *about, name
+
+
+def _digest(feature: np.ndarray) -> str:
+    return sha256(feature.tobytes()).hexdigest()[:DIGITS]

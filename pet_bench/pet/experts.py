@@ -148,6 +148,10 @@ class Balance(Door):
     def divides(self) -> bool:
         return False
 
+    @property
+    def counts_padding(self) -> bool:
+        return True
+
     def open(self, build):
         return Told()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,8 +26,8 @@ class Halves:
         words = {id(module.weight) for module in model.lm.modules() if isinstance(module, nn.Embedding)}
         frozen = {p: None for linear in linears for p in linear.parameters(recurse=False) if _is_whole(p)}
         self.others = [(p, _half(p)) for p in frozen if id(p) not in words]
-        self.tied: list[tuple[Any, Tensor]] = [
-            (linear, _half(linear.weight))
+        self.tied: list[tuple[Any, Callable[[Tensor], Tensor]]] = [  # the same each time: a compiled graph looks
+            (linear, partial(_linear, _half(linear.weight), linear.bias))
             for linear in linears
             if linear.weight in frozen and id(linear.weight) in words
         ]
@@ -38,8 +38,8 @@ class Halves:
         whole = [p.data for p, _ in self.others]
         for p, half in self.others:
             p.data = half
-        for linear, half in self.tied:
-            linear.forward = partial(_linear, half, linear.bias)
+        for linear, forward in self.tied:
+            linear.forward = forward
         try:
             yield
         finally:

@@ -23,6 +23,11 @@ class TrainingHooks:
         """
         return 0.0
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether the penalty depends on how far a batch is padded."""
+        return False
+
     def after_step(self, model: Model, step: int, total: int) -> None:
         """Called after the optimiser's update number `step`, from 1, of `total`, while the gradients are there."""
 

@@ -121,7 +121,7 @@ class MemoryRows(Beside):
         """(B, I, N, f) → (B, I, M, f), the largest grid first, each row by row."""
         if not self.sides:
             return pool_grid(features, self.visual.pooled)
-        batch, images, tokens, width = features.shape
+        batch, images, tokens, width = self.whole(features).shape
         side = _side(tokens)
         grid = features.reshape(batch * images, side, side, width).permute(0, 3, 1, 2)
         pools = [F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in self.sides]
@@ -133,7 +133,14 @@ class MemoryRows(Beside):
         return F.pad(rows, (0, 0, 0, self.rows - rows.shape[1]))
 
     def tokens(self, features):
-        return super().tokens(features) if self.token is None else self.token(features.mean(dim=2))
+        return super().tokens(features) if self.token is None else self.token(self.whole(features).mean(dim=2))
+
+    def whole(self, features: Tensor) -> Tensor:
+        """(B, I, N, f) as they are; raises UserError where the store has pooled them."""
+        if features.shape[2] != self.visual.tokens:
+            there = f"{features.shape[2]} of {self.visual.tokens}"
+            raise UserError(f"the method reads the whole grid of features, packed are {there}: pack without --pooled")
+        return features
 
 
 def _side(rows: int) -> int:

@@ -121,7 +121,7 @@ def _train_config(result: TrialResult, spec: TrialSpec) -> dict[str, Any]:
         "batch_size_eval": -(-recipe.batch_size // result.run.accumulation),
         "max_steps": result.cost.steps if result.cost else recipe.max_steps,
         "eval_steps": min(validated, default=None),
-        "compile": False,
+        "compile": result.run.compile,
         "use_gc": result.run.gradient_checkpointing,
         "query_template": None,
         "seed": spec.seed,

@@ -169,6 +169,9 @@ class Run(Record):
     gradient_checkpointing: bool = Field(
         default=False, description="whether activations were computed again in the backward pass"
     )
+    compile: bool = Field(
+        default=False, description="whether updates were compiled", exclude_if=lambda value: not value
+    )
     resumed: list[Count] = Field(
         default=[], description="updates made when the trial was taken up again from a checkpoint"
     )

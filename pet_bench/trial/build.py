@@ -29,7 +29,7 @@ from pet_bench.pet.sharded import layers_of, place
 from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
-from pet_bench.trial.device import find_device
+from pet_bench.trial.device import check_precision, find_device
 from pet_bench.trial.memory import forget_peak
 from pet_bench.trial.ranks import ALONE, Ranks
 from pet_bench.trial.shared import Shared
@@ -103,6 +103,7 @@ def build_trial(
     shared = shared or Shared()
     gc.collect()  # the model of an earlier trial in this process stands in cycles with its hooks
     device = prepare_device(runtime)
+    check_precision(spec.recipe.precision, device)
     check_package(spec.recipe.frozen)
     data = shared.data(spec, runtime, lambda done, total: on_progress(Progress(spec.id, "prepare", done, total)))
     backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
@@ -117,13 +118,13 @@ def build_trial(
         place(model, device, but=layers_of(model))
     else:
         model.to(device)
-    if spec.control == "none":
+    if spec.control == "none" and runtime.resident:
         data.store.to(device)
     trial = Trial(spec, model, model.family.reader(tokenizer), data, device, on_progress, design.doors)
     if spec.recipe.precision == "bfloat16" and spec.recipe.frozen == "float32" and not runtime.shard:
         trial.halves = Halves(model, keeps=any(part.reads_weights for part in design.parts()))
     trial.run.accumulation = runtime.accumulation
-    trial.run.gradient_checkpointing = runtime.gradient_checkpointing
+    trial.run.gradient_checkpointing, trial.run.compile = runtime.gradient_checkpointing, runtime.compile
     keep_tower(trial, runtime)
     return trial
 

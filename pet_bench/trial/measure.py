@@ -75,7 +75,7 @@ def measure(spec: TrialSpec, runtime: Runtime, steps: int = 3, shared: Shared | 
     process's generators and threads are as before. Raises UserError for unusable data or backbones.
     """
     with _undisturbed(runtime):
-        trial = build_trial(spec, replace(runtime, keep_tower=False), shared=shared)
+        trial = build_trial(spec, replace(runtime, keep_tower=False, compile=False), shared=shared)
         training = Training(trial)
         updates = {task: _batches(training, task, steps) for task in trial.data.tasks}
         tests = {task: _middling(trial, task) for task in trial.data.tasks}

@@ -22,6 +22,8 @@ from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Recipe, Runtime
 from pet_bench.trial.build import Clock, Trial
 from pet_bench.trial.checkpoint import Checkpoints, State, generators, set_generators
+from pet_bench.trial.compiled import Compiled
+from pet_bench.trial.device import products
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.loss import per_token_loss, reduce_loss, share_of
 from pet_bench.trial.optim import ReferenceAdamW, decayed, linear_schedule
@@ -72,6 +74,7 @@ class Training:
         self.trained = trained_parameters(trial.model)
         self.last: dict[str, float] = {}  # loss and throughput, to be reported
         self.unread: list[tuple[str, Tensor]] = []  # task and loss of the last updates
+        self.compiled = Compiled(loss_of, trial) if trial.run.compile else None
         self.reductions = {task.name: task.loss for task in trial.data.tasks}
         self.optimizer = build_optimizer(trial.model, recipe)
         self.schedule = linear_schedule(self.optimizer, warmup=int(recipe.warmup * self.total), total=self.total)
@@ -99,7 +102,7 @@ class Training:
         last = min(first + len(self.joint), self.total)
         batches = ahead(self.joint.epoch(trial.epoch, trial.steps - first), trial.device)
         seconds, examples = trial.clock.train, trial.examples
-        with trial.halves.used() if trial.halves else nullcontext():
+        with products(self.recipe.precision), trial.halves.used() if trial.halves else nullcontext():
             while trial.steps < last:
                 with trial.clock.timing("train"):
                     self.update(next(batches))
@@ -116,7 +119,7 @@ class Training:
         trial.ranks.seed(trial.spec.seed, trial.steps)
         value = torch.zeros((), dtype=torch.float64, device=trial.device)
         for part, counts in trial.ranks.parts(batch, trial.run.accumulation):
-            loss = loss_of(model, part.to(trial.device), reduction, self.recipe.precision)
+            loss = (self.compiled or loss_of)(model, part.to(trial.device), reduction, self.recipe.precision)
             penalty = sum(ask_part(door, "penalty", model, returns=Tensor | float) for door in trial.doors)
             loss = loss * (share_of(part, batch, reduction) * counts) + penalty * (len(part) / len(batch) * counts)
             value += loss.detach()
@@ -217,13 +220,13 @@ class Training:
         }
 
     def restore(self, state: State) -> None:
-        trial, now = self.trial, self.trial.run.gradient_checkpointing
+        trial, now = self.trial, self.trial.run
         trial.epoch, trial.steps, trial.examples = state["epoch"], state["steps"], state["examples"]
         trial.losses, trial.kept = state["losses"], state["kept"]
         trial.curve = [Point(**point) for point in state["curve"]]
         trial.best = Selected(**state["best"]) if state["best"] else None
         trial.clock, trial.run = Clock(**state["clock"]), Run(**state["run"])
-        trial.run.gradient_checkpointing = now
+        trial.run.gradient_checkpointing, trial.run.compile = now.gradient_checkpointing, now.compile
         with torch.no_grad():
             for name, tensor in state["trained"].items():
                 self.trained[name].copy_(tensor)

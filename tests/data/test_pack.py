@@ -257,6 +257,21 @@ def test_a_run_uses_what_was_packed(tmp_path, monkeypatch, capsys, suite):
     assert len(list((out / "features").iterdir())) == 1
 
 
+def test_a_run_uses_what_was_packed_pooled(tmp_path, monkeypatch, capsys):
+    root, out = roots.vqa(tmp_path / "datasets"), tmp_path / "scratch"
+    assert code("data", "pack", root, "--task", "vqa", "--out", out, "--pooled") == 0
+    monkeypatch.setenv("PET_BENCH_CACHE", str(out))
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "read_feature", lambda *_: pytest.fail("a source file was opened"))
+        check_data([resolve("mini-bart", MethodSpec("lora"), "vqa", 0)], Runtime(out=tmp_path, data=root))
+    assert code("data", "pack", root, "--task", "vqa", "--out", out) == 0
+    shapes = [json.loads(path.read_text())["shape"] for path in (out / "features").glob("*/manifest.json")]
+    assert sorted(shapes) == [[12, 36, 2048], [12, 49, 2048]]
+    capsys.readouterr()
+    assert code("data", "pack", root, "--task", "vqa", "--fed", "pixels", "--pooled") == 2
+    assert "--pooled is for features, not for pixels" in capsys.readouterr().err
+
+
 def test_pack_refuses_damage_and_packs_nothing(tmp_path, monkeypatch, capsys):
     root = roots.gqa(tmp_path / "datasets")
     (root / "GQA" / "valid.json").write_text("[")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pet_bench.backbone.visual import pool_grid
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.task import Example, data_fingerprint
 from pet_bench.errors import UserError
@@ -29,7 +30,7 @@ def root(tmp_path):
 def pack(root, tmp_path):
     def pack(*tasks, split="test", visual=roots.VISUAL, **options):
         wanted = [(task, task.examples(root, split)) for task in tasks or (VQA(),)]
-        return FeatureStore.pack(root, wanted, visual, cache=tmp_path / "cache", **options)
+        return FeatureStore.pack(root, wanted, visual, **{"cache": tmp_path / "cache"} | options)
 
     return pack
 
@@ -282,6 +283,7 @@ def test_features_are_kept_on_a_device_if_they_take_at_most_half_of_what_is_free
     store = pack()
     store.to("meta", free=lambda device: 2 * store.array.nbytes + spare)
     assert (store.resident is not None) == kept
+    assert store.resident is store.to("meta").resident  # of an earlier trial: not twice
     assert store.bytes_on_device == kept * 4 * 49 * 2048 * 2
     visual = store.gather(store.rows(VQA().examples(root, "test")))
     assert visual.device.type == ("meta" if kept else "cpu")
@@ -318,3 +320,69 @@ def test_the_data_fingerprint_follows_annotations_and_features(root):
     path = root / "vqa" / "karpathy_train.json"
     path.write_text(path.read_text() + " ")
     assert fingerprint() != first
+
+
+# pooled ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grids(root):
+    """Features whose vectors all differ, some of them zeros of either sign."""
+    rng = np.random.default_rng(0)
+    for number in range(30, 34):
+        roots.grid(root, "COCO", f"COCO_val2014_{number:012d}", rng.standard_normal((49, 2048)).round(1))
+    return root
+
+
+def test_pooled_features_enter_a_model_to_the_bit(grids, pack, tmp_path):
+    whole = pack(pooled=False)
+    store = pack(pooled=True)
+    rows = store.rows(VQA().examples(grids, "test"))
+    assert len(folders(tmp_path)) == 2 and store.array.shape[1:] == (36, 2048) and store.array.dtype == np.float16
+    assert store.fingerprint == whole.fingerprint
+    for control in ("none", "text-only", "noise"):
+        ours, theirs = (pool_grid(each.gather(rows, control=control), 36) for each in (store, whole))
+        assert torch.equal(ours, theirs) and torch.equal(ours.signbit(), theirs.signbit())
+
+
+def test_a_run_takes_what_is_there_and_what_is_whole_first(grids, pack, tmp_path, monkeypatch):
+    store = pack(pooled=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(VQA, "feature", lambda *_: pytest.fail("a source file was opened"))
+        assert pack().folder == store.folder
+        assert pack(split="test").tokens == 49
+    assert pack(pooled=False).folder != store.folder
+    assert pack().array.shape[1] == 49 and pack(pooled=True).folder == store.folder
+    assert list(FeatureStore.verify(store.folder)) == []
+
+
+def test_another_size_is_no_store_of_these(grids, pack):
+    store = pack(pooled=True)
+    other = Visual(width=2048, tokens=49, pooled=25, images=2)
+    assert pack(visual=other, pooled=True).folder != store.folder
+    assert pack(visual=other).array.shape[1] == 25
+    with pytest.raises(UserError, match="nothing to pool: all 49 vectors of an image enter the model"):
+        pack(visual=Visual(width=2048, tokens=49, pooled=49), pooled=True)
+
+
+@pytest.mark.parametrize("damage", ["nothing", "digests", "array"])
+def test_pooling_that_was_stopped_goes_on(grids, pack, tmp_path, monkeypatch, damage):
+    whole = pack(pooled=True, cache=tmp_path / "whole")
+    monkeypatch.setattr("pet_bench.data.store.BLOCK", 1)
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(pooled=True, progress=stop)
+    (draft,) = (tmp_path / "cache" / "features").glob(".packing-*")
+    if damage == "digests":
+        (draft / "digests").write_bytes((draft / "digests").read_bytes()[:30])
+    elif damage == "array":
+        (draft / "features.npy").write_bytes((draft / "features.npy").read_bytes()[:-1000])
+    first = []
+    store = pack(pooled=True, progress=lambda done, total: first.append(done))
+    assert first[0] == {"nothing": 4, "digests": 2, "array": 3}[damage]
+    for name in ("features.npy", "index.json"):
+        assert (store.folder / name).read_bytes() == (whole.folder / name).read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -122,6 +124,18 @@ def test_what_it_counts_on_the_authors_model(method, published):
     attach(model, build_method(MethodSpec(method), anatomy).design(anatomy))
     in_clip, unused = 24 * 2 * 12 * 1024, 2 * 4096 if method == "memvp" else 0
     assert count(model)["trainable"] == published - in_clip - unused
+
+
+@methods
+def test_pooled_features_do_where_no_more_is_read(method):
+    """Packed pooled, of which a grid's means cannot be had any more."""
+    model, inputs = mini("bart", method), batch("bart")
+    model.visual.visual = replace(model.visual.visual, tokens=49)
+    if method == "memvp":
+        model(**inputs)
+        return
+    with pytest.raises(UserError, match="reads the whole grid of features, packed are 36 of 49: pack without --pooled"):
+        model(**inputs)
 
 
 def test_what_cannot_be_pooled_or_is_no_stack_is_said():

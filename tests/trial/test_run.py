@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from pet_bench.backbone import Reader, find_backbone, load
 from pet_bench.backbone.reader import clean_up
 from pet_bench.data.reading import build_tasks, read_data
+from pet_bench.data.store import FeatureStore
 from pet_bench.errors import UserError
 from pet_bench.pet import attach, build_method, load_trained, trained_parameters
 from pet_bench.registry import METHODS, load_plugin
@@ -22,7 +23,7 @@ from pet_bench.results.schema import Selected, TrialResult
 from pet_bench.spec import Runtime
 from pet_bench.trial import run
 from pet_bench.trial import train as training
-from pet_bench.trial.build import Trial, seed_everything
+from pet_bench.trial.build import Trial, build_trial, seed_everything
 from pet_bench.trial.check import check_data
 from pet_bench.trial.evaluate import predict
 from pet_bench.trial.run import run_trial
@@ -228,6 +229,14 @@ def test_checks_of_several_suites_report_together(mini_trial, runtime, world, tm
     assert len(error.value.faults) == 2
     assert "testdev.json" in error.value.faults[0]
     assert feature.name in error.value.faults[1]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_features_go_to_the_device_where_that_is_wanted(resident, mini_trial, runtime, monkeypatch):
+    asked = []
+    monkeypatch.setattr(FeatureStore, "to", lambda store, device: asked.append(device))
+    build_trial(mini_trial("lora", suite="mini-image-text/vqa"), replace(runtime, resident=resident))
+    assert bool(asked) == resident
 
 
 def test_no_data_and_no_device(mini_trial, runtime, tmp_path):

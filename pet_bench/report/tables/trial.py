@@ -99,6 +99,8 @@ def _ran(result: TrialResult) -> Iterator[str]:
         yield f"each batch in {run.accumulation} parts, their gradients added up"
     if run.gradient_checkpointing:
         yield "activations computed again in the backward pass"
+    if run.compile:
+        yield "updates compiled"
     if run.resumed:
         yield f"resumed at update {', '.join(f'{step:,}' for step in run.resumed)}"
 
