@@ -68,10 +68,10 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(averages, columns=columns)
 
 
-def _lines(world: pd.DataFrame) -> dict[tuple[Hashable, ...], dict[tuple[str, str], Line]]:
+def _lines(world: pd.DataFrame) -> dict[Hashable, dict[tuple[str, str], Line]]:
     """Trial (method, setup, id) → (panel, measure) → its line."""
     trial = ["method", "setup", "id"]
-    lines: dict[tuple[Hashable, ...], dict[tuple[str, str], Line]] = {}
+    lines: dict[Hashable, dict[tuple[str, str], Line]] = {}
     for split, rows in world.groupby("split"):
         rows = rows.assign(task=rows.task.fillna(""))
         measures = rows.drop_duplicates("task").set_index("task").measure

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pet_bench.errors import Faults, UserError
 from pet_bench.metrics.scores import averages
-from pet_bench.report.summary import measured
+from pet_bench.report.summary import MEASURED, measured
 from pet_bench.results import predictions as saved
 
 Folders = Path | str | Sequence[Path | str]
@@ -68,7 +68,7 @@ def check_comparable(rows: pd.DataFrame) -> None:
         versions = ", ".join(sorted(rows.data.fillna("unknown").unique()))
         faults.add(f"not comparable: made with different versions of the data ({versions})")
     for task, group in rows.groupby("task", sort=False):
-        kinds = {measured(row) for row in group.to_dict("records")}
+        kinds = {measured(row) for row in group[[*MEASURED]].drop_duplicates().to_dict("records")}
         if len(kinds) > 1:
             faults.add(f"not comparable: {task} is {' in some, '.join(sorted(kinds))} in others")
     faults.check()
