@@ -130,7 +130,7 @@ def children() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", type=Path, help="another checkout, with its .venv")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=int, nargs="*", default=[63, 630, 3150], help="multiples of 21")
