@@ -70,11 +70,14 @@ def _check(data: Any) -> None:
             raise ValueError(f"nested too deeply (possible: {DEPTH} levels)")
         below: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
-                below += [*value, *value.values()]
-            elif isinstance(value, list):
+            if (kind := type(value)) is dict:
                 below += value
-            elif (isinstance(value, float) or (isinstance(value, str) and not value.isascii())) and _fault(value):
+                below += value.values()
+            elif kind is list:
+                below += value
+            elif (kind is float and not math.isfinite(value)) or (
+                kind is str and not value.isascii() and _fault(value)
+            ):
                 raise ValueError(f"{_place_of_fault(data)}{_fault(value)}")
         level = below
 

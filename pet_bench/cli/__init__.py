@@ -33,6 +33,7 @@ from pet_bench.cli.shared import (
     only_with,
     report_error,
     scoped,
+    uncollected,
     working,
 )
 from pet_bench.cli.tables import print_tables
@@ -184,16 +185,19 @@ def params(
     """
     lost, counts = Faults(), []
     load_plugins(plugin, lost)
+    from itertools import product
+
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
-    from pet_bench.trial.count import count_parameters
 
-    for one_suite in suite or ["image-text"]:
-        for one_backbone in backbone or ["bart-base", "t5-base"]:
-            for one_method in method or METHODS.names():
-                with lost, working(f"counting {one_method} on {one_backbone}"):
-                    chosen = MethodSpec(one_method).changed(scoped({}, scope))
-                    counts.append(count_parameters(one_backbone, chosen, one_suite))
+    with uncollected():
+        from pet_bench.trial.count import count_parameters
+
+        every = product(suite or ["image-text"], backbone or ["bart-base", "t5-base"], method or METHODS.names())
+        for one_suite, one_backbone, one_method in every:
+            with lost, working(f"counting {one_method} on {one_backbone}"):
+                chosen = MethodSpec(one_method).changed(scoped({}, scope))
+                counts.append(count_parameters(one_backbone, chosen, one_suite))
     if counts:
         _print_counts(counts, format, by)
     lost.check()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, working, writing
+from pet_bench.cli.shared import Out, Plugins, To, folder_of, load_plugins, only_with, uncollected, working, writing
 from pet_bench.cli.style import TableFormat, report_style
 from pet_bench.errors import Faults, UserError
 
@@ -61,14 +61,15 @@ def report(
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.summary import without_suspect as bare
 
-    with working("reading results"):
-        results = _read(grids, out)
-    results.report = to or results.report
-    if without_suspect:
-        results.frame = bare(results.frame)
-    page = Page(", ".join(results.names), data, images, 100 if examples is None else examples) if html else None
-    with writing("--to FOLDER writes to another folder"):
-        written = report_style(results, style, format) if style else _comparison(results, page)
+    with uncollected():
+        with working("reading results"):
+            results = _read(grids, out)
+        results.report = to or results.report
+        if without_suspect:
+            results.frame = bare(results.frame)
+        page = Page(", ".join(results.names), data, images, 100 if examples is None else examples) if html else None
+        with writing("--to FOLDER writes to another folder"):
+            written = report_style(results, style, format) if style else _comparison(results, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
 

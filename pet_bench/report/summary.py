@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pet_bench.grid.plan.spec import Skipped
 
 KINDS = ("method", "skipped", "control", "majority")
+MEASURED = ("metric", "options", "split")
 SCORES = ["task", "metric", "primary", "value", "split", "n", "majority", "options", "average"]
 
 

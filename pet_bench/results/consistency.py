@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import averages, bounds, possible
@@ -43,12 +46,24 @@ def unlike(score: Score, metric: str, kept: Mapping[str, tuple[str, float | None
 
 def _spec(result: TrialResult) -> Iterator[str]:
     try:
-        spec = TrialSpec.from_dict(result.spec)
+        spec = _trial(result.spec)
     except UserError as error:
         yield from error.faults
         return
     if spec.id != result.id:
         yield f"its spec is that of trial {spec.id}"
+
+
+def _trial(spec: dict[str, Any]) -> TrialSpec:
+    """As `TrialSpec.from_dict`: what trials of several seeds have in common is read once."""
+    if type(seed := spec.get("seed")) is int and 0 <= seed < 2**32:
+        return _of_seed_0(json.dumps(spec | {"seed": 0})).seeded(seed)
+    return TrialSpec.from_dict(spec)
+
+
+@lru_cache
+def _of_seed_0(spec: str) -> TrialSpec:
+    return TrialSpec.from_dict(json.loads(spec))
 
 
 def _status(result: TrialResult) -> Iterator[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import build
@@ -36,6 +39,20 @@ class Description:
         return "\n\n".join(inspect.cleandoc(cls.__doc__) for cls in family if cls.__doc__)
 
 
+class Undrawn(TorchFunctionMode):
+    """No random numbers are drawn for tensors without memory, where PyTorch takes longer over it than with it."""
+
+    DRAWS: ClassVar = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.DRAWS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
 def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     """Describe a method; raises UserError for unknown names and options and for a design that does not fit."""
     known, chosen = find_backbone(backbone), suite_by_name(suite)
@@ -44,11 +61,12 @@ def describe(method: MethodSpec, backbone: str, suite: str) -> Description:
     if reason := why_skipped(built, shape):
         raise UserError(f"{title(built)} on {backbone}: {reason}")
     design = design_of(built, shape)
-    model = build(known, chosen.visual, method.scope, device="meta")
-    try:
-        attach_method(model, built, design, chosen.tasks)
-    except UserError as error:
-        raise error.within(f"{title(built)} on {backbone}") from error
+    with Undrawn():
+        model = build(known, chosen.visual, method.scope, device="meta")
+        try:
+            attach_method(model, built, design, chosen.tasks)
+        except UserError as error:
+            raise error.within(f"{title(built)} on {backbone}") from error
     return Description(
         method=built,
         options=default_spec(built).options,

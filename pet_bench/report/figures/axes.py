@@ -75,14 +75,15 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
     names = settings.groupby(["suite", "backbone"])["method.name"].nunique() if len(settings) else pd.Series(dtype=int)
     for key, trials in settings.groupby(["suite", "backbone", "method.name"], sort=False):
         suite, backbone, name = map(str, key)
-        own = _varying(trials.drop_duplicates("setup").set_index("setup"))
-        if len(own) < 2:
+        setups = trials.drop_duplicates("setup").set_index("setup")
+        if len(setups) < 2:
             continue
+        own = _varying(setups)
         if own.duplicated().any():
             raise UserError(f"trials of {name} on {backbone} differ in something that is no setting: filter the frames")
         lines = [(setting, *line) for setting in map(str, own) for line in _lines(own, setting)]
         near = Counter(setup for _, group, *_ in lines for setup in group.index for _ in group.index[1:])
-        plain = trials.drop_duplicates("setup").set_index("setup").method == name  # all options as they come
+        plain = setups.method == name  # all options as they come
         ranked = sorted(own.index, key=lambda setup: (near[setup], plain[setup]), reverse=True)
         reference, second = ranked[:2]
         known = plain[reference] or near[reference] > near[second]

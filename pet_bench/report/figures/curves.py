@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,34 +52,30 @@ def averaged(curves: pd.DataFrame) -> pd.DataFrame:
     rows = curves[(curves.control == "none") & curves.status.isin(["done", "suspect"])]
     trains = (rows.split == "train") & (rows.measure == "loss")
     rows = rows[trains | (rows.split == "valid") & rows.primary.eq(True)]
-    rows, averages = rows.assign(method=named(rows)), []
+    rows = rows.assign(method=named(rows))
+    averages: list[tuple[Any, ...]] = []
     for (suite, backbone), world in rows.groupby(["suite", "backbone"], sort=False):
         average, lines = bounds(task for task in world.task.dropna().unique()), _lines(world)
-        for (name, _), trials in world.groupby(["method", "setup"], sort=False):
+        for (name, setup), trials in world.groupby(["method", "setup"], sort=False):
             dagger = " †" if trials.status.eq("suspect").any() else ""
-            series = [lines[id] for id in trials.id.unique() if id in lines]
+            series = [lines[name, setup, id] for id in trials.id.unique() if (name, setup, id) in lines]
             for panel, measure in dict.fromkeys(key for one in series for key in one):
                 own = [one[panel, measure] for one in series if (panel, measure) in one]
                 low, high = (0.0, np.inf) if panel == LOSS else average if panel == AVERAGE else bounds([panel])
-                keys = {
-                    "suite": str(suite),
-                    "backbone": str(backbone),
-                    "method": str(name),
-                    "panel": panel,
-                    "measure": measure,
-                }
-                averages.append(_over_seeds(own).assign(**keys, n=len(own), low=low, high=high, dagger=dagger))
+                keys = str(suite), str(backbone), str(name), panel, measure
+                averages += [(*keys, *point, len(own), low, high, dagger) for point in _over_seeds(own)]
     columns = ["suite", "backbone", "method", "panel", "measure", "epoch", "mean", "std", "n", "low", "high", "dagger"]
-    return pd.concat(averages, ignore_index=True)[columns] if averages else pd.DataFrame(columns=columns)
+    return pd.DataFrame(averages, columns=columns)
 
 
-def _lines(world: pd.DataFrame) -> dict[str, dict[tuple[str, str], Line]]:
-    """Trial → (panel, measure) → its line."""
-    lines: dict[str, dict[tuple[str, str], Line]] = {}
+def _lines(world: pd.DataFrame) -> dict[Hashable, dict[tuple[str, str], Line]]:
+    """Trial (method, setup, id) → (panel, measure) → its line."""
+    trial = ["method", "setup", "id"]
+    lines: dict[Hashable, dict[tuple[str, str], Line]] = {}
     for split, rows in world.groupby("split"):
         rows = rows.assign(task=rows.task.fillna(""))
         measures = rows.drop_duplicates("task").set_index("task").measure
-        wide = rows.pivot(index=["id", "epoch"], columns="task", values="value")
+        wide = rows.pivot(index=[*trial, "epoch"], columns="task", values="value")
         wide = wide.reindex(columns=measures.index).astype(float).replace([np.inf, -np.inf], np.nan)
         mean = wide.mean(axis=1, skipna=False)
         if split == "train":
@@ -88,22 +85,22 @@ def _lines(world: pd.DataFrame) -> dict[str, dict[tuple[str, str], Line]]:
             panels |= {(AVERAGE, "average score"): mean} if len(measures) > 1 else {}
         epochs = wide.index.get_level_values("epoch").to_numpy(float)
         columns = {key: values.to_numpy(float) for key, values in panels.items()}
-        for id, places in wide.groupby(level="id").indices.items():
+        for one, places in wide.groupby(level=trial).indices.items():
             for key, values in columns.items():
                 measured = places[~np.isnan(values[places])]
                 if len(measured):
-                    lines.setdefault(str(id), {})[key] = epochs[measured], values[measured]
+                    lines.setdefault(one, {})[key] = epochs[measured], values[measured]
     return lines
 
 
-def _over_seeds(lines: list[Line]) -> pd.DataFrame:
-    """Mean and sample standard deviation at all epochs that any seed has and all reach."""
+def _over_seeds(lines: list[Line]) -> Iterator[tuple[float, float, float]]:
+    """Epoch, mean and sample standard deviation at all epochs that any seed has and all reach."""
     epochs = np.unique(np.concatenate([own for own, _ in lines]))
     inside = (epochs >= max(own.min() for own, _ in lines)) & (epochs <= min(own.max() for own, _ in lines))
     epochs = epochs[inside]
     values = np.array([np.interp(epochs, *line) for line in lines])
-    std = values.std(axis=0, ddof=1) if len(lines) > 1 else np.nan
-    return pd.DataFrame({"epoch": epochs, "mean": values.mean(axis=0), "std": std})
+    std = values.std(axis=0, ddof=1) if len(lines) > 1 else np.full(len(epochs), np.nan)
+    return zip(epochs.tolist(), values.mean(axis=0).tolist(), std.tolist(), strict=True)
 
 
 @look()

@@ -44,16 +44,17 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
     for _, _, x, mean, std in labels:
         low, high = (axis.transData.transform((x, mean + sign * std)) for sign in (-1, 1))
         taken.append(Bbox([low - 8, high + 8]))
-    frame = axis.get_window_extent(renderer)
+    inside = _corners([axis.get_window_extent(renderer)])
     lines = [line for line in axis.lines if line.get_linestyle() != "None"]
-    strokes = [
+    strokes = _corners(
         Bbox(ends).padded(1) for line in lines for ends in pairwise(line.get_transform().transform(line.get_xydata()))
-    ]
+    )
     places = np.array([axis.transData.transform((x, mean)) for _, _, x, mean, _ in labels])
     for (name, color, x, mean, _), place in zip(labels, places, strict=True):
         if not name:
             continue
         best: tuple[float, Text, Bbox] | None = None
+        covered = _corners(taken)
         leader = {"arrowstyle": "-", "color": color, "linewidth": 0.7}
         for distance in (9, 16, 26, 40, 56, 75, 100, 130):
             for angle in np.deg2rad([0, 180, 90, -90, 35, -35, 145, -145, 65, -65, 115, -115]):
@@ -66,8 +67,8 @@ def place_labels(axis: Axes, labels: list[tuple[str, str, float, float, float]],
                 )  # fmt: skip
                 text.update_positions(renderer)
                 box = Text.get_window_extent(text, renderer)  # without the leader
-                cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
-                cost += 0.2 * sum(_overlap(box, stroke) for stroke in strokes)
+                cost = sum(_overlaps(box, covered)) + box.width * box.height - sum(_overlaps(box, inside))
+                cost += 0.2 * sum(_overlaps(box, strokes))
                 if distance > 16:  # a leader that passes another point seems to be that one's
                     cost += 300 * _passed(place, np.clip(place, box.min, box.max), places)
                 if best is None or cost < best[0]:
@@ -92,9 +93,17 @@ def _passed(start: np.ndarray, end: np.ndarray, places: np.ndarray) -> int:
     return int((near & (np.hypot(*(places - start).T) > 9)).sum())
 
 
-def _overlap(a: Bbox, b: Bbox) -> float:
-    common = Bbox.intersection(a, b)
-    return common.width * common.height if common is not None else 0.0
+def _corners(boxes: Iterable[Bbox]) -> np.ndarray:
+    """Left, bottom, right and top of each: (n, 4)."""
+    return np.reshape([[*box.min, *box.max] for box in boxes], (-1, 4))
+
+
+def _overlaps(box: Bbox, others: np.ndarray) -> list[float]:
+    """The area that a box has in common with each of some others (`_corners`)."""
+    left, bottom, right, top = others.T
+    width = np.minimum(box.xmax, right) - np.maximum(box.xmin, left)
+    height = np.minimum(box.ymax, top) - np.maximum(box.ymin, bottom)
+    return (width.clip(0) * height.clip(0)).tolist()
 
 
 def room_beside(texts: Iterable[str], size: float = 8) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -73,7 +75,8 @@ class Figure(matplotlib.figure.Figure):
 
     def settle(self) -> None:
         """Lay it out for good: what is placed by hand afterwards stays where it was put."""
-        self.canvas.draw()
+        if engine := self.get_layout_engine():
+            engine.execute(self)
         self.set_layout_engine("none")
         for axis in self.axes:  # the solver's last bits vary, and with them the ids in an SVG
             left, bottom, width, height = (round(side, 9) for side in axis.get_position().bounds)
@@ -94,16 +97,28 @@ def write(figure: matplotlib.figure.Figure, path: Path, suffixes: Iterable[str] 
     """
     written = [path.with_suffix(suffix) for suffix in suffixes]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with look():
+    with look(), _drawn_once(figure):
         for target in written:
             if target.suffix == ".png":
                 file = io.BytesIO()
-                figure.savefig(file, format="png", dpi=DPI)
-                colours = Image.open(file).convert("RGB").quantize(dither=Image.Dither.NONE)
+                figure.savefig(file, format="rgba", dpi=DPI)
+                width, pixels = int(figure.get_figwidth() * DPI), file.getvalue()
+                image = Image.frombytes("RGBA", (width, len(pixels) // (4 * width)), pixels)
+                colours = image.convert("RGB").quantize(dither=Image.Dither.NONE)
                 colours.save(target, optimize=True, dpi=(DPI, DPI))
             else:
                 figure.savefig(target, metadata={"Date" if target.suffix == ".svg" else "CreationDate": None})
     return written
+
+
+@contextmanager
+def _drawn_once(figure: matplotlib.figure.Figure) -> Iterator[None]:
+    """Saving draws what has a layout engine twice, be it one that lays nothing out, as a figure has that is settled."""
+    engine = figure.get_layout_engine()
+    if isinstance(engine, PlaceHolderLayoutEngine):
+        figure.set_layout_engine(None)
+    yield
+    figure.set_layout_engine(engine)
 
 
 def reach(mean: Any, std: Any, bounds: tuple[float, float] = ANY) -> tuple[Any, Any]:
