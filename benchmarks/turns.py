@@ -21,10 +21,10 @@ from typing import Any
 class Way:
     """A script, on this or another checkout's code, that is told `--serve NAME` and all that this one was told."""
 
-    def __init__(self, script: str, name: str, checkout: Path):
+    def __init__(self, script: str, name: str, checkout: Path, python: str = sys.executable):
         paths = [str(checkout.resolve()), str(Path(__file__).parent)]
         self.process = subprocess.Popen(
-            [sys.executable, script, "--serve", name, *sys.argv[1:]],
+            [python, script, "--serve", name, *sys.argv[1:]],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
