@@ -40,6 +40,7 @@ class Given(FeatureStore):
     def __init__(self, questions: Iterable[Question]):
         keys, features = _flat(questions)
         self.array = np.stack(features)
+        self.tokens = self.array.shape[1]
         self.index = {key: row for row, key in enumerate(keys)}
         self.used, self.resident = np.arange(len(keys)), None
 
