@@ -123,7 +123,10 @@ def peft(options: argparse.Namespace) -> Callable[[], Any]:
 
     stock = build(find_backbone(options.backbone), suite_of(options).visual).lm
     names = {"bart": ["q_proj", "v_proj"], "t5": ["q", "v"]}[options.backbone.split("-")[0]]
-    config = LoraConfig(r=128 if "bart" in options.backbone else 150, target_modules=names)  # as our `lora` has it
+    bart = "bart" in options.backbone  # the settings are those of our `lora`
+    config = LoraConfig(
+        r=128 if bart else 150, lora_alpha=32, lora_dropout=0.1, bias="all" if bart else "none", target_modules=names
+    )
     return stepping(options, get_peft_model(stock, config), stock)
 
 
