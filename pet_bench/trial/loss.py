@@ -12,11 +12,11 @@ from pet_bench.data.batches import Batch
 def per_token_loss(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (B, T) in float32 of logits (n, V) at the labels (n,), positions in the flat targets (B, T); 0
     elsewhere."""
-    logits, words = logits.float(), targets.flatten()[labels]
+    logits = logits.float()
     if logits.shape[-1] < SMALL:
-        losses = F.cross_entropy(logits.T[None], words[None], reduction="none")[0]
-    else:
-        losses = F.cross_entropy(logits, words, reduction="none")
+        whole = logits.new_zeros(targets.numel(), logits.shape[-1]).index_copy(0, labels, logits)
+        return F.cross_entropy(whole.view(*targets.shape, -1).transpose(1, 2), targets, reduction="none")
+    losses = F.cross_entropy(logits, targets.flatten()[labels], reduction="none")
     return losses.new_zeros(targets.numel()).index_copy(0, labels, losses).view_as(targets)
 
 
