@@ -27,6 +27,7 @@ from pet_bench.cli.shared import (
     Commands,
     Plugins,
     ScopeOption,
+    bar,
     changes,
     examples,
     load_plugins,
@@ -34,7 +35,6 @@ from pet_bench.cli.shared import (
     report_error,
     scoped,
     uncollected,
-    working,
 )
 from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
@@ -187,17 +187,19 @@ def params(
     load_plugins(plugin, lost)
     from itertools import product
 
+    from pet_bench.grid.plan.counted import Asked, counted
     from pet_bench.registry import METHODS
     from pet_bench.spec import MethodSpec
 
-    with uncollected():
-        from pet_bench.trial.count import count_parameters
-
-        every = product(suite or ["image-text"], backbone or ["bart-base", "t5-base"], method or METHODS.names())
-        for one_suite, one_backbone, one_method in every:
-            with lost, working(f"counting {one_method} on {one_backbone}"):
-                chosen = MethodSpec(one_method).changed(scoped({}, scope))
-                counts.append(count_parameters(one_backbone, chosen, one_suite))
+    chosen = [MethodSpec(name).changed(scoped({}, scope)) for name in method or METHODS.names()]
+    every = [*map(Asked._make, product(suite or ["image-text"], backbone or ["bart-base", "t5-base"], chosen))]
+    with uncollected(), bar("counting") as progress:
+        for done, (_, count) in enumerate(counted(every), start=1):
+            if isinstance(count, UserError):
+                lost.add(count)
+            else:
+                counts.append(count)
+            progress(done, len(every))
     if counts:
         _print_counts(counts, format, by)
     lost.check()

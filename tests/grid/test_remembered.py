@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from pet_bench.errors import Faults, UserError
-from pet_bench.grid.plan import ground, remembered
+from pet_bench.grid.plan import ground, kept, remembered
+from pet_bench.grid.plan.counted import Asked, counted
 from pet_bench.grid.plan.expand import expand
 from pet_bench.grid.plan.ground import Ground
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.spec import load, parse, shipped
 from pet_bench.mini import __file__ as mini
+from pet_bench.spec import MethodSpec
+from pet_bench.trial.count import count_parameters
 
 pytestmark = pytest.mark.xdist_group("remembered")  # one process for all: what commands say is asked for once
 HEAVY = ("torch", "transformers")
@@ -28,7 +31,7 @@ HEAVY = ("torch", "transformers")
 def cache(tmp_path, monkeypatch):
     """A cache of one's own, in a process that has imported nothing heavy, as far as plans are concerned."""
     monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remembered, "LOADED", ())
+    monkeypatch.setattr(kept, "LOADED", ())
     return tmp_path / "cache" / "plans"
 
 
@@ -60,8 +63,8 @@ def test_a_plan_is_read_back_as_it_was_made(name, cache, made):
 
 def test_skipped_pairs_are_kept_too(cache):
     trial = parse(grid()).trials()[0]
-    kept = Plan((Planned(trial, Group("bart-base", "lora", "image-text", "none"), {}),), (Skipped("x", "y", "z"),))
-    assert remembered._plan(json.loads(ground.canonical(remembered._plain(kept)))) == kept
+    plan = Plan((Planned(trial, Group("bart-base", "lora", "image-text", "none"), {}),), (Skipped("x", "y", "z"),))
+    assert remembered._plan(json.loads(ground.canonical(remembered._plain(plan)))) == plan
 
 
 def test_what_is_asked_for_anew_is_made_and_kept(cache, made):
@@ -147,7 +150,7 @@ def test_a_loose_plugin_is_never_remembered(cache, made, monkeypatch):
     for _ in range(2):
         parse(grid()).plan()
     assert made == ["g", "g"]
-    assert Ground.of(parse(grid())) is None
+    assert Ground.now() is None
 
 
 def test_what_plugins_lose_is_not_kept(cache, made, monkeypatch):
@@ -174,7 +177,7 @@ def damaged(text):
     body = json.loads(text)  # made to fit its digest: a trial that is not what its id says
     body["trials"][0]["spec"]["seed"] = 7
     del body["digest"]
-    yield ground.canonical(body | {"digest": remembered._digest(body)})
+    yield ground.canonical(body | {"digest": ground.digest_of(body)})
 
 
 def test_a_damaged_file_is_not_believed_and_is_mended(cache, made):
@@ -190,7 +193,7 @@ def test_a_damaged_file_is_not_believed_and_is_mended(cache, made):
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(remembered, "LOADED", ())
+    monkeypatch.setattr(kept, "LOADED", ())
     (tmp_path / "file").touch()
     monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path / "file"))
     assert parse(grid()).plan() == parse(grid()).plan()
@@ -216,6 +219,75 @@ def test_a_process_that_has_methods_loaded_makes_its_plans(tmp_path, monkeypatch
     parse(grid()).plan()
     assert made == ["g", "g"]
     assert not (tmp_path / "cache").exists()
+
+
+# counts --------------------------------------------------------------------------------------------------------------
+
+
+ASKED = [
+    Asked("image-text", backbone, MethodSpec(method, options))
+    for backbone in ("bart-base", "t5-base")
+    for method, options in (("lora", {}), ("lora", {"rank": 8}), ("no-such-method", {}), ("vl-pet-large", {}))
+]
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """What is counted anew."""
+    asked = []
+
+    def count(*one):
+        asked.append(one)
+        return count_parameters(*one)
+
+    monkeypatch.setattr("pet_bench.trial.count.count_parameters", count)
+    return asked
+
+
+def counts(every=ASKED):
+    return [(one, count.faults if isinstance(count, UserError) else count) for one, count in counted(every)]
+
+
+def test_counts_and_refusals_are_read_back_as_they_were_made(cache, counting):
+    assert counts() == counts()
+    assert len(counting) == len(ASKED)
+    assert len({str(count) for _, count in counts()}) == len(ASKED) - 1  # the unknown method's refusal is one
+
+
+@pytest.mark.parametrize(
+    "change",
+    [code({"pet_bench.methods/lora.py": "0"}), code({"pet_bench.methods/new.py": "0"}), installed, elsewhere],
+)
+def test_counts_are_made_anew_where_their_ground_has_changed(change, cache, counting, tmp_path, monkeypatch):
+    counts(ASKED[:1])
+    change(tmp_path, monkeypatch)
+    counts(ASKED[:1])
+    assert len(counting) == 2
+
+
+def test_a_refusal_is_not_kept_of_a_backbone_that_cannot_be_read(cache, counting, tmp_path):
+    folder = tmp_path / "my-bart"
+    folder.mkdir()
+    one = Asked("mini-image-text", str(folder), MethodSpec("lora"))
+    ((_, refused),) = counts([one])
+    assert "config.json" in refused[0]
+    shutil.copytree(Path(mini).parent / "backbones" / "mini-bart", folder, dirs_exist_ok=True)
+    ((_, count),) = counts([one])
+    assert count["trainable"]
+    (folder / "config.json").unlink()
+    assert counts([one]) == [(one, refused)]
+
+
+def test_what_a_plugin_raises_is_not_kept(cache, counting, monkeypatch):
+    from pet_bench.methods.lora import LoRA
+
+    def boom(self, shape):
+        raise ValueError("boom")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LoRA, "skip", boom)
+        assert "boom" in str(counts(ASKED[:1]))
+    assert "boom" not in str(counts(ASKED[:1]))
 
 
 # commands ------------------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pet_bench.errors import Faults
+from pet_bench.errors import Faults, UserError
 from pet_bench.grid.claim import taken
+from pet_bench.grid.plan.counted import Asked, counted
 from pet_bench.grid.plan.estimate import Estimate, estimate
 from pet_bench.grid.plan.status import checkpoint_step
 from pet_bench.grid.shown import COLOURS, duration
@@ -76,21 +77,16 @@ def dry_run(
 
 def _counts(trials: list[TrialSpec], lost: Faults) -> dict[str, Counts]:
     """Parameters by trial id; raises UserError for methods that do not fit. `lost` takes what plug-ins' code raised."""
-    from pet_bench.trial.count import count_parameters
-
     faults = Faults()
-    counted: dict[tuple[str, str, str], Counts | None] = {}
-    counts = {}
-    for trial in trials:
-        model = trial.backbone, str(trial.method), trial.suite
-        if model not in counted:
-            counted[model] = None
-            with faults:
-                counted[model] = count_parameters(trial.backbone, trial.method, trial.suite)
-        if count := counted[model]:
-            counts[trial.id] = count
+    asked = {trial.id: Asked(trial.suite, trial.backbone, trial.method) for trial in trials}
+    counts: dict[tuple[str, str, str], Counts] = {}
+    for one, count in counted({one.key: one for one in asked.values()}.values()):
+        if isinstance(count, UserError):
+            faults.add(count)
+        else:
+            counts[one.key] = count
     faults.check(lost)
-    return counts
+    return {id: counts[one.key] for id, one in asked.items() if one.key in counts}
 
 
 def print_plan(view: Group, console: Console) -> None:

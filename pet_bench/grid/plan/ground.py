@@ -1,4 +1,4 @@
-"""What a plan is made from, as a digest: the grid, the code that expands it, what is installed, and files it reads."""
+"""What plans and counts are made from, as a digest: our code, what is installed, and the files that are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from pet_bench.errors import UserError
 from pet_bench.registry import REGISTRIES
 
 if TYPE_CHECKING:
-    from pet_bench.grid.plan.planned import Plan
     from pet_bench.grid.plan.spec import Grid
 
 OURS = ("pet_bench", "pet_bench.methods", "pet_bench.tasks")  # packages; the checkout has the last two beside the first
@@ -36,38 +35,43 @@ def _sha(data: str | bytes) -> str:
     return sha256(data if isinstance(data, bytes) else data.encode(errors="surrogateescape")).hexdigest()
 
 
-def content_of(grid: Grid) -> str:
-    """Digest of a grid and of the folder in which its relative paths, of backbones say, mean what they do."""
-    data = {key: value for key, value in grid.to_dict().items() if key not in NOT_OF_THE_PLAN}
-    return _sha(canonical([data, str(Path.cwd())]))
+def digest_of(content: Any) -> str:
+    """Of plain data."""
+    return _sha(canonical(content))
+
+
+def content_of(grid: Grid) -> dict[str, Any]:
+    """What of a grid its plan depends on."""
+    return {key: value for key, value in grid.to_dict().items() if key not in NOT_OF_THE_PLAN}
 
 
 @dataclass(frozen=True)
 class Ground:
-    """digest: of the grid's content, our own code, what is installed where, the plug-ins, and Python."""
+    """digest: of our own code, what is installed where, the plug-ins, Python, and the folder in which relative paths,
+    of backbones say, mean what they do.
+    """
 
     digest: str
 
     @classmethod
-    def of(cls, grid: Grid) -> Ground | None:
+    def now(cls) -> Ground | None:
         """None where it cannot be told, as of plug-ins that were loaded from files."""
         try:
             if (plugins := _plugins()) is None:
                 return None
-            parts = [content_of(grid), sys.version, plugins, sorted(_installed()), dict(_code())]
-            return cls(_sha(canonical(parts)))
+            return cls(digest_of([str(Path.cwd()), sys.version, plugins, sorted(_installed()), dict(_code())]))
         except (OSError, ValueError, UserError):
             return None
 
     @staticmethod
-    def files_read(plan: Plan) -> dict[str, str] | None:
-        """By path, digests of what else the plan was made from: loaded modules that no package holds, and the folders
-        of backbones. None where a backbone was looked up elsewhere, on a hub say.
+    def files_read(backbones: Iterable[str]) -> dict[str, str] | None:
+        """By path, digests of what else is read: loaded modules that no package holds, and the folders of backbones.
+        None where a backbone was looked up elsewhere, on a hub say.
         """
         from pet_bench.backbone.known import find_backbone
 
         paths = list(_loose_modules())
-        for name in {one.group.backbone for one in plan.planned} | {one.backbone for one in plan.skipped}:
+        for name in backbones:
             backbone = find_backbone(name)
             folder = Path(backbone.source)
             if folder.is_dir():

@@ -6,24 +6,16 @@ whatever cannot be told for certain, as of plug-ins that no package brings, is m
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pet_bench.data.cache import cache_dir
 from pet_bench.errors import Faults, UserError
-from pet_bench.files import read_json, write_text
-from pet_bench.grid.plan.ground import Ground, canonical, content_of, unchanged
+from pet_bench.grid.plan.ground import Ground, canonical, content_of
+from pet_bench.grid.plan.kept import ground_now, keep, kept, place
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.spec import TrialSpec
 
 if TYPE_CHECKING:
     from pet_bench.grid.plan.spec import Grid
-
-# where these are imported, methods may be too, perhaps others than now lie on disk, and a plan is quickly made
-LOADED = ("torch", "pet_bench.trial.resolve")
 
 
 def remembered(grid: Grid, lost: Faults | None = None, *, anew: bool = False) -> Plan:
@@ -31,47 +23,24 @@ def remembered(grid: Grid, lost: Faults | None = None, *, anew: bool = False) ->
 
     anew: make it whether it was kept or not.
     """
-    ground = None if any(name in sys.modules for name in LOADED) else Ground.of(grid)
-    if ground and not anew and (plan := _read(_file(grid), ground)):
+    ground, path = ground_now(), place("plans", content_of(grid))
+    if ground and not anew and (body := kept(path, ground)) and (plan := _whole(body)):
         return plan
     from pet_bench.grid.plan.expand import expand
 
     plan = expand(grid, lost)
-    if ground and not (lost and lost.found) and ground == Ground.of(grid):  # nothing was changed meanwhile
-        _keep(grid, plan, ground)
+    if ground and not (lost and lost.found) and ground == Ground.now():  # nothing was changed meanwhile
+        backbones = {one.group.backbone for one in plan.planned} | {one.backbone for one in plan.skipped}
+        keep(path, ground, Ground.files_read(backbones), _plain(plan))
     return plan
 
 
-def _file(grid: Grid) -> Path | None:
-    """One file for each grid, which a later plan of it replaces."""
-    with suppress(UserError):  # of a user without a home
-        return cache_dir() / "plans" / f"{content_of(grid)[:16]}.json"
-    return None
-
-
-def _keep(grid: Grid, plan: Plan, ground: Ground) -> None:
-    path, read = _file(grid), ground.files_read(plan)
-    if path is None or read is None:
-        return
-    with suppress(OSError, ValueError, TypeError):  # it is made again next time
-        body = {"ground": ground.digest, "read": read, **_plain(plan)}
-        write_text(path, canonical(body | {"digest": _digest(body)}))
-
-
-def _read(path: Path | None, ground: Ground) -> Plan | None:
-    """The plan that the file holds; None where it is none, of another ground, or not as it was written."""
-    if path is None or not path.is_file():
-        return None
+def _whole(body: dict[str, Any]) -> Plan | None:
+    """None where the file's content is no plan."""
     try:
-        body = read_json(path, "plan")
-        whole = body.pop("digest") == _digest(body) and body["ground"] == ground.digest
-        return _plan(body) if whole and unchanged(body["read"]) else None
-    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return _plan(body)
+    except (UserError, ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return sha256(canonical(body).encode()).hexdigest()
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
