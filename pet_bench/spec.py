@@ -263,6 +263,13 @@ class Runtime:
     compile: bool = False
     resident: bool = True
 
+    def check_shard(self, gpus: float) -> None:
+        """Raises UserError where one GPU has nobody to divide weights with."""
+        if self.shard and gpus < 2:
+            raise UserError(
+                "--shard divides frozen weights among a trial's GPUs, and it has one: give it more (--gpus 2)"
+            )
+
 
 def option_faults(cls: type) -> Iterator[str]:
     """What keeps a plug-in's class from having options that are checked: it is abstract, or no strict dataclass."""

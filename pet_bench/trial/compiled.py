@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pet_bench.backbone.encoder_decoder import EncoderDecoder
 from pet_bench.backbone.interface import Model
 from pet_bench.data.batches import Batch, TaskBatches
 from pet_bench.pet import Door, Method, build_method
@@ -89,7 +88,7 @@ def alone(loss: Loss, model: Model, batch: Batch, reduction: str, precision: str
 
 def unfixed(model: Model, method: Method, doors: Iterable[Door]) -> str:
     """Why the lengths of batches cannot be fixed; nothing where they can."""
-    if not isinstance(model, EncoderDecoder):
+    if not model.aligned or model.family.fed != "features":
         return f"{model.family.name} is no encoder-decoder fed with features"
     if not method.batch_invariant or any(door.counts_padding for door in doors):
         return f"what {method.name} computes depends on how far a batch is padded"

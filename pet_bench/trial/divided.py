@@ -48,5 +48,4 @@ def check_ranks(runtime: Runtime) -> None:
         gpus = 1 if ":" in runtime.device else gpus
         if gpus < runtime.ranks:
             raise UserError(f"resources: a trial asks for {runtime.ranks} gpus, this machine has {gpus}")
-    if runtime.shard and runtime.ranks == 1:
-        raise UserError("--shard divides frozen weights among a trial's GPUs, and it has one: give it more (--gpus 2)")
+    runtime.check_shard(runtime.ranks)

@@ -44,7 +44,7 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
     with trial.clock.timing("evaluate"):
         batches, recipe = trial.batches(task, split), trial.spec.recipe
         size = -(-recipe.batch_size // trial.run.accumulation)
-        sizes = sizes_of(size) if trial.device.type != "cpu" and trial.ranks.world == 1 else (size,)
+        sizes = sizes_of(size, trial.device) if trial.ranks.world == 1 else (size,)
         parts = fitting(trial.model, trial.reader, batches, sizes, recipe, report, trial.ranks)
         predictions = trial.ranks.gathered(parts)
         if trial.ranks.rank:
@@ -78,9 +78,9 @@ def predict(
     return ALONE.gathered(predicted(model, reader, batches, batch_size, recipe, on_batch, ALONE))
 
 
-def sizes_of(size: int) -> tuple[int, ...]:
-    """Of batches on an accelerator, the largest first: what trains `size` examples at once predicts more."""
-    return tuple(size * many for many in (16, 8, 4, 2, 1))
+def sizes_of(size: int, device: torch.device) -> tuple[int, ...]:
+    """Of batches, the largest first: an accelerator that trains `size` examples at once predicts more."""
+    return (size,) if device.type == "cpu" else tuple(size * many for many in (16, 8, 4, 2, 1))
 
 
 def fitting(

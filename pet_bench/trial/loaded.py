@@ -30,8 +30,9 @@ from pet_bench.results.schema import TrialResult
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec
 from pet_bench.trial.build import prepare_device, seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
-from pet_bench.trial.evaluate import predict
+from pet_bench.trial.evaluate import fitting, sizes_of, unheard
 from pet_bench.trial.questions import Question, given_store, question
+from pet_bench.trial.ranks import ALONE
 from pet_bench.trial.run import ADAPTER
 
 
@@ -72,7 +73,8 @@ class Loaded:
 
         examples: those of the task's reader, whose features are looked for where the data are; or people's own, as
         `{"text": "what color is the ball?", "image": features}`, or with the picture itself for a model that is fed
-        with pixels (see `questions.question`). They are answered in batches of the trial's size. Raises UserError, with
+        with pixels (see `questions.question`). They are answered in batches of the trial's size, or larger ones on an
+        accelerator. Raises UserError, with
         all faults together, for what is no example and for features that are not there.
         """
         reader, suite, faults = self.task(task), suite_by_name(self.spec.suite), Faults()
@@ -100,7 +102,8 @@ class Loaded:
         numbered = [replace(example, id=str(i)) for i, example in enumerate(examples)]
         batches = TaskBatches(task, numbered, reads, features, control=self.spec.control)
         size = -(-recipe.batch_size // self.result.run.accumulation)
-        texts = predict(self.model, reads, batches, size, recipe)
+        sizes = sizes_of(size, self.model.device)
+        texts = ALONE.gathered(fitting(self.model, reads, batches, sizes, recipe, unheard, ALONE))
         return [texts[example.id] for example in numbered]
 
     def _features(self, task: Task, examples: list[Example]) -> Store:

@@ -9,6 +9,8 @@ from pet_bench.trial.build import build_trial
 from pet_bench.trial.evaluate import fitting, sizes_of, unheard
 from pet_bench.trial.ranks import ALONE
 
+GPU = torch.device("cuda")
+
 
 @pytest.fixture
 def trial(mini_trial, runtime):
@@ -37,7 +39,7 @@ def test_the_largest_that_fits(trial):
         n = len(trial.batches(task, "test"))
         as_ever, rows = asked(trial, task, (5,), 5)
         assert max(rows) == 5
-        larger, rows = asked(trial, task, sizes_of(5), 45)
+        larger, rows = asked(trial, task, sizes_of(5, GPU), 45)
         assert rows[:3] == [80, 40, 40]
         assert sum(rows[1:]) == n
         assert larger == as_ever
@@ -46,7 +48,7 @@ def test_the_largest_that_fits(trial):
 def test_the_last_one_may_fail(trial):
     task = trial.data.tasks[0]
     with pytest.raises(torch.OutOfMemoryError, match="too many rows"):
-        asked(trial, task, sizes_of(5), 4)
+        asked(trial, task, sizes_of(5, GPU), 4)
 
 
 def test_other_errors_are_not_taken_for_it(trial, monkeypatch):

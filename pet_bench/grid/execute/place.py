@@ -33,8 +33,8 @@ def check_place(
     else:
         with faults:
             resources = _here(resources, runtime, executor)
-    if runtime.shard and max(runtime.ranks, resources.gpus or 0) < 2:
-        faults.add("--shard divides frozen weights among a trial's GPUs, and it has one: give it more (--gpus 2)")
+    with faults:
+        runtime.check_shard(max(runtime.ranks, resources.gpus or 0))
     faults.check()
     return resources
 
