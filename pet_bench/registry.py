@@ -24,6 +24,7 @@ from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from threading import RLock
+from types import ModuleType
 from typing import Any, Generic, TypeVar, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,6 +34,8 @@ from pet_bench.files import is_file
 
 T = TypeVar("T")
 _LOOSE = "pet_bench_plugin_"
+DESCRIBED = (".yaml", ".yml")  # a task without code
+FILES = (".py", *DESCRIBED)  # of loose plug-ins
 # what a grid file, `--set NAME.OPTION` and a file's name can hold, in a table too
 NAME = re.compile(r"[^\W_][\w.+-]{0,63}")
 RESERVED = ("recipe",)  # `--set recipe.KEY`
@@ -257,7 +260,8 @@ STYLES: Registry[Any] = Registry("style", classes=False, check="pet_bench.report
 
 
 def load_plugin(source: str) -> list[str]:
-    """Import a loose plug-in (`path/to/file.py` or `package.module`) and register what it defines.
+    """Import a loose plug-in (`file.py`, `package.module` or `task.yaml`, see `data.described`) and register what
+    it defines.
 
     A class or object counts when its attribute `plugin_kind` is one of the registries' and it was defined in that
     module, with a `name` of its own. Returns the names registered, as `kind name`. Raises UserError where the file
@@ -302,25 +306,38 @@ def is_loose(module: str) -> bool:
     return module.startswith(_LOOSE)
 
 
-def _import(source: str):
+def _import(source: str) -> ModuleType:
     path = Path(source)
-    if path.suffix == ".py" and not is_file(path):
+    if path.suffix in FILES and not is_file(path):
         raise UserError(f'plug-in "{shortened(source)}": no such file')
     with foreign(f'plug-in "{source}" failed on import:'):
-        if path.suffix != ".py":
+        if path.suffix not in FILES:
             return importlib.import_module(source)
         path = path.resolve()
         name = f"{_LOOSE}{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
         if name in sys.modules:
             return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None  # it ends with .py
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        module = sys.modules[name] = _empty(name, path)
         try:
-            spec.loader.exec_module(module)
+            if module.__spec__ is None:
+                importlib.import_module("pet_bench.data.described").define(module, path, source)
+            else:
+                assert module.__spec__.loader is not None  # it ends with .py
+                module.__spec__.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
-            if isinstance(error, UserError):
+            if isinstance(error, UserError) and path.suffix not in DESCRIBED:
                 raise error.within(f'plug-in "{source}"') from error
             raise
         return module
+
+
+def _empty(name: str, path: Path) -> ModuleType:
+    """The module of a loose file, before it has run or been read."""
+    if path.suffix in DESCRIBED:
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        return module
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # it ends with .py
+    return importlib.util.module_from_spec(spec)

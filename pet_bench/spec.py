@@ -341,4 +341,5 @@ def _line(what: str, fault: ErrorDetails, names: list[str]) -> str | UserError:
     if fault["type"] == "value_error":  # raised by a part of a design, which says what was found
         return UserError(*(f"{what}: {place}: {line}" for line in str(fault.get("ctx", {})["error"]).splitlines()))
     message = fault["msg"].replace("valid array", "list").replace("an object", "a mapping")
+    message = message.replace("Tuple should", "List should").replace(" after validation", "")
     return f"{what}: {place}: {message}, found {shortened(repr(fault['input']))}"

@@ -75,7 +75,12 @@ def examples(*lines: str) -> str:
 
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="FILE_OR_MODULE", help="Load a plug-in from a file or module; repeatable."),
+    typer.Option(
+        "--plugin",
+        "--task-file",
+        metavar="FILE_OR_MODULE",
+        help="Load a plug-in from a file or module, or a task described in a YAML file; repeatable.",
+    ),
 ]
 
 

@@ -318,9 +318,15 @@ class Task(ABC):
         faults.check()
 
     def score(self, predictions: dict[str, str], examples: Sequence[Example]) -> Scores:
-        """Values of all metrics; those per example are the primary one's."""
+        """Values of all metrics; those per example are the primary one's.
+
+        A value that an earlier metric has under the same name is called after its own too: `accuracy (exact-match)`.
+        """
         first, *others = (scored(metric, predictions, examples) for metric in self.metrics())
-        return Scores(first.values | {k: v for other in others for k, v in other.values.items()}, first.per_example)
+        values = dict(first.values)
+        for name, other in zip(self.also, others, strict=True):
+            values |= {f"{key} ({name})" if key in values else key: value for key, value in other.values.items()}
+        return Scores(values, first.per_example)
 
     def constant_answer(self, examples: Sequence[Example]) -> str:
         """The most frequent answer (soft answers count by their score); the first in the alphabet wins a tie."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pet_bench.errors import text_of
-from pet_bench.registry import REGISTRIES, is_loose, title
+from pet_bench.registry import FILES, REGISTRIES, is_loose, title
 from pet_bench.results.schema import Plugin
 
 OURS = "pet_bench"
@@ -58,8 +58,8 @@ def _package(module: str) -> str:
 def _plugin(module: str) -> Plugin:
     """A module as it is when it is first asked for."""
     loaded = getattr(sys.modules.get(module), "__file__", None)
-    file = Path(module if module.endswith(".py") else loaded or "")
-    loose = is_loose(module) or module.endswith(".py")
+    file = Path(module if module.endswith(FILES) else loaded or "")
+    loose = is_loose(module) or module.endswith(FILES)
     distribution, release = (None, None) if loose else _distribution(module.split(".")[0])
     try:
         digest = sha256(file.read_bytes()).hexdigest()

@@ -25,6 +25,7 @@ from pet_bench.grid.execute.storage import unwritable
 from pet_bench.grid.execute.supervise import Cluster, run_on_ray
 from pet_bench.grid.plan.costs import costs
 from pet_bench.grid.plan.spec import Grid, Resources
+from pet_bench.registry import FILES
 from pet_bench.results import store
 from pet_bench.results.schema import Progress, TrialResult
 from pet_bench.spec import Runtime, TrialSpec
@@ -156,7 +157,7 @@ def _absolute(runtime: Runtime, resources: Resources) -> Runtime:
         data=runtime.data and runtime.data.absolute(),
         threads=runtime.threads or max(1, int(resources.cpus)),
         ranks=max(runtime.ranks, int(resources.gpus or 1)),
-        plugins=tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in runtime.plugins),
+        plugins=tuple(str(Path(p).absolute()) if p.endswith(FILES) else p for p in runtime.plugins),
     )
 
 
