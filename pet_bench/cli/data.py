@@ -96,7 +96,7 @@ def convert(
     from pet_bench.data.convert import read_back
 
     with bar("converting (MiB)") as progress:
-        report = convert_data(source, root, task or (), force=force, progress=progress)
+        report = convert_data(source, root, task or (), force=force, progress=progress, say=_aside)
     with bar("reading back") as progress:
         parts = read_back(root, report.tasks, progress, report.protocol)
     console = Console(highlight=False)
@@ -189,6 +189,7 @@ def features(
     Images get RN101 grids, videos and frames a ViT-B/32 embedding every 1.5 s. If interrupted, run it again to go on.
     Exit code 0 if everything has features, 1 if something could not be read.
     """
+
     import sys
 
     from pet_bench.data.features import clip_encoder, extract, find
@@ -208,6 +209,12 @@ def features(
     if listing.others:
         print(f"{source}: {listing.others:,} files were left alone, the first is {listing.first}")
     raise typer.Exit(1 if report.faults else 0)
+
+
+def _aside(said: str) -> None:
+    import sys
+
+    print(f"! {said}", file=sys.stderr)
 
 
 def _suites(

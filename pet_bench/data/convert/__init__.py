@@ -7,7 +7,7 @@ comes from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -61,6 +61,7 @@ def convert(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Report:
     """Write the annotation files of these tasks, by default of all of which `source` holds a download, below `root`.
 
@@ -68,6 +69,7 @@ def convert(
     there is taken from its place below `root`, if it is there. Tables of the hub are
     known by their columns. A file that holds what would be written stays
     unchanged; one that holds something else is overwritten only with `force`. progress(done, total) counts MiB read.
+    say: is told, before anything is read, what tasks lack whose tables were found.
 
     Raises UserError, with all faults of all files together and before anything is written: unreadable files, broken
     JSON, missing keys, wrong types, ids that occur twice, what has no match in the file that belongs to it, files in
@@ -87,7 +89,8 @@ def convert(
         tables = Found()
         with faults:
             tables = hub.find(converter.tables, known)
-        wanted = bool(tasks or tables.tables)
+        shared = {layout.name for layout in converter.tables if layout.shared}
+        wanted = bool(tasks or tables.tables.keys() - shared)
         aside = [f"{converter.task}: {said}" for said in tables.unused]
         for download in converter.downloads:
             with faults:
@@ -114,6 +117,9 @@ def convert(
         report.missing += [_missing(converter.task, one) for one in lacking]
         report.notes += [*(refused if lacking else ()), *aside]
     faults.check()
+    for missing in report.missing if say else ():
+        if any(job.tables for job in jobs if job.task == missing.task):
+            say(f"{missing.task}: no {missing.download} ({missing.origin})")
     nothing = not any(job.files or job.tables for job in jobs)
     if report.missing or nothing:
         report.notes += [f"{path} {why}" for path, why in downloads.sealed.items()]

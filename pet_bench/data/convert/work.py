@@ -240,21 +240,24 @@ class Job:
                 shutil.copyfileobj(source, copy, 1 << 20)
 
     @contextmanager
-    def rows(self, target: str, *names: str, pretty: bool = False) -> Iterator[Callable[[Any], None]]:
-        """A function that appends a row to a JSON list made from these downloads.
+    def rows(
+        self, target: str, *names: str, pretty: bool = False, within: str | None = None
+    ) -> Iterator[Callable[[Any], None]]:
+        """A function that appends a row to a JSON list made from these downloads, in an object under the key `within`.
 
         pretty: four spaces and sorted keys, as LXMERT's files have; else a row is a line.
         """
+        head, foot = (f'{{"{within}": ', "}") if within else ("", "")
         written = Written(self.task, target, tuple(map(self.source, names)), 0)
         with self.work.draft(written).open("w", encoding="utf-8") as file:
 
             def add(row: Any) -> None:
-                file.write(",\n" if written.rows else "[\n")
+                file.write(",\n" if written.rows else f"{head}[\n")
                 file.write(indent(json.dumps(row, indent=4, sort_keys=True), "    ") if pretty else json.dumps(row))
                 written.rows += 1
 
             yield add
-            file.write("\n]" if written.rows else "[]")
+            file.write(f"\n]{foot}" if written.rows else f"{head}[]{foot}")
 
     @contextmanager
     def album(self, folder: str, name: str) -> Iterator[Callable[..., None]]:
