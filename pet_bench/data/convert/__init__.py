@@ -97,6 +97,11 @@ def convert(
                 file = downloads.find(download)
                 wanted |= file is not None and not download.shared
                 newer = [part for part in converter.downloads if part.name in download.instead and downloads.find(part)]
+                newer += [
+                    table
+                    for table in converter.tables
+                    if table.name in tables.tables and download.name in table.instead
+                ]
                 if file := file or (None if newer else in_place(download, root)):
                     files[download.name] = file
                 elif not download.shared:
@@ -107,6 +112,10 @@ def convert(
             for pattern, why in converter.refused
             for file in downloads.matching(pattern)
         ]
+        own = [download.name for download in converter.downloads if not download.shared]
+        if converter.gone and tasks and not files.keys() & {*own}:
+            faults.add(f"{converter.task}: {converter.gone}")
+            continue
         if not wanted and not refused:
             report.idle.append(converter.task)
             unused += aside

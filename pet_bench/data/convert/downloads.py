@@ -61,7 +61,7 @@ class Converter:
     """How one task's files are made: from what, and by which steps.
 
     refused: files that look like its downloads and are not, by glob pattern, and why. tables: of the hub, that it can
-    be made from too.
+    be made from too. gone: why its files can no longer be had, and what takes their place.
     """
 
     task: str
@@ -69,6 +69,7 @@ class Converter:
     run: Callable[[Job], None]
     refused: tuple[tuple[str, str], ...] = ()
     tables: tuple[Layout, ...] = ()
+    gone: str = ""
 
     def lacking(self, found: Container[str]) -> Iterator[Download | Layout]:
         """What else is needed than the downloads and tables of these names."""

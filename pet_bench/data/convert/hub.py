@@ -59,8 +59,8 @@ class Hub:
                 if other is not table:
                     faults.add(f"{layout.name}: {other} and {table} are both such tables; leave one of them")
             if fitting and not wanted:
-                used = " or ".join(dict.fromkeys(f"{x.config}/{x.split}".removeprefix("*/") for x in fitting))
-                found.unused.append(f"{table} is not used: it is split {table.split} of {table.config}, used: {used}")
+                used = " or ".join(dict.fromkeys(_called(x.split, x.config) for x in fitting))
+                found.unused.append(f"{table} is not used: it is {_called(table.split, table.config)}, used is {used}")
             if not fitting and all(layout.differences(columns) for layout in known):
                 nearest = max(known, key=lambda layout: layout.likeness(columns), default=None)
                 if nearest in layouts and nearest.likeness(columns) >= ALIKE:
@@ -76,6 +76,10 @@ class Hub:
         return (
             [f"{len(strange)} tables are none that is known; {strange[0]} has the columns {there}"] if strange else []
         )
+
+
+def _called(split: str, config: str) -> str:
+    return f"split {split}" + (f" of {config}" if config not in ("", "*", "data") else "")
 
 
 def _table(folder: Path, config: str, split: str, files: list[tuple[int, int | None, Path]]) -> Table:

@@ -71,8 +71,9 @@ def rebuilt(job: Job) -> dict[str, int]:
 
 def alone(job: Job, vocabulary: Container[str] | None) -> None:
     """What can be made of val2014 without train2014."""
-    if coco.complete(job):
-        names, known = {"restval": "karpathy_restval", "val": "karpathy_val", "test": "karpathy_test"}, coco.images(job)
+    known = coco.karpathy(job) if coco.complete(job) else {}
+    if known:
+        names = {"restval": "karpathy_restval", "val": "karpathy_val", "test": "karpathy_test"}
         found = rows(job, "val2014", vocabulary, known)
         sources = HUB.name, *coco.sources(job)
     else:
@@ -111,7 +112,8 @@ def cauldron(job: Job) -> None:
             if turn.row not in seen:
                 seen = {turn.row}
                 picture(turn.row, turn.spot, "images")
-    job.protocol["train"] = "hub_train"
+    restval = "test" not in job.protocol and HUB.name in held(job, "val2014")
+    job.protocol["train"] = "hub_train+karpathy_restval" if restval else "hub_train"
 
 
 def run(job: Job) -> None:
@@ -120,7 +122,7 @@ def run(job: Job) -> None:
     whole = all(parts.values()) and coco.complete(job)
     if whole:
         vocabulary = rebuilt(job) if vocabulary is None else vocabulary
-        splits = coco.images(job)
+        splits = coco.karpathy(job)
         sources = (*parts["train2014"], *parts["val2014"], *coco.sources(job))
         sources += (ANSWERS,) if job.has(ANSWERS) else ()
         with ExitStack() as stack:
@@ -137,8 +139,6 @@ def run(job: Job) -> None:
         tabled(job)
     if job.has(TRAIN.name) and not whole:
         cauldron(job)
-        if HUB.name in parts["val2014"] and coco.complete(job):
-            job.protocol["train"] = "hub_train+karpathy_restval"
     for part in PARTS:
         if job.has(ANNOTATIONS[part]):
             if ANNOTATIONS[part] not in job.counts:
@@ -159,5 +159,5 @@ VQA = Converter(
         ("mscoco_train2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
         ("mscoco_val2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
     ),
-    (HUB, TRAIN),
+    (HUB, TRAIN, *coco.tables()),
 )

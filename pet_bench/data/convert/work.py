@@ -284,8 +284,12 @@ class Job:
         self, target: str, content: dict | list, *names: str, pretty: bool = True, rows: int | None = None
     ) -> None:
         """A JSON file of one value; pretty as in `rows`. rows: that it holds, by default its elements."""
-        written = Written(self.task, target, tuple(map(self.source, names)), rows or len(content))
         text = json.dumps(content, indent=4, sort_keys=True) if pretty else json.dumps(content)
+        self.text(target, text, len(content) if rows is None else rows, *names)
+
+    def text(self, target: str, text: str, rows: int, *names: str) -> None:
+        """A whole file of so many rows made from these downloads."""
+        written = Written(self.task, target, tuple(map(self.source, names)), rows)
         self.work.draft(written).write_text(text, encoding="utf-8")
 
 
