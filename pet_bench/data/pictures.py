@@ -40,13 +40,21 @@ class Contents:
 
     def picture(self, place: Place) -> Image.Image:
         """The picture at a place in RGB, upright; raises UserError that begins with the place."""
+        content = self.content(place)
+        try:
+            return opened(io.BytesIO(content))
+        except UserError as error:
+            raise UserError(f"picture {place} {error}") from None
+
+    def content(self, place: Place) -> bytes:
+        """The encoded picture; raises UserError likewise."""
         try:
             content = self._content(place)
             if len(content) > BYTES:
                 raise UserError(f"has more than {BYTES:,} bytes")
             if odd := impostor(content[:HEAD]):
                 raise UserError(odd)
-            return opened(io.BytesIO(content))
+            return content
         except UserError as error:
             raise UserError(f"picture {place} {error}") from None
         except Exception as error:  # a damaged archive can fail in any way its format knows
