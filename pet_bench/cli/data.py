@@ -107,6 +107,42 @@ def convert(
 
 @app.command(
     epilog=examples(
+        "pet-bench data fetch vqa --to ~/hub/vqa",
+        "pet-bench data fetch lmms-lab/GQA --files 'testdev_balanced_*/*' --to ~/hub/gqa",
+    )
+)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A known data set, see below, or OWNER/NAME.")],
+    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="By default hub/NAME.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch. Default: the one FOLDER was begun with, or the newest.")
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only these files; repeatable. OWNER/NAME needs it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
+) -> None:
+    """Fetch a data set from the Hugging Face hub. This command alone uses the network. Needs pet-bench[hub].
+
+    Known: vqa, vqa-train, gqa, gqa-testdev, nlvr2-train, coco-karpathy, coco-caption, youcook2, okvqa, textvqa, vizwiz,
+    scienceqa, flickr30k, vl-adapter. If interrupted, run it again to go on. FOLDER/fetched.json has commit and digests.
+    """
+    from pet_bench.data.fetch import RECORD, plan
+    from pet_bench.data.fetch import fetch as fetch_data
+
+    planned = plan(name, to or Path("hub", *name.split("/")), revision=revision, patterns=files or ())
+    where = f"{planned.endpoint}/datasets/{planned.repository} at {planned.revision}"
+    size = f"{planned.size / 1e9:.2f} GB" if planned.size > 1e7 else f"{planned.size:,} bytes"
+    print(f"from {where}: {len(planned.files):,} files, {size}, to {planned.folder}", flush=True)
+    if dry_run:
+        return
+    with bar("checking (MiB)") as progress:
+        record = fetch_data(planned, progress)
+    print(f"{planned.folder}: {len(record.files):,} files are there and whole, see {RECORD}")
+
+
+@app.command(
+    epilog=examples(
         "pet-bench data pack ~/datasets", "pet-bench data pack ~/datasets --suite image-text --out /scratch/pet-bench"
     )
 )

@@ -100,7 +100,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 480
 
 DAMAGE = {
     "column missing": (without(VAL, "image_id"), ["files of different copies", "image_id", VAL]),
-    "column missing everywhere": (without(COOK, "sentence"), [COOK, "like yc2c-val", "column sentence (string) is missing"]),
+    "column missing everywhere": (without(COOK, "sentence"),
+                                  [COOK, "like yc2c-val", "column sentence (string) is missing"]),
     "column of another type": (cast(COOK, "id", pa.int64()), [COOK, "column id is int, expected string"]),
     "list of another type": (cast(CAPTIONS, "answer", pa.string()), ["column answer is string, expected list<string>"]),
     "image is bytes": (cast(CAPTIONS, "image", pa.binary()), [CAPTIONS, "column image is binary, expected image"]),
@@ -122,7 +123,8 @@ DAMAGE = {
     "shards of two totals": (renamed(VAL, "validation-00001-of-00003.parquet"),
                              ["files of different copies", "validation-00001-of-00003.parquet"]),
     "shard there twice": (copied(CAULDRON, CAULDRON.replace("0123", "f123")), ["files of different copies", "f123"]),
-    "shard beyond the last": (copied(VAL, "vqa/data/validation-00002-of-00002.parquet"), ["numbered beyond the 2 files"]),
+    "shard beyond the last": (copied(VAL, "vqa/data/validation-00002-of-00002.parquet"),
+                              ["numbered beyond the 2 files"]),
     "two copies of a split": (copied(COOK, "again/data/val-00000-of-00001.parquet"), ["yc2c-val", "leave one of them"]),
     "cut off": (cut(VAL), [VAL, "cannot be read (cut off?)"]),
     "empty file": (content(VAL, b""), [VAL, "cannot be read (cut off?)"]),
