@@ -173,7 +173,7 @@ def test_interrupted_it_goes_on_at_the_same_revision(server, fetch, tmp_path):
     code, _, err = fetch(server.address, "gqa-testdev", "--to", folder, "--revision", OLDER)
     assert code == 2 and err.strip().splitlines()[-1].startswith("pet-bench: error: ")
     server.dying.clear()
-    code, out, err = fetch(server.address, "gqa-testdev", "--to", folder)
+    code, _, err = fetch(server.address, "gqa-testdev", "--to", folder)
     assert code == 0, err
     assert record(folder)["revision"] == OLDER
     assert digest(folder / name) == digest(server.folder / name)
