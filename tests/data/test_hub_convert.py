@@ -200,6 +200,23 @@ def test_karpathys_splits_with_pictures(tmp_path):
     assert shown(root, TASKS.get("coco-caption")(), test) == [picture(5)["bytes"]]
 
 
+def test_karpathys_splits_in_archives(tmp_path, capsys):
+    """Read where they lie; beside the tables they are called as these say."""
+    hub.webdataset(tmp_path / "copy" / "wds")
+    root = tmp_path / "data"
+    assert convert(tmp_path / "copy", root) == 0
+    found = {split: examples(root, "coco-caption", split, "--set", "coco-caption.train=train")[0] for split in
+             ("train", "valid", "test")}  # fmt: skip
+    assert found["test"].images == ("COCO/000000005",)
+    for split, image in (("train", 1), ("valid", 4), ("test", 5)):
+        assert shown(root, TASKS.get("coco-caption")(), found[split]) == [picture(image)["bytes"]]
+    hub.karpathy(tmp_path / "copy" / "tables")
+    assert convert(tmp_path / "copy", tmp_path / "both") == 0
+    (test,) = examples(tmp_path / "both", "coco-caption", "test")
+    assert test.images == ("COCO/COCO_val2014_000000000005",)
+    assert shown(tmp_path / "both", TASKS.get("coco-caption")(), test) == [picture(5)["bytes"]]
+
+
 def test_coco_caption_is_a_split_of_its_own(tmp_path, capsys):
     hub.coco_caption(tmp_path / "copy")
     root = tmp_path / "data"

@@ -160,6 +160,34 @@ DAMAGE = {
     "file name without a number": (row(CAPTIONS, 1, file_name="cat.jpg"), [CAPTIONS, "row 1: file_name 'cat.jpg'"]),
 }  # fmt: skip
 
+WDS = "wds/train/00000.tar"
+PICTURE, TEXT = ("000000001.jpg", hub.picture(1)["bytes"]), ("000000001.json", b'{"captions": ["a cat"], "cocoid": 1}')
+
+
+def archive(*files):
+    return lambda folder: hub.tarred(folder / WDS, [*files])
+
+
+ARCHIVES = {
+    "archive cut off": (cut(WDS, 0.3), [WDS, "cannot be read (cut off?)"]),
+    "archive missing": (removed(WDS), ["split train lacks 1 of 2 files, the first is 00000"]),
+    "sample without text": (archive(PICTURE, TEXT, ("000000002.jpg", PICTURE[1])),
+                            [WDS, "row 1: sample 000000002 has ['jpg'], expected ['jpg', 'json']"]),
+    "text is no JSON": (archive(PICTURE, (TEXT[0], b"{")), [WDS, "row 0: 000000001.json is not valid JSON"]),
+    "no cocoid": (archive(PICTURE, (TEXT[0], b'{"captions": ["a"]}')), [WDS, "row 0: json.cocoid is missing"]),
+    "captions are a text": (archive(PICTURE, (TEXT[0], b'{"captions": "a", "cocoid": 1}')),
+                            [WDS, "row 0: json.captions", "found 'a'"]),
+    "cocoid twice": (archive(PICTURE, (TEXT[0], TEXT[1].replace(b"1}", b"3}"))), ["json.cocoid 3 occurs twice"]),
+    "a split of archives is missing": (removed("wds/val/00000.tar"), ["the archives of val are not beside it"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives") / "copy"
+    hub.webdataset(folder / "wds")
+    return folder
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
@@ -174,10 +202,10 @@ def sound(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damage(kind, sound, tmp_path, capsys):
-    damage, parts = DAMAGE[kind]
-    folder = shutil.copytree(sound, tmp_path / "copy")
+@pytest.mark.parametrize("kind", [*DAMAGE, *ARCHIVES])
+def test_damage(kind, sound, archives, tmp_path, capsys):
+    damage, parts = (DAMAGE | ARCHIVES)[kind]
+    folder = shutil.copytree(sound if kind in DAMAGE else archives, tmp_path / "copy")
     damage(folder)
     before = state(folder)
     assert convert(folder, tmp_path / "data") == 2

@@ -79,7 +79,7 @@ def convert(
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
-    hub = Hub(downloads.parquet, downloads.folder)
+    hub = Hub(downloads.tables, downloads.folder)
     faults.found += hub.faults.found
     known = [layout for converter in CONVERTERS.values() for layout in converter.tables]
     unused: list[str] = []

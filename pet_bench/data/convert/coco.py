@@ -4,60 +4,38 @@ It is also passed on as a list for each split, `coco_karpathy_{train,val,test}.j
 captions or with one of them. `dataset_coco.json` is made of those where it is not there: the image's id is in its
 file's name, and what is of val2014 among the training images is Karpathy's `restval`.
 
-So it is of the hub's tables of his splits, yerevann/coco-karpathy, which have no pictures. The hub's table
-lmms-lab(-encoder)/COCO-Caption has the pictures of val2014 with their captions, in no split of Karpathy's: where those
-are known it is taken for the pictures, otherwise it is the split `val2014`.
+The hub's copies of his splits, and others (`coco_hub`), serve where neither is there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from pet_bench.data.convert.coco_hub import (
+    CAPTIONED,
+    KARPATHY,
+    SHARDS,
+    TABLES,
+    Known,
+    Sentence,
+    captioned,
+    dataset,
+    known_of,
+    of_table,
+    sampled,
+)  # fmt: skip
 from pet_bench.data.convert.downloads import Converter, Download
-from pet_bench.data.convert.tables import Layout, Picture
 from pet_bench.data.convert.work import Job
-from pet_bench.data.rows import Text, named
+from pet_bench.data.rows import Text
 
-KARPATHY = "dataset_coco.json"
 PER_SPLIT = {f"coco_karpathy_{split}.json": split for split in ("train", "val", "test")}
 LISTED = re.compile(rb'\s*\[\s*\{[^{}]*"captions?"\s*:')
-TABLES = {
-    f"coco-{split}": Layout(
-        f"coco-{split}",
-        {
-            "filepath": "string", "sentids": "list<int>", "filename": "string", "imgid": "int", "split": "string",
-            "sentences": "list<string>", "cocoid": "int", "url": "string",
-        },
-        split=pattern,
-        instead=(KARPATHY,),
-        origin="yerevann/coco-karpathy, data/*.parquet",
-    )
-    for split, pattern in {"train": "train*", "restval": "restval*", "val": "val*", "test": "test*"}.items()
-}  # fmt: skip
-CAPTIONED = Layout(
-    "coco-val2014",
-    {
-        "question_id": "string", "image": "image", "question": "string", "answer": "list<string>", "id": "int",
-        "license": "int", "file_name": "string", "coco_url": "string", "height": "int", "width": "int",
-        "date_captured": "string",
-    },
-    split="val*",
-    others=("instance",),
-    instead=(KARPATHY,),
-    origin="lmms-lab-encoder/COCO-Caption, data/val-*.parquet",
-)  # fmt: skip
 SCORING = "it has the captions in COCO's form, for scoring: score --annotations"
-
-
-class Sentence(TypedDict):
-    raw: Text
 
 
 class Image(TypedDict):
@@ -66,33 +44,6 @@ class Image(TypedDict):
     cocoid: NotRequired[int]
     split: Literal["train", "restval", "val", "test", "val2014"]  # the last is what `captioned` calls its own
     sentences: Annotated[list[Sentence], Field(min_length=1)]
-
-
-class Split(TypedDict):
-    """A row of Karpathy's splits as tables have them."""
-
-    filename: Text
-    cocoid: int
-    split: Literal["train", "restval", "val", "test"]
-    sentences: Annotated[list[Text], Field(min_length=1)]
-
-
-class Captioned(TypedDict):
-    """A picture of val2014 with its captions."""
-
-    image: Picture
-    answer: Annotated[list[Text], Field(min_length=1)]
-    id: int
-    file_name: Text
-
-
-class Known(TypedDict):
-    """An image with both its names."""
-
-    filename: str
-    cocoid: int
-    split: str
-    sentences: list[Sentence]
 
 
 class Row(TypedDict):
@@ -126,7 +77,7 @@ def images(job: Job) -> dict[int, Known]:
     known: dict[int, Known] = {}
     if job.has(KARPATHY):
         for place, row in job.read(KARPATHY, Image, within="images"):
-            if (image := _known(row)) is None:
+            if (image := known_of(row)) is None:
                 job.fault(KARPATHY, f"{place}: filename is missing, and cannot be told from filepath and cocoid")
             elif image["cocoid"] in known:
                 job.fault(KARPATHY, f"{place}: cocoid {image['cocoid']} occurs twice")
@@ -136,7 +87,7 @@ def images(job: Job) -> dict[int, Known]:
     whole: set[int] = set()
     for name in sources(job):
         if name in TABLES:
-            _of_table(job, name, known)
+            of_table(job, name, known)
             continue
         for place, row in job.read(name, Row, form="elements"):
             image, captions = _image(row, PER_SPLIT[name]), row.get("caption", row.get("captions"))
@@ -156,25 +107,11 @@ def images(job: Job) -> dict[int, Known]:
     return known
 
 
-def _of_table(job: Job, name: str, known: dict[int, Known]) -> None:
-    for spot, row in job.table(name, Split):
-        if row["cocoid"] in known:
-            job.fault(spot, f"cocoid {row['cocoid']} occurs twice")
-        sentences = [Sentence(raw=text) for text in row["sentences"]]
-        known[row["cocoid"]] = Known(
-            filename=row["filename"], cocoid=row["cocoid"], split=row["split"], sentences=sentences
-        )
-
-
 def _image(row: Row, split: str) -> Known | None:
     path = row.get("image", row.get("file_name", row.get("filename", "")))
     name = PurePosixPath(path).name
     split = "restval" if split == "train" and "val2014" in name else split
-    return _known({"filename": name, "split": split, "sentences": []})
-
-
-def _known(image: Mapping[str, Any]) -> Known | None:
-    return cast("Known | None", named(image))
+    return known_of({"filename": name, "split": split, "sentences": []})
 
 
 def run(job: Job) -> None:
@@ -188,29 +125,13 @@ def run(job: Job) -> None:
         missing = [name.removeprefix("coco-") for name in TABLES if not job.has(name)]
         if sources(job)[0] in TABLES and missing:
             job.fault(sources(job)[0], f"the table of split {missing[0]} is not beside it")
-        job.whole(f"COCO/{KARPATHY}", _dataset(known), *sources(job), pretty=False, rows=len(known))
+        job.whole(f"COCO/{KARPATHY}", dataset(known), *sources(job), pretty=False, rows=len(known))
+    archived = [name for name in SHARDS if job.has(name)]
+    if archived:
+        where = ", ".join(str(job.source(name)) for name in sources(job))
+        sampled(job, archived, known, where)
     if job.has(CAPTIONED.name):
-        captioned(job, write=not known)
-
-
-def captioned(job: Job, *, write: bool) -> None:
-    """The pictures of val2014, and where nothing better is known, their captions."""
-    found: dict[int, Known] = {}
-    with job.album("COCO", CAPTIONED.name) as picture:
-        for spot, row in job.table(CAPTIONED.name, Captioned, key="id"):
-            if (image := _known({"filename": row["file_name"], "split": "val2014"})) is None:
-                job.fault(spot, f"file_name {row['file_name']!r} has no number")
-                continue
-            picture(PurePosixPath(row["file_name"]).stem, spot)
-            found[image["cocoid"]] = {**image, "sentences": [Sentence(raw=text) for text in row["answer"]]}
-    if write:
-        job.whole(f"COCO/{KARPATHY}", _dataset(found), CAPTIONED.name, pretty=False, rows=len(found))
-        job.note("val2014 is in no split of Karpathy's, and no published number is on it: it is the split val2014")
-        job.protocol |= {"valid": "none", "test": "val2014"}
-
-
-def _dataset(known: Mapping[int, Known]) -> dict[str, Any]:
-    return {"images": list(known.values()), "dataset": "coco"}
+        captioned(job, write=not known and not archived)
 
 
 def downloads(*, shared: bool = False) -> tuple[Download, ...]:
@@ -224,9 +145,5 @@ def downloads(*, shared: bool = False) -> tuple[Download, ...]:
     )
 
 
-def tables() -> tuple[Layout, ...]:
-    """As `downloads`, for other tasks, in tables."""
-    return tuple(replace(table, shared=True) for table in TABLES.values())
-
-
-COCO = Converter("coco-caption", downloads(), run, (("*karpathy*_gt.json", SCORING),), (*TABLES.values(), CAPTIONED))
+TABLED = (*TABLES.values(), *SHARDS.values(), CAPTIONED)
+COCO = Converter("coco-caption", downloads(), run, (("*karpathy*_gt.json", SCORING),), TABLED)

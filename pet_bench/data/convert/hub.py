@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,10 @@ class Hub:
         shards: dict[tuple[Path, str, str], list[tuple[int, int | None, Path]]] = defaultdict(list)
         for path in paths:
             parts = path.relative_to(folder.parent).parts[:-1] if path.is_relative_to(folder.parent) else ()
-            if match := SHARD.fullmatch(path.stem):
+            if path.suffix == ".tar":
+                split, number = _numbered(path.stem) or _numbered(f"{path.parent.name}-{path.stem}") or (path.stem, 0)
+                total = None
+            elif match := SHARD.fullmatch(path.stem):
                 split, number, total = match[1], int(match[2]), int(match[3])
             elif path.stem.isdigit() and len(parts) > 1:  # refs/convert/parquet: <config>/<split>/0000.parquet
                 split, number, total, parts = parts[-1], int(path.stem), None, parts[:-1]
@@ -76,6 +80,12 @@ class Hub:
         return (
             [f"{len(strange)} tables are none that is known; {strange[0]} has the columns {there}"] if strange else []
         )
+
+
+def _numbered(name: str) -> tuple[str, int] | None:
+    """`coco-train-000012` → train, 12; None where it names no split."""
+    match = re.fullmatch(r"(?:.*[-_.])?([a-z]+)[-_.]?(\d+)", name)
+    return (match[1], int(match[2])) if match else None
 
 
 def _called(split: str, config: str) -> str:

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
+from pet_bench.data.convert import webdataset
 from pet_bench.errors import UserError
 from pet_bench.files import impostor_at
 
@@ -88,12 +89,13 @@ class Picture(TypedDict):
 
 
 class Spot(NamedTuple):
-    """A row: its number in its file, and in which row group it is the how-manieth."""
+    """A row: its number in its file, and in which row group it is the how-manieth; or of an archive, its picture."""
 
     path: Path
     number: int
     group: int
     within: int
+    member: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: row {self.number}"
@@ -112,7 +114,7 @@ class Table:
     def __str__(self) -> str:
         if len(self.shards) == 1:
             return str(self.shards[0])
-        return f"{self.folder}/{self.split}-*.parquet ({len(self.shards)} files)"
+        return f"{self.folder}/{self.split}*{self.shards[0].suffix} ({len(self.shards)} files)"
 
     @property
     def size(self) -> int:
@@ -120,6 +122,10 @@ class Table:
 
     def rows(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[Spot, dict[str, Any]]]:
         """The rows of one shard, without the bytes of pictures. Raises UserError where it cannot be read."""
+        if path.suffix == ".tar":
+            for number, (member, row) in enumerate(webdataset.rows(path)):
+                yield Spot(path, number, 0, number, member), row
+            return
         light = {name for name in columns if "image" in self.columns.get(name, "")}
         for spot, batch in _batches(path, columns, ROWS, GROUP, light):
             for number, row in enumerate(batch.to_pylist()):
@@ -157,6 +163,8 @@ def kind_of(type: pa.DataType) -> str:
 
 def columns_of(path: Path) -> dict[str, str]:
     """The kinds of a file's columns. Raises UserError where it is no parquet, or only a part of one."""
+    if path.suffix == ".tar":
+        return webdataset.columns(path)
     with _reading(path), pq.ParquetFile(path) as file:
         return {column.name: kind_of(column.type) for column in file.schema_arrow}
 

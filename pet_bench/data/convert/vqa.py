@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pet_bench.data.convert import coco
 from pet_bench.data.convert.answers import ANSWERS, LABELS, given
 from pet_bench.data.convert.cauldron import layout, question, turns
+from pet_bench.data.convert.coco_hub import tables
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.vqa_rows import (
     ANNOTATIONS,
@@ -159,5 +160,5 @@ VQA = Converter(
         ("mscoco_train2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
         ("mscoco_val2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
     ),
-    (HUB, TRAIN, *coco.tables()),
+    (HUB, TRAIN, *tables()),
 )

@@ -275,7 +275,8 @@ class Job:
                 if spot.path not in links:
                     links[spot.path] = f"images-{name}/{spot.path.name}"
                     self.work.links[self.work.root / folder / links[spot.path]] = spot.path.resolve()
-                write([id, links[spot.path], None, column, spot.group, spot.within, item])
+                cell = [None] * 4 if spot.member else [column, spot.group, spot.within, item]
+                write([id, links[spot.path], spot.member or None, *cell])
                 written.rows += 1
 
             yield add
