@@ -83,10 +83,11 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that hold something else.")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Make the annotation files that the tasks read from the official downloads.
+    """Make the annotation files that the tasks read from the official downloads, or from tables of the hub.
 
-    Downloads are known by their official names, wherever they lie below SOURCE and in ZIP archives too. Everything is
-    checked before anything is written. Exit code 0 if the tasks' readers can read all their splits, 1 if not.
+    Downloads are known by their official names, wherever they lie below SOURCE and in ZIP archives too, tables by their
+    columns. Everything is checked before anything is written. Exit code 0 if the tasks' readers can read all their
+    splits, 1 if not.
     """
     load_plugins(plugin)
     from rich.console import Console
@@ -97,7 +98,7 @@ def convert(
     with bar("converting (MiB)") as progress:
         report = convert_data(source, root, task or (), force=force, progress=progress)
     with bar("reading back") as progress:
-        parts = read_back(root, report.tasks, progress)
+        parts = read_back(root, report.tasks, progress, report.protocol)
     console = Console(highlight=False)
     for view in _convert_views(source, root, report, parts):
         console.print(view, soft_wrap=isinstance(view, str))
@@ -320,6 +321,9 @@ def _convert_views(source: Path, root: Path, report: Converted, parts: list[Read
         views += ["", *(escape(f"! {note}") for note in report.notes)]
     idle = f"; no downloads of {', '.join(report.idle)}" if report.idle else ""
     done = [task for task in report.tasks if task not in unread]
+    for task, options in report.protocol.items():
+        settings = " ".join(f"--set {task}.{key}={name}" for key, name in options.items())
+        views += ["", escape(f"{task}: read with {settings}")]
     return [*views, "", escape(f"{root}: {', '.join(done) or 'no task'} can be read{idle}")]
 
 

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
+from pet_bench.data.places import SUFFIXES, Place, members, named_as_picture, stamp_of, stem, table
 from pet_bench.errors import UserError
 from pet_bench.files import impostor_at
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-GROUP = 1 << 34  # of a parquet table's row group, unpacked
-
-
-class Place(NamedTuple):
-    """Where a picture is: a file of its own, a zip archive's member, or (row group, row in it) of a parquet table.
-
-    stamp: two numbers that change with it, those of a file of its own being size and time.
-    """
-
-    file: Path
-    within: str | tuple[int, int] = ""
-    stamp: tuple[int, int] = (0, 0)
-
-    def __str__(self) -> str:
-        if isinstance(self.within, tuple):
-            return f"{self.file}, row {self.within[1]} of row group {self.within[0]}"
-        return f"{self.file}{f', member {self.within}' if self.within else ''}"
 
 
 class Album:
@@ -37,7 +18,8 @@ class Album:
     `images/*.parquet`. What is found earlier in this list is taken.
 
     A name is a path below `images/`, or in an archive, or the last part of one; in a table it is the column `id`;
-    always without the suffix. Nothing is ever written where a name in an archive says.
+    always without the suffix. Nothing is ever written where a name in an archive says. A table may also be an index of
+    pictures in other tables, which lie beside it or are linked there (`places.table`).
     """
 
     def __init__(self, folder: Path):
@@ -47,7 +29,7 @@ class Album:
 
     def find(self, name: str) -> Place:
         """Raises UserError where there is none, or more than one."""
-        name, places = _stem(name), self.places
+        name, places = stem(name), self.places
         one, other = self.twice.get(name, (None, None))
         if one is not None and places[name] is one:
             raise UserError(f"picture {self.home / name} is there twice: {one} and {other}")
@@ -56,8 +38,7 @@ class Album:
             place = places[name]
             if place.within:
                 return place
-            status = place.file.stat()
-            return place._replace(stamp=(status.st_size, status.st_mtime_ns))
+            return place._replace(stamp=stamp_of(place.file))
         except (KeyError, FileNotFoundError):
             raise UserError(
                 f"picture {self.home / name} is missing (possible: {', '.join(SUFFIXES)} there or below, or in "
@@ -71,8 +52,8 @@ class Album:
         """Every picture, by each of its names."""
         places: dict[str, Place] = {}
         paths = sorted(_walk(self.home))
-        self._add(places, ((path.relative_to(self.home), Place(path)) for path in paths if _pictured(path)))
-        for kind, read in ((".zip", _members), (".parquet", _table)):
+        self._add(places, ((path.relative_to(self.home), Place(path)) for path in paths if named_as_picture(path)))
+        for kind, read in ((".zip", members), (".parquet", table)):
             beside = (path for path in self.folder.glob(f"images*{kind}") if kind != ".zip" or path.stem == "images")
             named: list[tuple[Path | PurePosixPath, Place]] = []
             for path in [*sorted(beside), *(path for path in paths if path.suffix.lower() == kind)]:
@@ -89,7 +70,7 @@ class Album:
         """Pictures of one kind, by their paths: names that are there already stay."""
         own: dict[str, Place] = {}
         for path, place in pictures:
-            for name in dict.fromkeys((_stem(path.as_posix()), _stem(path.name))):
+            for name in dict.fromkeys((stem(path.as_posix()), stem(path.name))):
                 if name not in own:
                     own[name] = place
                 elif own[name] is not place:
@@ -110,7 +91,7 @@ class Albums:
 
     def lack(self, folder: Path, name: str) -> bool:
         """Whether there is no such picture."""
-        return _stem(name) not in self.album(folder).places
+        return stem(name) not in self.album(folder).places
 
     def album(self, folder: Path) -> Album:
         return self.albums.setdefault(folder, Album(folder))
@@ -130,62 +111,3 @@ def _walk(home: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         yield from (Path(here, file) for file in files)
-
-
-def _pictured(path: Path | PurePosixPath) -> bool:
-    """Whether a file is called like a picture; macOS leaves others of such names."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
-
-
-def _stem(name: str) -> str:
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
-
-
-def _members(path: Path) -> list[tuple[PurePosixPath, Place]]:
-    """The pictures in a zip archive."""
-    with zipfile.ZipFile(path) as archive:
-        members = [(PurePosixPath(one.filename), one) for one in archive.infolist() if not one.is_dir()]
-    return [
-        (_below_images(name), Place(path, one.filename, (one.file_size, one.CRC)))
-        for name, one in members
-        if _pictured(name)
-    ]
-
-
-def _below_images(name: PurePosixPath) -> PurePosixPath:
-    """`COCO/images/train2014/a.jpg` → `train2014/a.jpg`"""
-    parts = name.parts
-    return PurePosixPath(*parts[parts.index("images") + 1 :]) if "images" in parts[:-1] else name
-
-
-def _table(path: Path) -> list[tuple[PurePosixPath, Place]]:
-    """The pictures in a parquet table with the columns id: string and image: struct{bytes, path}."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if odd := impostor_at(path):
-        raise UserError(f"pictures {path} {odd}")
-    status = path.stat()
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        kinds = {field.name: field.type for field in schema}
-        image, id = kinds.get("image"), kinds.get("id")
-        whole = image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
-        if not whole or id is None or not (pa.types.is_string(id) or pa.types.is_large_string(id)):
-            there = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-            raise UserError(
-                f"pictures {path} has the columns {there}, expected id: string and image: struct<bytes: binary, path: "
-                "string>"
-            )
-        pictures = []
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).total_byte_size
-            if size > GROUP:
-                raise UserError(f"pictures {path}: row group {group} has {size:,} bytes unpacked, at most {GROUP:,}")
-            batches = file.iter_batches(row_groups=[group], columns=["id"])
-            for row, name in enumerate(name for batch in batches for name in batch.column(0).to_pylist()):
-                if name:
-                    place = Place(path, (group, row), (status.st_size, status.st_mtime_ns))
-                    pictures.append((PurePosixPath(name), place))
-    return pictures

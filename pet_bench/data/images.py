@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pet_bench.data.albums import Albums, Place
+from pet_bench.data.albums import Albums
 from pet_bench.data.packing import MANIFEST, PackedFolder, Progress, check_space, digest
 from pet_bench.data.pictures import Contents, look
 from pet_bench.data.pieces import growing, read_pieces
+from pet_bench.data.places import Place
 from pet_bench.data.rows import shown
 from pet_bench.data.task import Example, Task
 from pet_bench.errors import UserError, foreign

@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pet_bench.data.albums import Place
+from pet_bench.data.places import GROUP, Cell, Place
 from pet_bench.errors import UserError
 from pet_bench.files import HEAD, impostor
 
@@ -28,7 +28,8 @@ class Contents:
 
     def __init__(self):
         self.archive: tuple[Path, zipfile.ZipFile] | None = None
-        self.rows: tuple[Path, int, Iterator[tuple[int, bytes | None]]] | None = None
+        self.rows: tuple[tuple[Path, int, str], Iterator[tuple[int, Any]]] | None = None
+        self.last: tuple[int, Any] = -1, None  # that came of these
         self.open = ExitStack()
 
     def __enter__(self) -> Contents:
@@ -52,8 +53,8 @@ class Contents:
             raise UserError(f"picture {place} cannot be read: {_why(error)}") from None
 
     def _content(self, place: Place) -> bytes:
-        if isinstance(place.within, tuple):
-            return self._row(place.file, *place.within)
+        if isinstance(place.within, Cell):
+            return self._cell(place.file, place.within)
         if place.within:
             return self._member(place.file, place.within)
         with place.file.open("rb") as file:
@@ -71,27 +72,36 @@ class Contents:
         with self.archive[1].open(info) as member:
             return member.read(BYTES + 1)
 
-    def _row(self, path: Path, group: int, wanted: int) -> bytes:
+    def _cell(self, path: Path, cell: Cell) -> bytes:
+        where = path, cell.group, cell.column
         for _ in range(2):  # from where the last one was and, if that was behind this one, from the start
-            if self.rows is None or self.rows[:2] != (path, group):
-                self.rows = path, group, _rows_of(path, group)
-            for row, content in self.rows[2]:
-                if row == wanted:
-                    if content is None:
+            if self.rows is None or self.rows[0] != where:
+                self.rows, self.last = (where, _rows_of(*where)), (-1, None)
+            while self.last[0] < cell.row and (one := next(self.rows[1], None)):
+                self.last = one
+            if self.last[0] == cell.row:
+                value = self.last[1].as_py()
+                pictures = value if isinstance(value, list) else [value]
+                if cell.item < len(pictures):
+                    if not (picture := pictures[cell.item]) or picture["bytes"] is None:
                         raise UserError("has no bytes")
-                    return content
+                    return picture["bytes"]
             self.rows = None
         raise UserError("is not there any more")
 
 
-def _rows_of(path: Path, group: int) -> Iterator[tuple[int, bytes | None]]:
+def _rows_of(path: Path, group: int, column: str) -> Iterator[tuple[int, Any]]:
     """The rows of a row group, few of them in memory at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        batches = file.iter_batches(batch_size=ROWS, row_groups=[group], columns=["image.bytes"])
-        values = (value for batch in batches for value in batch.column(0).field("bytes"))
-        yield from enumerate(value.as_py() for value in values)
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        about = file.metadata.row_group(group)
+        if about.total_byte_size > GROUP:
+            raise UserError(f"is in a row group of {about.total_byte_size:,} bytes unpacked, at most {GROUP:,}")
+        if column not in file.schema_arrow.names:
+            raise UserError(f"is not there any more: no column {column}")
+        batches = file.iter_batches(batch_size=ROWS, row_groups=[group], columns=[column])
+        yield from enumerate(value for batch in batches for value in batch.column(0))
 
 
 def look(place: Place) -> None:

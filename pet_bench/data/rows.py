@@ -122,5 +122,7 @@ def fault_line(where: str, fault: Mapping[str, Any]) -> str:
     place = ".".join(f"row {part}" if isinstance(part, int) else part for part in fault["loc"])
     if fault["type"] == "missing":
         return f"{where}: {place} is missing"
+    if fault["input"] is None:
+        return f"{where}: {place or 'content'} is null"
     value = repr(fault["input"])
     return f"{where}: {place or 'content'}: {fault['msg']}, found {value if len(value) < 60 else value[:57] + '…'}"

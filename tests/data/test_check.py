@@ -167,7 +167,7 @@ DAMAGE = {
     "text is a number": ("gqa", in_json("GQA/train.json", lambda r: r[0].update(sent=3)),
                          ["GQA/train.json", "row 0.sent", "valid string, found 3"]),
     "image is null": ("vqa", in_json(QUESTIONS, lambda r: r[3].update(img_id=None)),
-                      [QUESTIONS, "row 3.img_id", "found None"]),
+                      [QUESTIONS, "row 3.img_id is null"]),
     "label is a list": ("vqa", in_json(QUESTIONS, lambda r: r[0].update(label=["yes"])),
                         [QUESTIONS, "row 0.label", "found ['yes']"]),
     "label's score is a word": ("gqa", in_json("GQA/train.json", lambda r: r[0].update(label={"yes": "sure"})),

@@ -443,7 +443,7 @@ DAMAGE = {
                         [ANSWERED, "annotations.row 0: answers is missing"]),
     "no answers": ("vqa", in_json(ANSWERED, row("annotations", 0, answers=[])), [ANSWERED, "row 0: answers", "1 item"]),
     "answer is null": ("vqa", in_json(ANSWERED, row("annotations", 0, answers=[{"answer": None}])),
-                       [ANSWERED, "annotations.row 0: answers.row 0.answer", "found None"]),
+                       [ANSWERED, "annotations.row 0: answers.row 0.answer is null"]),
     "type missing": ("vqa", in_json(ANSWERED, row("annotations", 2, answer_type=None)),
                      [ANSWERED, "annotations.row 2: answer_type is missing"]),
     "map without a number": ("vqa", in_json(MAP, lambda c: c.update(red=7)), [MAP, "number its 4 answers from 0 to 3"]),

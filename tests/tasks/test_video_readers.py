@@ -57,7 +57,7 @@ TORN = (SAID, SAID | {"sub": [{"text": "No."}]})
     [
         (TVQA, [QUESTION | {"answer_idx": -1}], (SAID,), ["tvqa_val.jsonl", "qid 7", "answer_idx -1 is no choice"]),
         (TVQA, [without(QUESTION, "a3")], (SAID,), ["line 1", "a3 is missing"]),
-        (TVQA, [QUESTION | {"q": None}], (SAID,), ["line 1", "q: ", "found None"]),
+        (TVQA, [QUESTION | {"q": None}], (SAID,), ["line 1", "q is null"]),
         (TVQA, [without(QUESTION, "ts")], (SAID,), ["line 1", "ts is missing"]),
         (How2QA, [FOUR | {"vid_name": 12}], (SAID,), ["how2qa_val_release.jsonl", "line 1", "vid_name", "found 12"]),
         (How2QA, [FOUR, json.dumps(FOUR)[:-9]], (SAID,), ["line 2 is not valid JSON"]),

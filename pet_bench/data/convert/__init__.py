@@ -1,21 +1,24 @@
-"""Annotation files as the tasks read them, made from the official downloads.
+"""Annotation files as the tasks read them, made from the official downloads and from tables of the hub.
 
-`convert` finds the downloads below a folder, writes what can be made of them and says what is missing; `read_back` has
-the tasks' own readers read the result. Each module here states the rule for one data set and where it comes from.
+`convert` finds the downloads and tables below a folder, writes what can be made of them and says what is missing;
+`read_back` has the tasks' own readers read the result. Each module here states the rule for one data set and where it
+comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
 from pet_bench.data.convert.coco import COCO
-from pet_bench.data.convert.downloads import Converter, File, Source, in_place
+from pet_bench.data.convert.downloads import Converter, Download, File, Source, in_place
 from pet_bench.data.convert.gqa import GQA
+from pet_bench.data.convert.hub import Found, Hub
 from pet_bench.data.convert.nlvr2 import NLVR2
+from pet_bench.data.convert.tables import Layout
 from pet_bench.data.convert.video import HOW2QA, TVC, TVQA, YC2C
 from pet_bench.data.convert.vqa import VQA
 from pet_bench.data.convert.work import Job, Progress, Work, Written
@@ -39,7 +42,8 @@ class Missing:
 class Report:
     """tasks: those with any download, or asked for. idle: those without.
 
-    notes: files that were found and not used, and why.
+    notes: files that were found and not used, and why. protocol: options of a task that name the splits written, where
+    they are not the task's own.
     """
 
     tasks: list[str] = field(default_factory=list)
@@ -47,6 +51,7 @@ class Report:
     written: list[Written] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    protocol: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def convert(
@@ -60,7 +65,8 @@ def convert(
     """Write the annotation files of these tasks, by default of all of which `source` holds a download, below `root`.
 
     Downloads are looked for anywhere below `source`, in ZIP archives too, by their official names; one that is not
-    there is taken from its place below `root`, if it is there. A file that holds what would be written stays
+    there is taken from its place below `root`, if it is there. Tables of the hub are
+    known by their columns. A file that holds what would be written stays
     unchanged; one that holds something else is overwritten only with `force`. progress(done, total) counts MiB read.
 
     Raises UserError, with all faults of all files together and before anything is written: unreadable files, broken
@@ -71,10 +77,18 @@ def convert(
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
+    hub = Hub(downloads.parquet, downloads.folder)
+    faults.found += hub.faults.found
+    known = [layout for converter in CONVERTERS.values() for layout in converter.tables]
+    unused: list[str] = []
     for converter in [_converter(task) for task in dict.fromkeys(tasks)] or CONVERTERS.values():
         files: dict[str, File] = {}
         posing: dict[str, str] = {}
-        wanted = bool(tasks)
+        tables = Found()
+        with faults:
+            tables = hub.find(converter.tables, known)
+        wanted = bool(tasks or tables.tables)
+        aside = [f"{converter.task}: {said}" for said in tables.unused]
         for download in converter.downloads:
             with faults:
                 file = downloads.find(download)
@@ -92,20 +106,22 @@ def convert(
         ]
         if not wanted and not refused:
             report.idle.append(converter.task)
+            unused += aside
             continue
         report.tasks.append(converter.task)
-        jobs.append(Job(work, converter, files))
-        lacking = list(converter.lacking(files))
-        report.missing += [Missing(converter.task, d.title, _origin(converter.task, d.place)) for d in lacking]
-        report.notes += refused if lacking else ()
+        jobs.append(Job(work, converter, files, tables.tables))
+        lacking = list(converter.lacking({*files, *tables.tables}))
+        report.missing += [_missing(converter.task, one) for one in lacking]
+        report.notes += [*(refused if lacking else ()), *aside]
     faults.check()
-    nothing = not any(job.files for job in jobs)
+    nothing = not any(job.files or job.tables for job in jobs)
     if report.missing or nothing:
         report.notes += [f"{path} {why}" for path, why in downloads.sealed.items()]
     if nothing:
-        raise UserError.many([f"{downloads.folder} holds no download to convert", *_wanted(report), *report.notes])
+        nowhere = f"{downloads.folder} holds no download to convert"
+        raise UserError.many([nowhere, *_wanted(report), *unused, *hub.strange(known), *report.notes])
     try:
-        work.expect({file for job in jobs for file in job.files.values()})
+        work.expect({source for job in jobs for source in (*job.files.values(), *job.shards())})
         for job in jobs:
             job.converter.run(job)
         work.check(force)
@@ -116,6 +132,7 @@ def convert(
         work.clear()
     report.written = [written for written, _ in work.drafts]
     report.notes += work.notes
+    report.protocol = {job.task: job.protocol for job in jobs if job.protocol}
     return report
 
 
@@ -131,9 +148,15 @@ class Part:
     faults: Sequence[str] = ()
 
 
-def read_back(root: Path | str, tasks: Iterable[str], progress: Progress | None = None) -> list[Part]:
-    """What the tasks' own readers, with their default protocol, make of the files below `root`."""
-    wanted = [(TASKS.get(name)(), split) for name in tasks for split in get_args(Split)]
+def read_back(
+    root: Path | str,
+    tasks: Iterable[str],
+    progress: Progress | None = None,
+    protocol: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Part]:
+    """What the tasks' own readers make of the files below `root`, with their default protocol but for what is given."""
+    built = [TASKS.get(name)(**(protocol or {}).get(name, {})) for name in tasks]
+    wanted = [(task, split) for task in built for split in get_args(Split) if getattr(task, split) is not None]
     parts = []
     for done, (task, split) in enumerate(wanted, start=1):
         part = Part(task.name, split, getattr(task, split))
@@ -155,6 +178,12 @@ def _converter(task: str) -> Converter:
     if task in TASKS:
         raise UserError(f"{task} reads its files as they are published: there is nothing to convert")
     raise unknown("task with official downloads to convert", task, CONVERTERS)
+
+
+def _missing(task: str, one: Download | Layout) -> Missing:
+    if isinstance(one, Layout):
+        return Missing(task, one.name, one.origin)
+    return Missing(task, one.title, _origin(task, one.place))
 
 
 def _origin(task: str, place: str) -> str:

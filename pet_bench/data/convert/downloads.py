@@ -17,6 +17,7 @@ from pet_bench.errors import UserError
 from pet_bench.files import BOM, impostor, impostor_at
 
 if TYPE_CHECKING:
+    from pet_bench.data.convert.tables import Layout
     from pet_bench.data.convert.work import Job
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz")
@@ -59,18 +60,22 @@ class Download:
 class Converter:
     """How one task's files are made: from what, and by which steps.
 
-    refused: files that look like its downloads and are not, by glob pattern, and why.
+    refused: files that look like its downloads and are not, by glob pattern, and why. tables: of the hub, that it can
+    be made from too.
     """
 
     task: str
     downloads: tuple[Download, ...]
     run: Callable[[Job], None]
     refused: tuple[tuple[str, str], ...] = ()
+    tables: tuple[Layout, ...] = ()
 
-    def lacking(self, found: Container[str]) -> Iterator[Download]:
-        """What else is needed than the downloads of these names."""
+    def lacking(self, found: Container[str]) -> Iterator[Download | Layout]:
+        """What else is needed than the downloads and tables of these names."""
+        yield from (table for table in self.tables if table.needed and table.name not in found)
+        replaced = {name for table in self.tables if table.name in found for name in table.instead}
         for download in self.downloads:
-            if download.needed and download.name not in found:
+            if download.needed and download.name not in found and download.name not in replaced:
                 parts = [part for part in self.downloads if part.name in download.instead]
                 absent = [part for part in parts if part.name not in found]
                 yield from absent if len(absent) < len(parts) else [download]
@@ -121,7 +126,7 @@ class File:
 class Source:
     """All files below a folder that may be downloads; ZIP archives are looked into.
 
-    sealed: archives that are not, and why.
+    sealed: archives that are not, and why. parquet: files of tables.
     """
 
     def __init__(self, folder: Path):
@@ -130,6 +135,7 @@ class Source:
         self.folder = folder
         self.files: dict[str, File] = {}
         self.sealed: dict[Path, str] = {}
+        self.parquet: list[Path] = []
         for path in _walk(folder):
             key, name = f"/{path.relative_to(folder).as_posix().lower()}", path.name.lower()
             if name.endswith(".zip"):
@@ -143,6 +149,8 @@ class Source:
                     self.files[f"{key}/{member.filename.lower()}"] = File(path, member.file_size, member.filename)
             elif _readable(name):
                 self.files[key] = File(path, path.stat().st_size)
+            elif name.endswith(".parquet"):
+                self.parquet.append(path)
             elif name.endswith(ARCHIVES):
                 self.sealed[path] = "is not looked into; unpack it"
 
