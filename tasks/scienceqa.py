@@ -18,7 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.lettered import FORMS, Style
+from pet_bench.data.lettered import FORMS, GRADE, Style, Subject
 from pet_bench.data.rows import Text, read_json, shown
 from pet_bench.data.task import FEATURES, Choose, Example, Generate, LeftOut, OptionalSplit, Split, Task
 from pet_bench.errors import Faults, UserError, unknown
@@ -37,8 +37,8 @@ class Problem(TypedDict):
     answer: Annotated[int, Field(ge=0)]
     hint: str
     image: Literal["image.png"] | None
-    grade: Annotated[str, Field(pattern=r"^grade([1-9]|1[0-2])$")]
-    subject: Literal["natural science", "social science", "language science"]
+    grade: Annotated[str, Field(pattern=GRADE)]
+    subject: Subject
     split: Literal["train", "val", "test"]
 
 
@@ -118,7 +118,7 @@ class ScienceQA(Task):
         for pid in pids:
             problem = problems[pid]
             if problem["image"] is None and self.questions == "image":
-                yield LeftOut(pid, 'it has no image (questions is "image")')
+                yield LeftOut(pid, 'no image (scienceqa.questions is "image")')
             else:
                 yield self._of(pid, problem, said.get(pid, ""))
 

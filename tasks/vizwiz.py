@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NotRequired
+from typing import Annotated, ClassVar, NotRequired
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data.answers import ANNOTATORS, BRIEFLY, AnswerTask, Name, soft_label
+from pet_bench.data.answers import ANNOTATORS, BRIEFLY, AnswerTask, AnswerType, Name, soft_label
 from pet_bench.data.rows import Flag, Text, read_json, shown
 from pet_bench.data.task import Example, OptionalSplit, Split
 from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
-
-AnswerType = Literal["yes/no", "number", "other", "unanswerable"]
 
 
 class Answer(TypedDict):

@@ -16,6 +16,7 @@ from pet_bench.spec import STRICT
 ANNOTATORS = 10
 Ten = Annotated[list[str], Field(min_length=ANNOTATORS, max_length=ANNOTATORS)]
 Name = Annotated[Text, Field(pattern=r"^[^/\\]+$")]  # of a file: no path
+AnswerType = Literal["yes/no", "number", "other", "unanswerable"]  # of VizWiz's questions
 BRIEFLY = "Answer the question using a single word or phrase."
 
 

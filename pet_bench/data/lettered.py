@@ -9,6 +9,8 @@ from typing import Literal
 from pet_bench.metrics.scienceqa_accuracy import LETTERS
 
 Style = Literal["memvp", "gpt-3", "llava-1.5"]
+Subject = Literal["natural science", "social science", "language science"]  # of ScienceQA's problems
+GRADE = r"^grade([1-9]|1[0-2])$"
 
 
 @dataclass(frozen=True)
