@@ -135,8 +135,8 @@ class ScienceQA(Task):
         return splits, problems, said["captions"]
 
     def _of(self, pid: str, problem: Problem, caption: str) -> Example:
-        form, hint, image = FORMS[self.style], problem["hint"].strip(), problem["image"] is not None
-        context = " ".join(part for part in (hint, caption.strip()) if part)
+        form, hint, image = FORMS[self.style], problem["hint"], problem["image"] is not None
+        context = " ".join(part for part in (hint.strip(), caption.strip()) if part)
         text, spare = form.asked(self.prompt, problem["question"], context, problem["choices"])
         letter, grade = LETTERS[problem["answer"]], int(problem["grade"].removeprefix("grade"))
         kinds = [kind for kind, has in (("text", hint), ("image", image)) if has]

@@ -251,7 +251,7 @@ def vqa(metric: str, file: Path, annotations: Path) -> Submission:
 
 
 def textvqa(metric: str, file: Path, annotations: Path) -> Submission:
-    """The evaluation server's results, [{"question_id", "answer"}], and the official questions, `TextVQA_0.5.1_*.json`."""
+    """The evaluation server's results, [{"question_id", "answer"}], and the official file, `TextVQA_0.5.1_val.json`."""
     results = ((row["question_id"], row["answer"]) for row in read_json(metric, file, list[VQAResult]))
     rows = read_json(metric, annotations, TextVQARows)["data"]
     _answered(metric, annotations, [(f"question {row['question_id']}", row.get("answers", [])) for row in rows])
