@@ -129,7 +129,7 @@ def find(folder: Path, kind: Kind) -> Source:
         if kind == "frames":
             fitting = [Path(at)] if fitting else []
         for path in fitting:
-            name = path.absolute().name if kind == "frames" else path.stem
+            name = path.absolute().name if kind == "frames" else _name(path)
             if source.items.setdefault(name, path) != path:
                 twice.append(f"{source.items[name]} and {path} have one name, so their features would be one file")
     if twice:
@@ -138,6 +138,12 @@ def find(folder: Path, kind: Kind) -> Source:
         what = "folder with images" if kind == "frames" else kind
         raise UserError(f"{folder} holds no {what}" + (f", but {source.others} other files" if source.others else ""))
     return source
+
+
+def _name(path: Path) -> str:
+    """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
+    folder = path.absolute().parent.name
+    return folder if path.stem == "image" and folder.isdecimal() else path.stem
 
 
 def extract(

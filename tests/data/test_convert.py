@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pet_bench.cli import main
-from pet_bench.data.convert import CONVERTERS, Missing, convert, read_back, stream
+from pet_bench.data.convert import CONVERTERS, ZOO, Missing, convert, read_back, stream
 from pet_bench.data.convert.vqa import rebuilt, soft_label
 from pet_bench.data.convert.work import Job
 from pet_bench.metrics.vqa_accuracy import question_accuracy
@@ -192,7 +192,8 @@ def test_all_eight_tasks(source, root, capsys):
     assert run(source, root) == 0
     assert files(root) == sorted(LAYOUT)
     out = capsys.readouterr().out
-    assert out.endswith(f"{root}: {', '.join(COUNTS)} can be read\n")
+    idle = ", ".join(converter.task for converter in ZOO)
+    assert out.endswith(f"{root}: {', '.join(COUNTS)} can be read; no downloads of {idle}\n")
     assert len(re.findall(r"^\S+ +written +\d+ rows  \S+ ← .", out, re.MULTILINE)) == len(LAYOUT)
     assert len(re.findall(r"^\S+ +(?:train|valid|test) .* read *$", out, re.MULTILINE)) == 24
     assert state(source) == before

@@ -39,6 +39,7 @@ SOURCES = (*QUESTIONS.values(), *ANNOTATIONS.values())
 SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 OCCURRENCES = 9
 PUBLISHED = 3129
+OTHERS = "of VQA v1, while the benchmark is v2, files v2_…; or OK-VQA's, which task okvqa reads as they are, in okvqa/"
 SCORES = {1: 0.3, 2: 0.6, 3: 0.9}
 
 
@@ -168,7 +169,7 @@ VQA = Converter(
     ),
     run,
     (
-        ("mscoco_train2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
-        ("mscoco_val2014_annotations.json", "of VQA v1; the benchmark is v2, files v2_…"),
+        ("mscoco_train2014_annotations.json", OTHERS),
+        ("mscoco_val2014_annotations.json", OTHERS),
     ),
 )
