@@ -83,3 +83,6 @@ NLVR_V1 = Suite(
     recipe={"epochs": 10, "batch_size": 50},
     extractor=picture_patches,
 )
+VQA_ZOO = Suite(name="vqa-zoo", tasks=("okvqa", "textvqa", "vizwiz"), visual=IMAGE_TEXT.visual)
+SCIENCE = Suite(name="science", tasks=("scienceqa",), visual=IMAGE_TEXT.visual)
+FLICKR30K = Suite(name="flickr30k", tasks=("flickr30k-caption",), visual=IMAGE_TEXT.visual)

@@ -329,7 +329,8 @@ def score(
     and VATEX have them, predictions and references. vqa-accuracy: the official results and annotations. exact-match:
     GQA's official results and questions, of which the balanced ones count. nlvr-accuracy: the official CSV
     (identifier,prediction) and annotations. multiple-choice-accuracy: {id: answer}, and a JSON lines file with qid and
-    answer_idx, TVQA's solution by show, or again {id: answer}.
+    answer_idx, TVQA's solution by show, or again {id: answer}. textvqa-accuracy, vizwiz-accuracy, scienceqa-accuracy:
+    the official results, and TextVQA's questions, VizWiz' annotations or ScienceQA's problems.
     """
     load_plugins(plugin)
     from pet_bench.trial.score import score_file, score_trial

@@ -133,7 +133,7 @@ def find(folder: Path, kind: Kind) -> Source:
         if kind == "frames":
             fitting = [Path(at)] if fitting else []
         for path in fitting:
-            name = path.absolute().name if kind == "frames" else path.stem
+            name = path.absolute().name if kind == "frames" else _name(path)
             if source.items.setdefault(name, path) != path:
                 twice.append(f"{source.items[name]} and {path} have one name, so their features would be one file")
     twice += _tabled(source, tables)
@@ -177,6 +177,12 @@ def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
     for name, place in indexed.items():
         source.items.setdefault(name, place)
     _aside(source, unread - elsewhere)
+
+
+def _name(path: Path) -> str:
+    """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
+    folder = path.absolute().parent.name
+    return folder if path.stem == "image" and folder.isdecimal() else path.stem
 
 
 def extract(

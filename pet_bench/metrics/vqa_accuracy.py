@@ -67,6 +67,12 @@ def normalise(text: str) -> str:
     return map_words(strip_punctuation(trim(text)))
 
 
+def shared(answer: str, answers: Sequence[str]) -> float:
+    """Mean over the annotators of min(1, others of them who gave this answer / 3), in [0, 1]; strings must be equal."""
+    agree = sum(other == answer for other in answers)
+    return mean([min(1.0, (agree - (other == answer)) / 3) for other in answers])
+
+
 def question_accuracy(prediction: str, answers: Sequence[str], version: Version = "2016") -> float:
     """Mean over the annotators of min(1, other annotators who gave the predicted answer / 3), in [0, 1]."""
     if version == "2016":
@@ -77,8 +83,7 @@ def question_accuracy(prediction: str, answers: Sequence[str], version: Version 
         prediction, answers = trim(prediction), [trim(answer) for answer in answers]
         if len(set(answers)) > 1:
             prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
-    agree = sum(answer == prediction for answer in answers)
-    return mean([min(1.0, (agree - (answer == prediction)) / 3) for answer in answers])
+    return shared(prediction, answers)
 
 
 class VQAAccuracy:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pet_bench.cli import main
-from pet_bench.data.convert import CONVERTERS, Missing, convert, read_back, stream
+from pet_bench.data.convert import CONVERTERS, ZOO, Missing, convert, read_back, stream
 from pet_bench.data.convert.vqa import rebuilt, soft_label
 from pet_bench.data.convert.work import Job
 from pet_bench.metrics.vqa_accuracy import question_accuracy
@@ -175,6 +175,7 @@ LAYOUT = {
     "vqa/v2_mscoco_train2014_annotations.json": 4,
     "vqa/v2_mscoco_val2014_annotations.json": 6,
 }
+ELSEWHERE = [converter.task for converter in ZOO]  # test_hub_zoo.py
 COUNTS = {
     "vqa": [6, 2, 2],
     "gqa": [6, 3, 3],
@@ -192,7 +193,7 @@ def test_all_eight_tasks(source, root, capsys):
     assert run(source, root) == 0
     assert files(root) == sorted(LAYOUT)
     out = capsys.readouterr().out
-    assert out.endswith(f"{root}: {', '.join(COUNTS)} can be read\n")
+    assert out.endswith(f"{root}: {', '.join(COUNTS)} can be read; no downloads of {', '.join(ELSEWHERE)}\n")
     assert len(re.findall(r"^\S+ +written +\d+ rows  \S+ ← .", out, re.MULTILINE)) == len(LAYOUT)
     assert len(re.findall(r"^\S+ +(?:train|valid|test) .* read *$", out, re.MULTILINE)) == 24
     assert state(source) == before
@@ -202,7 +203,7 @@ def test_the_report(source, root):
     report = convert(source, root)
     assert {made.target: made.rows for made in report.written} == LAYOUT
     assert {made.state for made in report.written} == {"written"}
-    assert (report.missing, report.notes, report.idle, report.tasks) == ([], [], [], list(COUNTS))
+    assert (report.missing, report.notes, report.idle, report.tasks) == ([], [], ELSEWHERE, list(COUNTS))
     found = {task: [part.examples for part in read_back(root, [task])] for task in report.tasks}
     assert found == COUNTS
 
@@ -568,7 +569,7 @@ def test_karpathys_splits_are_missing(source, root, capsys):
 def test_tasks_without_downloads_are_left_alone(tmp_path, root, capsys):
     coco(tmp_path / "downloads")
     assert run(tmp_path / "downloads", root) == 0
-    others = [task for task in COUNTS if task != "coco-caption"]
+    others = [*(task for task in COUNTS if task != "coco-caption"), *ELSEWHERE]
     assert capsys.readouterr().out.endswith(f"coco-caption can be read; no downloads of {', '.join(others)}\n")
     assert files(root) == ["COCO/dataset_coco.json"]
 

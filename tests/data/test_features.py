@@ -339,6 +339,16 @@ def test_two_formats_of_one_image(tmp_path):
         find(tmp_path / "raw", "images")
 
 
+def test_images_that_are_called_image_have_their_folders_number(tmp_path):
+    """As ScienceQA has them."""
+    for pid in ("11", "12"):
+        path = tmp_path / "test" / pid / "image.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    (tmp_path / "test" / "image.png").write_bytes(b"")
+    assert sorted(find(tmp_path / "test", "images").items) == ["11", "12", "image"]
+
+
 def test_where_there_is_nothing(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "notes.txt").touch()

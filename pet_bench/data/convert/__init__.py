@@ -15,18 +15,24 @@ from typing import get_args
 
 from pet_bench.data.convert.coco import COCO
 from pet_bench.data.convert.downloads import Converter, Download, File, Source, in_place
+from pet_bench.data.convert.flickr30k import FLICKR30K
 from pet_bench.data.convert.gqa import GQA
 from pet_bench.data.convert.hub import Found, Hub
 from pet_bench.data.convert.nlvr2 import NLVR2
+from pet_bench.data.convert.okvqa import OKVQA
+from pet_bench.data.convert.scienceqa import SCIENCEQA
 from pet_bench.data.convert.tables import Layout
+from pet_bench.data.convert.textvqa import TEXTVQA
 from pet_bench.data.convert.video import HOW2QA, TVC, TVQA, YC2C
+from pet_bench.data.convert.vizwiz import VIZWIZ
 from pet_bench.data.convert.vqa import VQA
 from pet_bench.data.convert.work import Job, Progress, Work, Written
 from pet_bench.data.task import Split
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.registry import TASKS
 
-CONVERTERS = {converter.task: converter for converter in (VQA, GQA, NLVR2, COCO, TVQA, HOW2QA, TVC, YC2C)}
+ZOO = (OKVQA, TEXTVQA, VIZWIZ, SCIENCEQA, FLICKR30K)
+CONVERTERS = {converter.task: converter for converter in (VQA, GQA, NLVR2, COCO, TVQA, HOW2QA, TVC, YC2C, *ZOO)}
 
 
 @dataclass(frozen=True)
