@@ -58,53 +58,6 @@ OTHERS = "of VQA v1, while the benchmark is v2, files v2_…; or OK-VQA's, which
 SCORES = {1: 0.3, 2: 0.6, 3: 0.9}
 
 
-class Question(TypedDict):
-    question_id: int
-    image_id: int
-    question: str
-
-
-class Answer(TypedDict):
-    answer: str
-
-
-class Annotation(TypedDict):
-    question_id: int
-    image_id: int
-    question_type: str
-    answer_type: str
-    multiple_choice_answer: str
-    answers: Annotated[list[Answer], Field(min_length=1)]
-
-
-def soft_label(answers: list[str], vocabulary: dict[str, int]) -> tuple[dict[str, float], bool]:
-    """Score of every answer to learn, and whether one of them is as good as the best of all."""
-    scores = {answer: SCORES.get(count, 1.0) for answer, count in Counter(map(normalise, answers)).items()}
-    label = {answer: score for answer, score in scores.items() if answer and answer in vocabulary}
-    return label, max(label.values(), default=0.0) == max(scores.values())
-
-
-def annotated(job: Job, part: str) -> Iterator[Annotation]:
-    """Of every question, the first time it occurs."""
-    seen = set()
-    for place, row in job.read(ANNOTATIONS[part], Annotation, within="annotations"):
-        if row["question_id"] in seen:
-            job.fault(ANNOTATIONS[part], f"{place}: question {row['question_id']} occurs twice")
-        else:
-            seen.add(row["question_id"])
-            yield row
-
-
-def questions(job: Job, part: str) -> dict[int, tuple[int, str]]:
-    """Image and text of every question."""
-    asked: dict[int, tuple[int, str]] = {}
-    for place, row in job.read(QUESTIONS[part], Question, within="questions"):
-        if row["question_id"] in asked:
-            job.fault(QUESTIONS[part], f"{place}: question {row['question_id']} occurs twice")
-        asked[row["question_id"]] = row["image_id"], row["question"]
-    return asked
-
-
 def rebuilt(job: Job) -> dict[str, int]:
     """The answers to learn by the published rule, to be put in place with their list."""
     counts = Counter(normalise(row["multiple_choice_answer"]) for part in PARTS for row in annotated(job, part))
