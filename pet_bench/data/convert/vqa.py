@@ -55,7 +55,6 @@ SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 OCCURRENCES = 9
 PUBLISHED = 3129
 OTHERS = "of VQA v1, while the benchmark is v2, files v2_…; or OK-VQA's, which task okvqa reads as they are, in okvqa/"
-SCORES = {1: 0.3, 2: 0.6, 3: 0.9}
 
 
 def rebuilt(job: Job) -> dict[str, int]:
