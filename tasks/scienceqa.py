@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
+from pet_bench.data import blank
 from pet_bench.data.lettered import FORMS, GRADE, Style, Subject
 from pet_bench.data.rows import Text, read_json, shown
 from pet_bench.data.task import FEATURES, Choose, Example, Generate, LeftOut, OptionalSplit, Split, Task
@@ -173,14 +174,11 @@ class ScienceQA(Task):
         """Of no image, zeros in the shape of any other's."""
         if key != BLANK:
             return super().feature(root, key)
-        folder = Path(root) / HOME / FEATURES
-        other = next(folder.glob("*.h5"), None)
-        if other is None:
-            raise OSError(f"the shape of no image's feature is that of any other, and there is none in {folder}")
-        return np.zeros_like(super().feature(root, f"{HOME}/{other.stem}"))
+        read = super().feature
+        return blank.feature(Path(root) / HOME, lambda path: read(root, f"{HOME}/{path.stem}"))
 
     def picture(self, root: Path | str, key: str) -> tuple[Path, str]:
         """The black picture comes with the package."""
         if key == BLANK:
-            return Path(__file__).with_name("blank"), "blank"
+            return blank.FOLDER, blank.NAME
         return Path(root) / HOME, f"{key.removeprefix(f'{HOME}/')}/image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -86,3 +87,4 @@ NLVR_V1 = Suite(
 VQA_ZOO = Suite(name="vqa-zoo", tasks=("okvqa", "textvqa", "vizwiz"), visual=IMAGE_TEXT.visual)
 SCIENCE = Suite(name="science", tasks=("scienceqa",), visual=IMAGE_TEXT.visual)
 FLICKR30K = Suite(name="flickr30k", tasks=("flickr30k-caption",), visual=IMAGE_TEXT.visual)
+CHAT = Suite(name="chat", tasks=("chat",), visual=replace(IMAGE_TEXT.visual, images=8))

@@ -13,7 +13,8 @@ from pet_bench.registry import METRICS, TASKS
 def bounds(tasks: Iterable[str]) -> Bounds:
     """The lowest and the highest that the mean over some tasks of their primary metrics can be (`Metric.bounds`).
 
-    Infinite where there is no limit, or none is known: of a plug-in's task that is not loaded here, say.
+    Infinite where there is no limit, or none is known: of a plug-in's task that is not loaded here, or of one whose
+    metric an option chooses.
     """
     pairs = [_of(task) for task in dict.fromkeys(tasks)] or [ANY]
     low, high = np.mean(pairs, axis=0)
@@ -21,6 +22,6 @@ def bounds(tasks: Iterable[str]) -> Bounds:
 
 
 def _of(task: str) -> Bounds:
-    if task not in TASKS or TASKS.get(task).metric not in METRICS:
-        return ANY
-    return getattr(METRICS.get(TASKS.get(task).metric), "bounds", ANY)
+    metric = TASKS.get(task).metric if task in TASKS else None
+    known = isinstance(metric, str) and metric in METRICS
+    return getattr(METRICS.get(metric), "bounds", ANY) if known else ANY

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
+from pet_bench.data.convert.chat import CHAT
 from pet_bench.data.convert.coco import COCO
 from pet_bench.data.convert.downloads import Converter, Download, File, Source, in_place
 from pet_bench.data.convert.flickr30k import FLICKR30K
@@ -32,7 +33,7 @@ from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.registry import TASKS
 
 ZOO = (OKVQA, TEXTVQA, VIZWIZ, SCIENCEQA, FLICKR30K)
-CONVERTERS = {converter.task: converter for converter in (VQA, GQA, NLVR2, COCO, TVQA, HOW2QA, TVC, YC2C, *ZOO)}
+CONVERTERS = {converter.task: converter for converter in (VQA, GQA, NLVR2, COCO, TVQA, HOW2QA, TVC, YC2C, *ZOO, CHAT)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def convert(
     faults.found += hub.faults.found
     known = [layout for converter in CONVERTERS.values() for layout in converter.tables]
     unused: list[str] = []
-    for converter in [_converter(task) for task in dict.fromkeys(tasks)] or CONVERTERS.values():
+    every = [converter for converter in CONVERTERS.values() if not converter.asked]
+    for converter in [_converter(task) for task in dict.fromkeys(tasks)] or every:
         files: dict[str, File] = {}
         posing: dict[str, str] = {}
         tables = Found()

@@ -62,7 +62,8 @@ class Converter:
     """How one task's files are made: from what, and by which steps.
 
     refused: files that look like its downloads and are not, by glob pattern, and why. tables: of the hub, that it can
-    be made from too. gone: why its files can no longer be had, and what takes their place.
+    be made from too. gone: why its files can no longer be had, and what takes their place. asked: whether it is run
+    only where its task is named, since other tasks read such tables too.
     """
 
     task: str
@@ -71,6 +72,7 @@ class Converter:
     refused: tuple[tuple[str, str], ...] = ()
     tables: tuple[Layout, ...] = ()
     gone: str = ""
+    asked: bool = False
 
     def lacking(self, found: Container[str]) -> Iterator[Download | Layout]:
         """What else is needed than the downloads and tables of these names."""
