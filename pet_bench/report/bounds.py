@@ -23,5 +23,6 @@ def bounds(tasks: Iterable[str]) -> Bounds:
 
 def _of(task: str) -> Bounds:
     metric = TASKS.get(task).metric if task in TASKS else None
-    known = isinstance(metric, str) and metric in METRICS
-    return getattr(METRICS.get(metric), "bounds", ANY) if known else ANY
+    if not isinstance(metric, str) or metric not in METRICS:
+        return ANY
+    return getattr(METRICS.get(metric), "bounds", ANY)
