@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pet_bench.files import parse_yaml
+from pet_bench.files import parse_yaml, read_yaml
 from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import build_method
 from pet_bench.pet.method import restored
@@ -21,7 +21,8 @@ from tests.vlms.attached import TINY, skipped
 GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
         "recipe": {"lr": 1e-3}}  # fmt: skip
 OURS = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]
-GRIDS = [parse_yaml(block, page) for page in PAGES for block in blocks(page, "yaml")]
+BLOCKS = [parse_yaml(block, page) for page in PAGES for block in blocks(page, "yaml")]
+GRIDS = [block for block in BLOCKS if "file" not in block]
 
 
 def page(name):
@@ -52,6 +53,13 @@ def test_the_matrix_is_what_the_tiny_models_show():
         for family, cell in zip(families, cells, strict=True):
             if family in TINY:
                 assert (cell == "works") == (skipped(family, method.strip("`")) is None), (method, family)
+
+
+def test_the_yaml_of_a_task_is_the_example():
+    """Whose lines of comment are its own."""
+    assert [block for block in BLOCKS if "file" in block] == [
+        read_yaml(ROOT / "examples/shapes/shapes.yaml", "example")
+    ]
 
 
 @pytest.mark.parametrize("block", GRIDS, ids=str)
