@@ -96,13 +96,49 @@ def convert(
     from pet_bench.data.convert import read_back
 
     with bar("converting (MiB)") as progress:
-        report = convert_data(source, root, task or (), force=force, progress=progress)
+        report = convert_data(source, root, task or (), force=force, progress=progress, say=_aside)
     with bar("reading back") as progress:
         parts = read_back(root, report.tasks, progress, report.protocol)
     console = Console(highlight=False)
     for view in _convert_views(source, root, report, parts):
         console.print(view, soft_wrap=isinstance(view, str))
     raise typer.Exit(1 if any(part.missing or part.faults for part in parts) else 0)
+
+
+@app.command(
+    epilog=examples(
+        "pet-bench data fetch vqa --to ~/hub/vqa",
+        "pet-bench data fetch lmms-lab/GQA --files 'testdev_balanced_*/*' --to ~/hub/gqa",
+    )
+)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A known data set, see below, or OWNER/NAME.")],
+    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="By default hub/NAME.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch. Default: the one FOLDER was begun with, or the newest.")
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only these files; repeatable. OWNER/NAME needs it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
+) -> None:
+    """Fetch a data set from the Hugging Face hub. This command alone uses the network. Needs pet-bench[hub].
+
+    Known: vqa, vqa-train, gqa, gqa-testdev, nlvr2-train, coco-karpathy, coco-caption, youcook2, okvqa, textvqa, vizwiz,
+    scienceqa, flickr30k, vl-adapter. If interrupted, run it again to go on. FOLDER/fetched.json has commit and digests.
+    """
+    from pet_bench.data.fetch import RECORD, plan
+    from pet_bench.data.fetch import fetch as fetch_data
+
+    planned = plan(name, to or Path("hub", *name.split("/")), revision=revision, patterns=files or ())
+    where = f"{planned.endpoint}/datasets/{planned.repository} at {planned.revision}"
+    size = f"{planned.size / 1e9:.2f} GB" if planned.size > 1e7 else f"{planned.size:,} bytes"
+    print(f"from {where}: {len(planned.files):,} files, {size}, to {planned.folder}", flush=True)
+    if dry_run:
+        return
+    with bar("checking (MiB)") as progress:
+        record = fetch_data(planned, progress)
+    print(f"{planned.folder}: {len(record.files):,} files are there and whole, see {RECORD}")
 
 
 @app.command(
@@ -186,9 +222,11 @@ def features(
 ) -> None:
     """Extract CLIP features of raw images and videos, in the layout that the tasks read. Needs pet-bench[features].
 
-    Images get RN101 grids, videos and frames a ViT-B/32 embedding every 1.5 s. If interrupted, run it again to go on.
-    Exit code 0 if everything has features, 1 if something could not be read.
+    Images get RN101 grids, videos and frames a ViT-B/32 embedding every 1.5 s. Images are also found in parquet tables
+    with the columns id and image, and where `data convert` named those of the hub's tables. If interrupted, run
+    it again to go on. Exit code 0 if everything has features, 1 if something could not be read.
     """
+
     import sys
 
     from pet_bench.data.features import clip_encoder, extract, find
@@ -208,6 +246,12 @@ def features(
     if listing.others:
         print(f"{source}: {listing.others:,} files were left alone, the first is {listing.first}")
     raise typer.Exit(1 if report.faults else 0)
+
+
+def _aside(said: str) -> None:
+    import sys
+
+    print(f"! {said}", file=sys.stderr)
 
 
 def _suites(

@@ -19,7 +19,8 @@ class Album:
 
     A name is a path below `images/`, or in an archive, or the last part of one; in a table it is the column `id`;
     always without the suffix. Nothing is ever written where a name in an archive says. A table may also be an index of
-    pictures in other tables, which lie beside it or are linked there (`places.table`).
+    pictures in other tables, which lie below its folder or are linked there (`places.table`); these come last, in the
+    order of their names.
     """
 
     def __init__(self, folder: Path):
@@ -56,14 +57,20 @@ class Album:
         for kind, read in ((".zip", members), (".parquet", table)):
             beside = (path for path in self.folder.glob(f"images*{kind}") if kind != ".zip" or path.stem == "images")
             named: list[tuple[Path | PurePosixPath, Place]] = []
+            indexes: list[list[tuple[PurePosixPath, Place]]] = []
             for path in [*sorted(beside), *(path for path in paths if path.suffix.lower() == kind)]:
                 try:
-                    named += read(path)
+                    found = read(path)
+                    if found and found[0][1].file != path:
+                        indexes.append(found)
+                    else:
+                        named += found
                 except UserError as error:
                     self.faults += error.faults
                 except Exception as error:  # a damaged file can fail in any way its format knows
                     self.faults.append(f"pictures {path} {impostor_at(path) or f'cannot be read: {error}'}")
-            self._add(places, named)
+            for pictures in (named, *indexes):
+                self._add(places, pictures)
         return places
 
     def _add(self, places: dict[str, Place], pictures: Any) -> None:

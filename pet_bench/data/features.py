@@ -33,7 +33,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from math import floor
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -43,6 +43,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from pet_bench.data.pictures import FORMATS, Contents
+from pet_bench.data.places import OtherColumns, Place, stem, table
 from pet_bench.data.rows import shown
 from pet_bench.data.task import open_hdf5
 from pet_bench.errors import UserError
@@ -85,12 +87,12 @@ class Encoder:
 class Source:
     """What there is to extract features of.
 
-    items: image or video, or folder of frames, by the name of its features. others: files beside them that are no
-    images (videos) by their names; first: one of them.
+    items: image or video, or folder of frames, by the name of its features; images of parquet tables by their place.
+    others: files beside them that are no images (videos) by their names; first: one of them.
     """
 
     kind: Kind
-    items: dict[str, Path] = field(default_factory=dict)
+    items: dict[str, Path | Place] = field(default_factory=dict)
     others: int = 0
     first: Path | None = None
 
@@ -111,27 +113,30 @@ class Report:
 def find(folder: Path, kind: Kind) -> Source:
     """What is in a folder and those below it; with "frames", each folder that holds images is a clip.
 
-    Hidden files do not count. Raises UserError where two have one name, where there is nothing, or where a folder
-    cannot be looked into; for videos also where PyAV is not installed.
+    Images may also be in parquet tables, with the columns id and image, and in those that an index names
+    (`places.table`). Hidden files do not count. Raises UserError where two have one name, where there is nothing, or
+    where a folder or table cannot be looked into; for videos also where PyAV is not installed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder" if folder.exists() else f"folder {folder} does not exist")
     if kind == "videos":
         _need("av")
     source, twice = Source(kind), []
+    tables: list[Path] = []
     for at, below, files in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))
         visible = [Path(at, name) for name in sorted(files) if not name.startswith(".")]
         fitting = [path for path in visible if path.suffix.lower() in SUFFIXES[kind]]
-        if len(fitting) < len(visible):
-            source.others += len(visible) - len(fitting)
-            source.first = source.first or min({*visible} - {*fitting})
+        if kind == "images":
+            tables += [path for path in visible if path.suffix.lower() == ".parquet" and path.exists()]
+        _aside(source, {*visible} - {*fitting, *tables})
         if kind == "frames":
             fitting = [Path(at)] if fitting else []
         for path in fitting:
-            name = path.absolute().name if kind == "frames" else _name(path)
+            name = path.absolute().name if kind == "frames" else _name(path, path.stem)
             if source.items.setdefault(name, path) != path:
                 twice.append(f"{source.items[name]} and {path} have one name, so their features would be one file")
+    twice += _tabled(source, tables)
     if twice:
         raise shown(twice, str(folder))
     if not source.items:
@@ -140,10 +145,44 @@ def find(folder: Path, kind: Kind) -> Source:
     return source
 
 
-def _name(path: Path) -> str:
+def _name(path: PurePath, stem: str) -> str:
     """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
-    folder = path.absolute().parent.name
-    return folder if path.stem == "image" and folder.isdecimal() else path.stem
+    folder = path.parent.name
+    return folder if stem == "image" and folder.isdecimal() else stem
+
+
+def _aside(source: Source, others: set[Path]) -> None:
+    source.others += len(others)
+    source.first = source.first or min(others, default=None)
+
+
+def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
+    """Add the images of tables; a line for each name that another has. What several indexes name is one image."""
+    indexed: dict[str, Place] = {}
+    unread, elsewhere = set(), set()
+    for path in paths:
+        try:
+            pictures = table(path)
+        except OtherColumns:
+            unread.add(path)
+            continue
+        except UserError as error:
+            yield from error.faults
+            continue
+        except Exception as error:  # a damaged file can fail in any way its format knows
+            yield f"pictures {path} cannot be read: {error}"
+            continue
+        for key, place in pictures:
+            name = _name(key, stem(key.name))
+            if place.file != path:
+                elsewhere.add(place.file)
+                indexed.setdefault(name, place)
+            elif source.items.setdefault(name, place) is not place:
+                other = source.items[name]
+                yield f"{other} and {place} have one name, so their features would be one file"
+    for name, place in indexed.items():
+        source.items.setdefault(name, place)
+    _aside(source, unread - elsewhere)
 
 
 def extract(
@@ -335,9 +374,16 @@ def _slot(time: Fraction) -> int:
     return floor(time / INTERVAL + Fraction(1, 2))
 
 
-def _shots(items: dict[str, Path], kind: Kind, fps: Fraction) -> Iterator[Shot]:
+def _shots(items: dict[str, Path | Place], kind: Kind, fps: Fraction) -> Iterator[Shot]:
     """Every picture to encode, those of one item together. Reading one may raise anything, but iterating does not."""
+    contents = Contents()
     for name, path in items.items():
+        if isinstance(path, Place):  # tables are read here, in order; what they hold is decoded in parallel
+            try:
+                yield name, partial(_decoded, contents.content(path), squashed)
+            except UserError as error:
+                yield name, partial(_raise, error)
+            continue
         if kind == "images":
             yield name, partial(_open, path, squashed)
             continue
@@ -360,6 +406,16 @@ def _open(path: Path, cut: Callable[[Image.Image], Picture]) -> Picture:
         raise ValueError(f"{path.name} is no image") from None
     except Exception as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from None
+
+
+def _decoded(content: bytes, cut: Callable[[Image.Image], Picture]) -> Picture:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return cut(image)
+    except UnidentifiedImageError:
+        raise ValueError("it is no image") from None
+    except Exception as error:
+        raise ValueError(f"it cannot be read: {error}") from None
 
 
 def _raise(error: Exception) -> Picture:
@@ -449,7 +505,7 @@ def _unreadable(error: OSError) -> None:
     raise UserError(f"folder {error.filename} cannot be read: {error.strerror}")
 
 
-def _missing(source: Source, target: Path, suffix: str, origin: Origin, report: Report) -> dict[str, Path]:
+def _missing(source: Source, target: Path, suffix: str, origin: Origin, report: Report) -> dict[str, Path | Place]:
     """The items that have no whole file yet. Raises UserError where a file is whole, but not what would be there."""
     todo, faults = {}, []
     for name, path in source.items.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class Contents:
     """Reads pictures one after the other, fastest in the order of their places: archives stay open, tables stream."""
 
     def __init__(self):
-        self.archive: tuple[Path, zipfile.ZipFile] | None = None
+        self.archive: tuple[Path, zipfile.ZipFile | tarfile.TarFile] | None = None
         self.rows: tuple[tuple[Path, int, str], Iterator[tuple[int, Any]]] | None = None
         self.last: tuple[int, Any] = -1, None  # that came of these
         self.open = ExitStack()
@@ -40,13 +41,21 @@ class Contents:
 
     def picture(self, place: Place) -> Image.Image:
         """The picture at a place in RGB, upright; raises UserError that begins with the place."""
+        content = self.content(place)
+        try:
+            return opened(io.BytesIO(content))
+        except UserError as error:
+            raise UserError(f"picture {place} {error}") from None
+
+    def content(self, place: Place) -> bytes:
+        """The encoded picture; raises UserError likewise."""
         try:
             content = self._content(place)
             if len(content) > BYTES:
                 raise UserError(f"has more than {BYTES:,} bytes")
             if odd := impostor(content[:HEAD]):
                 raise UserError(odd)
-            return opened(io.BytesIO(content))
+            return content
         except UserError as error:
             raise UserError(f"picture {place} {error}") from None
         except Exception as error:  # a damaged archive can fail in any way its format knows
@@ -63,13 +72,16 @@ class Contents:
     def _member(self, path: Path, name: str) -> bytes:
         if self.archive is None or self.archive[0] != path:
             self.open.close()
-            self.archive = path, self.open.enter_context(zipfile.ZipFile(path))
-        info = self.archive[1].getinfo(name)
+            self.archive = path, self.open.enter_context(_archive(path))
+        archive = self.archive[1]
+        if isinstance(archive, tarfile.TarFile):
+            return _tarred(archive, name)
+        info = archive.getinfo(name)
         if info.flag_bits & 1:
             raise UserError("is encrypted")
         if info.file_size > BYTES:
             raise UserError(f"has {info.file_size:,} bytes unpacked, at most {BYTES:,} are read")
-        with self.archive[1].open(info) as member:
+        with archive.open(info) as member:
             return member.read(BYTES + 1)
 
     def _cell(self, path: Path, cell: Cell) -> bytes:
@@ -88,6 +100,20 @@ class Contents:
                     return picture["bytes"]
             self.rows = None
         raise UserError("is not there any more")
+
+
+def _archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    return tarfile.TarFile(path) if path.suffix == ".tar" else zipfile.ZipFile(path)
+
+
+def _tarred(archive: tarfile.TarFile, name: str) -> bytes:
+    try:
+        member = archive.extractfile(archive.getmember(name))
+    except KeyError:
+        raise UserError("is not there any more") from None
+    if member is None:
+        raise UserError("is no file")
+    return member.read(BYTES + 1)
 
 
 def _rows_of(path: Path, group: int, column: str) -> Iterator[tuple[int, Any]]:

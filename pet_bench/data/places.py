@@ -44,6 +44,10 @@ class Place(NamedTuple):
         return f"{self.file}{f', member {self.within}' if self.within else ''}"
 
 
+class OtherColumns(UserError):
+    """A sound table, but not of pictures with names."""
+
+
 Pictures = list[tuple[PurePosixPath, Place]]
 
 
@@ -98,7 +102,7 @@ def _table(path: Path, file: pq.ParquetFile) -> Iterator[tuple[PurePosixPath, Pl
     whole = image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
     if not whole or id is None or not (pa.types.is_string(id) or pa.types.is_large_string(id)):
         there = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        raise UserError(f"pictures {path} has the columns {there}, expected {TABLE}")
+        raise OtherColumns(f"pictures {path} has the columns {there}, expected {TABLE}")
     stamp = stamp_of(path)
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).total_byte_size

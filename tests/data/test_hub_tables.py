@@ -40,7 +40,7 @@ def source(tmp_path):
 
 
 def found(folder, layouts=(LAYOUT,)):
-    hub = Hub(Source(folder).parquet, folder)
+    hub = Hub(Source(folder).tables, folder)
     hub.faults.check()
     return hub.find(layouts, layouts)
 

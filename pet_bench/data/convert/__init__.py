@@ -7,7 +7,7 @@ comes from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,6 +67,7 @@ def convert(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Report:
     """Write the annotation files of these tasks, by default of all of which `source` holds a download, below `root`.
 
@@ -74,6 +75,7 @@ def convert(
     there is taken from its place below `root`, if it is there. Tables of the hub are
     known by their columns. A file that holds what would be written stays
     unchanged; one that holds something else is overwritten only with `force`. progress(done, total) counts MiB read.
+    say: is told, before anything is read, what tasks lack whose tables were found.
 
     Raises UserError, with all faults of all files together and before anything is written: unreadable files, broken
     JSON, missing keys, wrong types, ids that occur twice, what has no match in the file that belongs to it, files in
@@ -83,7 +85,7 @@ def convert(
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
-    hub = Hub(downloads.parquet, downloads.folder)
+    hub = Hub(downloads.tables, downloads.folder)
     faults.found += hub.faults.found
     known = [layout for converter in CONVERTERS.values() for layout in converter.tables]
     unused: list[str] = []
@@ -93,13 +95,19 @@ def convert(
         tables = Found()
         with faults:
             tables = hub.find(converter.tables, known)
-        wanted = bool(tasks or tables.tables)
+        shared = {layout.name for layout in converter.tables if layout.shared}
+        wanted = bool(tasks or tables.tables.keys() - shared)
         aside = [f"{converter.task}: {said}" for said in tables.unused]
         for download in converter.downloads:
             with faults:
                 file = downloads.find(download)
                 wanted |= file is not None and not download.shared
                 newer = [part for part in converter.downloads if part.name in download.instead and downloads.find(part)]
+                newer += [
+                    table
+                    for table in converter.tables
+                    if table.name in tables.tables and download.name in table.instead
+                ]
                 if file := file or (None if newer else in_place(download, root)):
                     files[download.name] = file
                 elif not download.shared:
@@ -110,6 +118,10 @@ def convert(
             for pattern, why in converter.refused
             for file in downloads.matching(pattern)
         ]
+        own = [download.name for download in converter.downloads if not download.shared]
+        if converter.gone and tasks and not files.keys() & {*own}:
+            faults.add(f"{converter.task}: {converter.gone}")
+            continue
         if not wanted and not refused:
             report.idle.append(converter.task)
             unused += aside
@@ -120,6 +132,9 @@ def convert(
         report.missing += [_missing(converter.task, one) for one in lacking]
         report.notes += [*(refused if lacking else ()), *aside]
     faults.check()
+    for missing in report.missing if say else ():
+        if any(job.tables for job in jobs if job.task == missing.task):
+            say(f"{missing.task}: no {missing.download} ({missing.origin})")
     nothing = not any(job.files or job.tables for job in jobs)
     if report.missing or nothing:
         report.notes += [f"{path} {why}" for path, why in downloads.sealed.items()]

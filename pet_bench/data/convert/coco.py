@@ -3,47 +3,47 @@
 It is also passed on as a list for each split, `coco_karpathy_{train,val,test}.json`, whose rows are an image with its
 captions or with one of them. `dataset_coco.json` is made of those where it is not there: the image's id is in its
 file's name, and what is of val2014 among the training images is Karpathy's `restval`.
+
+The hub's copies of his splits, and others (`coco_hub`), serve where neither is there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from pet_bench.data.convert.coco_hub import (
+    CAPTIONED,
+    KARPATHY,
+    SHARDS,
+    TABLES,
+    Known,
+    Sentence,
+    captioned,
+    dataset,
+    known_of,
+    of_table,
+    sampled,
+)  # fmt: skip
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
-from pet_bench.data.rows import Text, named
+from pet_bench.data.rows import Text
 
-KARPATHY = "dataset_coco.json"
 PER_SPLIT = {f"coco_karpathy_{split}.json": split for split in ("train", "val", "test")}
 LISTED = re.compile(rb'\s*\[\s*\{[^{}]*"captions?"\s*:')
 SCORING = "it has the captions in COCO's form, for scoring: score --annotations"
-
-
-class Sentence(TypedDict):
-    raw: Text
 
 
 class Image(TypedDict):
     filename: NotRequired[str]
     filepath: NotRequired[str]
     cocoid: NotRequired[int]
-    split: Literal["train", "restval", "val", "test"]
+    split: Literal["train", "restval", "val", "test", "val2014"]  # the last is what `captioned` calls its own
     sentences: Annotated[list[Sentence], Field(min_length=1)]
-
-
-class Known(TypedDict):
-    """An image with both its names."""
-
-    filename: str
-    cocoid: int
-    split: str
-    sentences: list[Sentence]
 
 
 class Row(TypedDict):
@@ -58,11 +58,18 @@ class Row(TypedDict):
 
 def complete(job: Job) -> bool:
     """Whether the split of every image is known."""
-    return job.has(KARPATHY) or job.has(*PER_SPLIT)
+    return any(job.has(*names) for names in ((KARPATHY,), PER_SPLIT, TABLES))
 
 
 def sources(job: Job) -> list[str]:
-    return [KARPATHY] if job.has(KARPATHY) else [name for name in PER_SPLIT if job.has(name)]
+    """What tells the images' splits: the first of the ways that are at hand."""
+    ways = ([name for name in names if job.has(name)] for names in ((KARPATHY,), PER_SPLIT, TABLES))
+    return next((way for way in ways if way), [])
+
+
+def karpathy(job: Job) -> dict[int, Known]:
+    """`images` that are in one of Karpathy's splits."""
+    return {key: image for key, image in images(job).items() if image["split"] != "val2014"}
 
 
 def images(job: Job) -> dict[int, Known]:
@@ -70,7 +77,7 @@ def images(job: Job) -> dict[int, Known]:
     known: dict[int, Known] = {}
     if job.has(KARPATHY):
         for place, row in job.read(KARPATHY, Image, within="images"):
-            if (image := _known(row)) is None:
+            if (image := known_of(row)) is None:
                 job.fault(KARPATHY, f"{place}: filename is missing, and cannot be told from filepath and cocoid")
             elif image["cocoid"] in known:
                 job.fault(KARPATHY, f"{place}: cocoid {image['cocoid']} occurs twice")
@@ -79,6 +86,9 @@ def images(job: Job) -> dict[int, Known]:
         return known
     whole: set[int] = set()
     for name in sources(job):
+        if name in TABLES:
+            of_table(job, name, known)
+            continue
         for place, row in job.read(name, Row, form="elements"):
             image, captions = _image(row, PER_SPLIT[name]), row.get("caption", row.get("captions"))
             if image is None or captions is None:
@@ -101,11 +111,7 @@ def _image(row: Row, split: str) -> Known | None:
     path = row.get("image", row.get("file_name", row.get("filename", "")))
     name = PurePosixPath(path).name
     split = "restval" if split == "train" and "val2014" in name else split
-    return _known({"filename": name, "split": split, "sentences": []})
-
-
-def _known(image: Mapping[str, Any]) -> Known | None:
-    return cast("Known | None", named(image))
+    return known_of({"filename": name, "split": split, "sentences": []})
 
 
 def run(job: Job) -> None:
@@ -116,8 +122,16 @@ def run(job: Job) -> None:
             if job.has(name):
                 job.note(f"{job.files[name]} is not used: {job.files[KARPATHY]} has all splits")
     elif known:
-        content = {"images": list(known.values()), "dataset": "coco"}
-        job.whole(f"COCO/{KARPATHY}", content, *sources(job), pretty=False, rows=len(known))
+        missing = [name.removeprefix("coco-") for name in TABLES if not job.has(name)]
+        if sources(job)[0] in TABLES and missing:
+            job.fault(sources(job)[0], f"the table of split {missing[0]} is not beside it")
+        job.whole(f"COCO/{KARPATHY}", dataset(known), *sources(job), pretty=False, rows=len(known))
+    archived = [name for name in SHARDS if job.has(name)]
+    if archived:
+        where = ", ".join(str(job.source(name)) for name in sources(job))
+        sampled(job, archived, known, where)
+    if job.has(CAPTIONED.name):
+        captioned(job, write=not known and not archived)
 
 
 def downloads(*, shared: bool = False) -> tuple[Download, ...]:
@@ -131,4 +145,5 @@ def downloads(*, shared: bool = False) -> tuple[Download, ...]:
     )
 
 
-COCO = Converter("coco-caption", downloads(), run, (("*karpathy*_gt.json", SCORING),))
+TABLED = (*TABLES.values(), *SHARDS.values(), CAPTIONED)
+COCO = Converter("coco-caption", downloads(), run, (("*karpathy*_gt.json", SCORING),), TABLED)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
+from pet_bench.data.convert import webdataset
 from pet_bench.errors import UserError
 from pet_bench.files import BOM, impostor, impostor_at
 
@@ -61,7 +62,7 @@ class Converter:
     """How one task's files are made: from what, and by which steps.
 
     refused: files that look like its downloads and are not, by glob pattern, and why. tables: of the hub, that it can
-    be made from too.
+    be made from too. gone: why its files can no longer be had, and what takes their place.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Converter:
     run: Callable[[Job], None]
     refused: tuple[tuple[str, str], ...] = ()
     tables: tuple[Layout, ...] = ()
+    gone: str = ""
 
     def lacking(self, found: Container[str]) -> Iterator[Download | Layout]:
         """What else is needed than the downloads and tables of these names."""
@@ -126,7 +128,7 @@ class File:
 class Source:
     """All files below a folder that may be downloads; ZIP archives are looked into.
 
-    sealed: archives that are not, and why. parquet: files of tables.
+    sealed: archives that are not, and why. tables: parquet files, and tar archives of WebDataset's.
     """
 
     def __init__(self, folder: Path):
@@ -135,7 +137,7 @@ class Source:
         self.folder = folder
         self.files: dict[str, File] = {}
         self.sealed: dict[Path, str] = {}
-        self.parquet: list[Path] = []
+        self.tables: list[Path] = []
         for path in _walk(folder):
             key, name = f"/{path.relative_to(folder).as_posix().lower()}", path.name.lower()
             if name.endswith(".zip"):
@@ -149,8 +151,8 @@ class Source:
                     self.files[f"{key}/{member.filename.lower()}"] = File(path, member.file_size, member.filename)
             elif _readable(name):
                 self.files[key] = File(path, path.stat().st_size)
-            elif name.endswith(".parquet"):
-                self.parquet.append(path)
+            elif name.endswith(".parquet") or (name.endswith(".tar") and webdataset.columns(path)):
+                self.tables.append(path)
             elif name.endswith(ARCHIVES):
                 self.sealed[path] = "is not looked into; unpack it"
 

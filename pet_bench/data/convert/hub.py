@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,10 @@ class Hub:
         shards: dict[tuple[Path, str, str], list[tuple[int, int | None, Path]]] = defaultdict(list)
         for path in paths:
             parts = path.relative_to(folder.parent).parts[:-1] if path.is_relative_to(folder.parent) else ()
-            if match := SHARD.fullmatch(path.stem):
+            if path.suffix == ".tar":
+                split, number = _numbered(path.stem) or _numbered(f"{path.parent.name}-{path.stem}") or (path.stem, 0)
+                total = None
+            elif match := SHARD.fullmatch(path.stem):
                 split, number, total = match[1], int(match[2]), int(match[3])
             elif path.stem.isdigit() and len(parts) > 1:  # refs/convert/parquet: <config>/<split>/0000.parquet
                 split, number, total, parts = parts[-1], int(path.stem), None, parts[:-1]
@@ -59,8 +63,8 @@ class Hub:
                 if other is not table:
                     faults.add(f"{layout.name}: {other} and {table} are both such tables; leave one of them")
             if fitting and not wanted:
-                used = " or ".join(dict.fromkeys(f"{x.config}/{x.split}".removeprefix("*/") for x in fitting))
-                found.unused.append(f"{table} is not used: it is split {table.split} of {table.config}, used: {used}")
+                used = " or ".join(dict.fromkeys(_called(x.split, x.config) for x in fitting))
+                found.unused.append(f"{table} is not used: it is {_called(table.split, table.config)}, used is {used}")
             if not fitting and all(layout.differences(columns) for layout in known):
                 nearest = max(known, key=lambda layout: layout.likeness(columns), default=None)
                 if nearest in layouts and nearest.likeness(columns) >= ALIKE:
@@ -76,6 +80,16 @@ class Hub:
         return (
             [f"{len(strange)} tables are none that is known; {strange[0]} has the columns {there}"] if strange else []
         )
+
+
+def _numbered(name: str) -> tuple[str, int] | None:
+    """`coco-train-000012` → train, 12; None where it names no split."""
+    match = re.fullmatch(r"(?:.*[-_.])?([a-z]+)[-_.]?(\d+)", name)
+    return (match[1], int(match[2])) if match else None
+
+
+def _called(split: str, config: str) -> str:
+    return f"split {split}" + (f" of {config}" if config not in ("", "*", "data") else "")
 
 
 def _table(folder: Path, config: str, split: str, files: list[tuple[int, int | None, Path]]) -> Table:

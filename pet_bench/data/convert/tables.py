@@ -11,15 +11,15 @@ that their shards are all there and alike, and the converter's `run` reads rows 
             job.fault(spot, "answers are none")                           # okvqa: <file>: row 17: answers are none
         add({...})
 
-Of a picture's column nothing is loaded but by `Table.pictures`, which streams it, and by who reads pictures later:
-`with job.album(folder, name) as add` names pictures for a folder of the data root, `add(id, spot, column)`: they are
-left where they are, and read from there (`pet_bench.data.places`).
+Of a column of pictures, rows have the paths alone (`Picture`). Their bytes are loaded by `Table.pictures`, which
+streams them, and by who reads pictures later: `with job.album(folder, name) as add` names some for a folder of the data
+root, `add(id, spot, column)`; they are left where they are, and read from there (`pet_bench.data.places`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
+from pet_bench.data.convert import webdataset
 from pet_bench.errors import UserError
 from pet_bench.files import impostor_at
 
@@ -45,8 +47,9 @@ class Layout:
 
     columns: the kind of each (`kind_of`), of which all must be there; others: columns that may be there too, of any
     kind, "*" where not all are known. split, config: glob patterns of the split's name, which its files tell, and of
-    the configuration, its folder. needed: whether something is missing without it. instead: names of the converter's
-    downloads that it stands for. origin: where it comes from.
+    the configuration, its folder. needed: whether something is missing without it. shared: whether it is other tasks'
+    table too, so that having it does not mean that this task is wanted. instead: names of the converter's downloads
+    that it stands for. origin: where it comes from.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Layout:
     config: str = "*"
     others: tuple[str, ...] = ()
     needed: bool = False
+    shared: bool = False
     instead: tuple[str, ...] = ()
     origin: str = ""
 
@@ -78,13 +82,20 @@ class Layout:
         return (len(names & self.columns.keys()) + same) / (2 * len(names | self.columns.keys()))
 
 
+class Picture(TypedDict):
+    """What a row holds of a picture; its bytes are left out."""
+
+    path: str | None
+
+
 class Spot(NamedTuple):
-    """A row: its number in its file, and in which row group it is the how-manieth."""
+    """A row: its number in its file, and in which row group it is the how-manieth; or of an archive, its picture."""
 
     path: Path
     number: int
     group: int
     within: int
+    member: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: row {self.number}"
@@ -103,15 +114,20 @@ class Table:
     def __str__(self) -> str:
         if len(self.shards) == 1:
             return str(self.shards[0])
-        return f"{self.folder}/{self.split}-*.parquet ({len(self.shards)} files)"
+        return f"{self.folder}/{self.split}*{self.shards[0].suffix} ({len(self.shards)} files)"
 
     @property
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.shards)
 
     def rows(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[Spot, dict[str, Any]]]:
-        """The rows of one shard. Raises UserError where it cannot be read."""
-        for spot, batch in _batches(path, columns, ROWS, GROUP):
+        """The rows of one shard, without the bytes of pictures. Raises UserError where it cannot be read."""
+        if path.suffix == ".tar":
+            for number, (member, row) in enumerate(webdataset.rows(path)):
+                yield Spot(path, number, 0, number, member), row
+            return
+        light = {name for name in columns if "image" in self.columns.get(name, "")}
+        for spot, batch in _batches(path, columns, ROWS, GROUP, light):
             for number, row in enumerate(batch.to_pylist()):
                 yield spot._replace(number=spot.number + number, within=spot.within + number), row
 
@@ -147,6 +163,8 @@ def kind_of(type: pa.DataType) -> str:
 
 def columns_of(path: Path) -> dict[str, str]:
     """The kinds of a file's columns. Raises UserError where it is no parquet, or only a part of one."""
+    if path.suffix == ".tar":
+        return webdataset.columns(path)
     with _reading(path), pq.ParquetFile(path) as file:
         return {column.name: kind_of(column.type) for column in file.schema_arrow}
 
@@ -161,17 +179,21 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} {impostor_at(path) or f'cannot be read (cut off?): {why}'}") from None
 
 
-def _batches(path: Path, columns: Sequence[str], size: int, most: int) -> Iterator[tuple[Spot, pa.RecordBatch]]:
-    """Rows of some columns, with the place of the first of each batch."""
+def _batches(
+    path: Path, columns: Sequence[str], size: int, most: int, light: Container[str] = ()
+) -> Iterator[tuple[Spot, pa.RecordBatch]]:
+    """Rows of some columns, with the place of the first of each batch. light: columns of which bytes are left out."""
     number = 0
     with _reading(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         for group in range(file.num_row_groups):
             about, within = file.metadata.row_group(group), 0
             chunks = [about.column(i) for i in range(about.num_columns)]
-            wanted = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
-            if wanted > most:
+            sizes = {chunk.path_in_schema: chunk.total_uncompressed_size for chunk in chunks}
+            leaves = [leaf for leaf in sizes if leaf.split(".")[0] in columns]
+            leaves = [leaf for leaf in leaves if not (leaf.split(".")[0] in light and leaf.endswith(".bytes"))]
+            if (wanted := sum(sizes[leaf] for leaf in leaves)) > most:
                 raise UserError(f"{path}: row group {group} has {wanted:,} bytes unpacked, at most {most:,} are read")
-            batches = file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False)
+            batches = file.iter_batches(size, row_groups=[group], columns=leaves, use_threads=False)
             for batch in batches:
                 yield Spot(path, number, group, within), batch
                 number, within = number + batch.num_rows, within + batch.num_rows

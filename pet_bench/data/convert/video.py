@@ -3,6 +3,8 @@
 The files are VALUE's; for TVQA and TVC the authors' are the same under the same names, but for the subtitles, which
 TVR's authors call `tvqa_preprocessed_subtitles.jsonl` (TASKS.md 5 to 8). Splits without answers are taken along, for
 predictions.
+
+TVC's files can no longer be had. YouCook2's, of which YC2C is made, are on the hub as a table (`youcook2`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from pet_bench.data.convert import youcook2
 from pet_bench.data.convert.downloads import Converter, Download
 from pet_bench.data.convert.work import Job
 from pet_bench.data.rows import Text
@@ -19,6 +22,11 @@ from pet_bench.data.rows import Text
 HOW2QA_CSV = (
     "the authors' CSV is of other questions and another split, on videos by their YouTube names, for which the clips' "
     "features and subtitles have no match; get how2qa_*_release.jsonl of the VALUE benchmark"
+)
+
+TVC_GONE = (
+    "its files can no longer be had: their pages are gone, and the authors of VL-PET have no copy (HenryHZY/VL-PET#6); "
+    "of captions of video, yc2c takes its place (lmms-eval/YouCook2 on the hub), and of images coco-caption"
 )
 
 
@@ -83,6 +91,7 @@ def converter(
     known: tuple[tuple[str, ...], Any],
     hidden: tuple[tuple[str, ...], Any],
     refused: tuple[tuple[str, str], ...] = (),
+    gone: str = "",
 ) -> Converter:
     """The converter of a task's files that have answers, and of those that have none, each with the rows' schema."""
     schemas = {name: schema for names, schema in (known, hidden) for name in names}
@@ -99,7 +108,7 @@ def converter(
             job.place(spoken)
 
     files = (Download(f"video/ann/{task}/{name}", needed=name in known[0]) for name in schemas)
-    return Converter(task, (*files, subtitles), run, refused)
+    return Converter(task, (*files, subtitles), run, refused, gone=gone)
 
 
 def _said(job: Job, name: str) -> set[str]:
@@ -146,10 +155,13 @@ TVC = converter(
     TV,
     (("tvc_train_release.jsonl", "tvc_val_release.jsonl"), DescribedMoment),
     (("tvc_test_release.jsonl", "tvc_test_public_release.jsonl"), Moment),
+    gone=TVC_GONE,
 )
-YC2C = converter(
-    "yc2c",
-    YC2,
-    (("yc2c_train_release.jsonl", "yc2c_val_release.jsonl"), DescribedClip),
-    (("yc2c_test_release.jsonl",), Clip),
+YC2C = youcook2.beside(
+    converter(
+        "yc2c",
+        YC2,
+        (("yc2c_train_release.jsonl", "yc2c_val_release.jsonl"), DescribedClip),
+        (("yc2c_test_release.jsonl",), Clip),
+    )
 )

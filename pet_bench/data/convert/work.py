@@ -240,21 +240,24 @@ class Job:
                 shutil.copyfileobj(source, copy, 1 << 20)
 
     @contextmanager
-    def rows(self, target: str, *names: str, pretty: bool = False) -> Iterator[Callable[[Any], None]]:
-        """A function that appends a row to a JSON list made from these downloads.
+    def rows(
+        self, target: str, *names: str, pretty: bool = False, within: str | None = None
+    ) -> Iterator[Callable[[Any], None]]:
+        """A function that appends a row to a JSON list made from these downloads, in an object under the key `within`.
 
         pretty: four spaces and sorted keys, as LXMERT's files have; else a row is a line.
         """
+        head, foot = (f'{{"{within}": ', "}") if within else ("", "")
         written = Written(self.task, target, tuple(map(self.source, names)), 0)
         with self.work.draft(written).open("w", encoding="utf-8") as file:
 
             def add(row: Any) -> None:
-                file.write(",\n" if written.rows else "[\n")
+                file.write(",\n" if written.rows else f"{head}[\n")
                 file.write(indent(json.dumps(row, indent=4, sort_keys=True), "    ") if pretty else json.dumps(row))
                 written.rows += 1
 
             yield add
-            file.write("\n]" if written.rows else "[]")
+            file.write(f"\n]{foot}" if written.rows else f"{head}[]{foot}")
 
     @contextmanager
     def album(self, folder: str, name: str) -> Iterator[Callable[..., None]]:
@@ -272,7 +275,8 @@ class Job:
                 if spot.path not in links:
                     links[spot.path] = f"images-{name}/{spot.path.name}"
                     self.work.links[self.work.root / folder / links[spot.path]] = spot.path.resolve()
-                write([id, links[spot.path], None, column, spot.group, spot.within, item])
+                cell = [None] * 4 if spot.member else [column, spot.group, spot.within, item]
+                write([id, links[spot.path], spot.member or None, *cell])
                 written.rows += 1
 
             yield add
@@ -281,8 +285,12 @@ class Job:
         self, target: str, content: dict | list, *names: str, pretty: bool = True, rows: int | None = None
     ) -> None:
         """A JSON file of one value; pretty as in `rows`. rows: that it holds, by default its elements."""
-        written = Written(self.task, target, tuple(map(self.source, names)), rows or len(content))
         text = json.dumps(content, indent=4, sort_keys=True) if pretty else json.dumps(content)
+        self.text(target, text, len(content) if rows is None else rows, *names)
+
+    def text(self, target: str, text: str, rows: int, *names: str) -> None:
+        """A whole file of so many rows made from these downloads."""
+        written = Written(self.task, target, tuple(map(self.source, names)), rows)
         self.work.draft(written).write_text(text, encoding="utf-8")
 
 
