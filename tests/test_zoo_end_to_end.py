@@ -11,7 +11,7 @@ import yaml
 
 from pet_bench.cli import main
 from pet_bench.results import store
-from tests.data import zoo_roots
+from tests.data import hub_zoo, zoo_roots
 from tests.vlms.tiny import folder
 
 SUITES = ("vqa-zoo", "science", "flickr30k")
@@ -60,8 +60,25 @@ def test_from_features_to_the_table(call, data, tmp_path):
     assert code == 0 and all(task in text for task in TASKS), text + err
 
 
-def test_from_pictures_to_the_table(call, data, tmp_path):
+@pytest.fixture
+def mixed(call, tmp_path):
+    """The hub's copies, converted, and of what they lack the official files."""
+    root = tmp_path / "datasets"
+    zoo_roots.okvqa(root)
+    zoo_roots.vizwiz(root)
+    for path in (*root.glob("okvqa/*val2014*"), root / "vizwiz/val.json", root / "vizwiz/test.json"):
+        path.unlink()
+    shutil.rmtree(root / "vizwiz/images/val")
+    for write in (hub_zoo.okvqa, hub_zoo.textvqa, hub_zoo.vizwiz, hub_zoo.scienceqa):
+        write(tmp_path / "hub")
+    code, text, err = call("data", "convert", tmp_path / "hub", root)
+    assert code == 0, text + err
+    return root
+
+
+def test_from_pictures_to_the_table(call, mixed, tmp_path):
     """All of ScienceQA's questions, also those without an image, and the words in TextVQA's."""
+    data = mixed
     backbone = folder("llava", tmp_path / "checkpoint")
     protocol = {
         "scienceqa": {"questions": "all", "style": "llava-1.5", "answered": "chosen"},

@@ -33,7 +33,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from math import floor
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -133,7 +133,7 @@ def find(folder: Path, kind: Kind) -> Source:
         if kind == "frames":
             fitting = [Path(at)] if fitting else []
         for path in fitting:
-            name = path.absolute().name if kind == "frames" else _name(path)
+            name = path.absolute().name if kind == "frames" else _name(path, path.stem)
             if source.items.setdefault(name, path) != path:
                 twice.append(f"{source.items[name]} and {path} have one name, so their features would be one file")
     twice += _tabled(source, tables)
@@ -143,6 +143,12 @@ def find(folder: Path, kind: Kind) -> Source:
         what = "folder with images" if kind == "frames" else kind
         raise UserError(f"{folder} holds no {what}" + (f", but {source.others} other files" if source.others else ""))
     return source
+
+
+def _name(path: PurePath, stem: str) -> str:
+    """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
+    folder = path.parent.name
+    return folder if stem == "image" and folder.isdecimal() else stem
 
 
 def _aside(source: Source, others: set[Path]) -> None:
@@ -167,7 +173,7 @@ def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
             yield f"pictures {path} cannot be read: {error}"
             continue
         for key, place in pictures:
-            name = stem(key.name)
+            name = _name(key, stem(key.name))
             if place.file != path:
                 elsewhere.add(place.file)
                 indexed.setdefault(name, place)
@@ -177,12 +183,6 @@ def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
     for name, place in indexed.items():
         source.items.setdefault(name, place)
     _aside(source, unread - elsewhere)
-
-
-def _name(path: Path) -> str:
-    """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
-    folder = path.absolute().parent.name
-    return folder if path.stem == "image" and folder.isdecimal() else path.stem
 
 
 def extract(

@@ -225,5 +225,5 @@ def _digest(path: Path) -> str:
 def _unreachable(repository: str, endpoint: str, error: Exception) -> UserError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     known = {401: "it does not exist, or not without an account", 404: "it does not exist, or not at this revision"}
-    why = known.get(status) or next(iter(str(error).splitlines()), "") or type(error).__name__
+    why = (status and known.get(status)) or next(iter(str(error).splitlines()), "") or type(error).__name__
     return UserError(f"data set {repository} cannot be fetched from {endpoint}: {why}")

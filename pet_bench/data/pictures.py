@@ -21,6 +21,7 @@ from pet_bench.files import HEAD, impostor
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # no others of Pillow's: some run programs
 PIXELS = 1 << 26  # of a picture: 200 MB in memory
 BYTES = 1 << 27  # of its file, unpacked
+NOTHING: tuple[int, Any] = (-1, None)
 ROWS = 16  # of a parquet table that are in memory at once
 
 
@@ -30,7 +31,7 @@ class Contents:
     def __init__(self):
         self.archive: tuple[Path, zipfile.ZipFile | tarfile.TarFile] | None = None
         self.rows: tuple[tuple[Path, int, str], Iterator[tuple[int, Any]]] | None = None
-        self.last: tuple[int, Any] = -1, None  # that came of these
+        self.last: tuple[int, Any] = NOTHING  # that came of these
         self.open = ExitStack()
 
     def __enter__(self) -> Contents:
@@ -88,7 +89,7 @@ class Contents:
         where = path, cell.group, cell.column
         for _ in range(2):  # from where the last one was and, if that was behind this one, from the start
             if self.rows is None or self.rows[0] != where:
-                self.rows, self.last = (where, _rows_of(*where)), (-1, None)
+                self.rows, self.last = (where, _rows_of(*where)), NOTHING
             while self.last[0] < cell.row and (one := next(self.rows[1], None)):
                 self.last = one
             if self.last[0] == cell.row:

@@ -153,6 +153,7 @@ DAMAGE = {
                      [PAIRS, "row 1: texts: no statement in quotation marks, found 'is it so?'"]),
     "neither yes nor no": (row(PAIRS, 1, texts=[{"user": 'is "a" so?', "assistant": "Maybe.", "source": "x"}]),
                            [PAIRS, "row 1: texts: assistant is 'Maybe.'"]),
+    "column of a split missing": (without(SPLIT, "cocoid"), [SPLIT, "like coco-", "column cocoid (int) is missing"]),
     "image in two splits": (row(SPLIT, 0, cocoid=1), [SPLIT, "row 0: cocoid 1 occurs twice"]),
     "split that is none": (row(SPLIT, 0, split="dev"), [SPLIT, "row 0: split", "found 'dev'"]),
     "no captions": (row(SPLIT, 0, sentences=[]), [SPLIT, "row 0: sentences", "at least 1 item"]),

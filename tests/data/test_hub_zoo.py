@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from pet_bench.cli import main
+from pet_bench.data.features import Encoder, extract, find
 from pet_bench.data.images import ImageStore
+from pet_bench.data.task import FEATURES
 from pet_bench.registry import TASKS
+from pet_bench.tasks.scienceqa import BLANK
 from tests.data import hub_zoo, zoo_roots
 from tests.data.hub_layouts import in_cache, shards
 from tests.data.roots import dump
+from tests.data.test_features import ORIGIN, cells
 
 COPIES = {
     "okvqa": (hub_zoo.okvqa, (None, 3, 3)),
@@ -88,6 +92,22 @@ def test_each_question_has_the_picture_of_its_row(call, tmp_path):
             assert (pixels(task, tmp_path / "root", example, tmp_path / "cache") == np.asarray(image)).all()
     every = task.__class__(questions="all").examples(tmp_path / "root", "test")
     assert [e.id for e in every] == [str(200_001 + i) for i in range(6)]
+
+
+def test_features_of_what_convert_names(call, tmp_path):
+    """All of ScienceQA's pictures are called `image`; a feature is called after the number."""
+    root = tmp_path / "root"
+    call("data", "convert", hub_zoo.scienceqa(tmp_path / "hub"), root)
+    listing = find(root / "scienceqa", "images")
+    task = TASKS.get("scienceqa")(questions="all")
+    keys = {key for split in ("train", "valid", "test") for e in task.examples(root, split) for key in e.images}
+    assert {f"scienceqa/{split}/{name}" for split in ("train", "val", "test") for name in listing.items} >= keys - {
+        BLANK
+    }
+    assert len(listing.items) == len(keys) - 1
+    extract(listing, root / "scienceqa" / FEATURES, Encoder(cells, ORIGIN))
+    code, text, _ = call("data", "check", root, "--suite", "science", "--set", "scienceqa.questions=all")
+    assert code == 0, text
 
 
 def test_words_are_where_the_option_reads_them(call, tmp_path):

@@ -23,6 +23,9 @@ def shape(suite):
         ("video-text", ("tvqa", "how2qa", "tvc", "yc2c"), (512, 64, 64, 2)),
         ("nlvr-v1", ("nlvr-v1",), (192, 36, 36, 3)),
         ("vqa", ("vqa",), (2048, 49, 36, 2)),
+        ("vqa-zoo", ("okvqa", "textvqa", "vizwiz"), (2048, 49, 36, 2)),
+        ("science", ("scienceqa",), (2048, 49, 36, 2)),
+        ("flickr30k-caption", ("flickr30k-caption",), (2048, 49, 36, 2)),
     ],
 )
 def test_by_name(name, tasks, visual):

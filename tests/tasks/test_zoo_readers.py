@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -329,13 +330,19 @@ DAMAGE = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return zoo_roots.everything(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "file", "change", "said"),
     DAMAGE,
     ids=[f"{kind.name}: {said[:40]}" for kind, _, _, _, said in DAMAGE],
 )
-def test_damage(kind, options, file, change, said, tmp_path):
-    root = WRITERS[kind](tmp_path)
+def test_damage(kind, options, file, change, said, whole, tmp_path):
+    root, folder = tmp_path, file.split("/")[0]
+    shutil.copytree(whole / folder, root / folder, ignore=shutil.ignore_patterns("clip_features", "images"))
     edit(root / file, change)
     with pytest.raises(UserError) as error:
         kind(**options).examples(root, "test")

@@ -134,8 +134,9 @@ def convert(
         report.missing += [_missing(converter.task, one) for one in lacking]
         report.notes += [*(refused if lacking else ()), *aside]
     faults.check()
-    for missing in report.missing if say else ():
-        if any(job.tables for job in jobs if job.task == missing.task):
+    tabled = {job.task for job in jobs if job.tables}
+    for missing in report.missing:
+        if say and missing.task in tabled:
             say(f"{missing.task}: no {missing.download} ({missing.origin})")
     nothing = not any(job.files or job.tables for job in jobs)
     if report.missing or nothing:

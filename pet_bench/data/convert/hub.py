@@ -65,11 +65,9 @@ class Hub:
             if fitting and not wanted:
                 used = " or ".join(dict.fromkeys(_called(x.split, x.config) for x in fitting))
                 found.unused.append(f"{table} is not used: it is {_called(table.split, table.config)}, used is {used}")
-            if not fitting and all(layout.differences(columns) for layout in known):
-                nearest = max(known, key=lambda layout: layout.likeness(columns), default=None)
-                if nearest in layouts and nearest.likeness(columns) >= ALIKE:
-                    for said in nearest.differences(columns):
-                        faults.add(f"{table.shards[0]} is like {nearest.name}, but {said}")
+            if known and not fitting and all(layout.differences(columns) for layout in known):
+                for said in _nearest(table, layouts, known):
+                    faults.add(said)
         faults.check()
         return found
 
@@ -80,6 +78,14 @@ class Hub:
         return (
             [f"{len(strange)} tables are none that is known; {strange[0]} has the columns {there}"] if strange else []
         )
+
+
+def _nearest(table: Table, layouts: Sequence[Layout], known: Sequence[Layout]) -> list[str]:
+    """What makes a table of no layout another than the one that it is most like; none if that is not one of these."""
+    nearest = max(known, key=lambda layout: layout.likeness(table.columns))
+    if nearest.likeness(table.columns) < ALIKE or nearest.name not in {layout.name for layout in layouts}:
+        return []
+    return [f"{table.shards[0]} is like {nearest.name}, but {said}" for said in nearest.differences(table.columns)]
 
 
 def _numbered(name: str) -> tuple[str, int] | None:

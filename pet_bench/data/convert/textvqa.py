@@ -6,7 +6,7 @@ them. The test split's answers, which are hidden, stand in the copies as ten emp
 
 from __future__ import annotations
 
-from typing import NotRequired
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -49,7 +49,8 @@ def run(job: Job) -> None:
     for split, layout in SPLITS.items():
         if not job.has(layout.name):
             continue
-        rows, words = [], {}
+        rows: list[dict[str, Any]] = []
+        words: dict[str, list[str]] = {}
         seen: set[str] = set()
         with job.album("textvqa", layout.name) as picture:
             for spot, row in job.table(layout.name, Row, key="question_id"):
