@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+HALF = np.dtype("<f2")
 GRIDS = "data_clip_RN101_att"
 MANIFEST = "manifest.json.gz"
 BATCH = 16  # rows in memory at once
 BUFFER = 1 << 16  # bytes of a column that are read at once
 NEAR = 64  # rows from the start of a row group that are quick to reach
 DEPTH = 2  # batches that wait
+READERS = 2  # row groups that are decoded at once, at 90 MB each
 
 Stamp = tuple[int, int]  # size and time of a file
 
@@ -223,7 +225,7 @@ class Shards:
         return {key for found in groups.values() for key in islice(found, each)}
 
     def read(self, keys: Iterable[str], shape: tuple[int, int]) -> Iterator[tuple[str, np.ndarray | UserError]]:
-        """Each feature (N, f) as it is stored, or what is wrong with it, in the order of the shards.
+        """Each feature (N, f) as it is stored, or what is wrong with it, in the order of two shards at once.
 
         An array is a view of the batch, not to be kept.
         """
@@ -233,8 +235,7 @@ class Shards:
                 wanted[self.check(key, shape)][self.find(key)[1]] = key
             except UserError as error:
                 yield key, error
-        for group in sorted(wanted):
-            yield from _rows(group, wanted[group])
+        yield from _by_turns(_rows(group, wanted[group]) for group in sorted(wanted))
 
     def feature(self, key: str) -> np.ndarray:
         """One feature (N, f). Raises KeyError where there is none, UserError where it cannot be read."""
@@ -244,6 +245,18 @@ class Shards:
                 raise found
             return found.copy()
         raise KeyError(key)
+
+
+def _by_turns(streams: Iterator[Iterator[tuple[str, np.ndarray | UserError]]]):
+    """One of each of `READERS` streams after the other; where one ends, the next takes its place."""
+    reading = deque(islice(streams, READERS))
+    while reading:
+        stream = reading.popleft()
+        if (one := next(stream, None)) is None:
+            reading.extend(islice(streams, 1))
+        else:
+            reading.append(stream)
+            yield one
 
 
 def _rows(group: Group, wanted: dict[int, str]) -> Iterator[tuple[str, np.ndarray | UserError]]:
@@ -286,11 +299,18 @@ def _ahead(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
 
 def _values(column: pa.Array, shape: tuple[int, int]) -> np.ndarray | None:
     """(rows, N, f) without a copy; None where there is a null in it."""
-    vectors = column.flatten()  # without those of rows that are null
-    numbers = vectors.flatten()
+    vectors = _within(column)
+    numbers = _within(vectors)
     if column.null_count or vectors.null_count or numbers.null_count:
         return None
-    return numbers.to_numpy(zero_copy_only=True).reshape(-1, *shape)
+    buffer = numbers.buffers()[1]  # as `to_numpy` gives it, which imports pandas first
+    return np.frombuffer(buffer, HALF, len(numbers), HALF.itemsize * numbers.offset).reshape(-1, *shape)
+
+
+def _within(lists: pa.FixedSizeListArray) -> pa.Array:
+    """What is in these lists, one behind the other."""
+    size = lists.type.list_size
+    return lists.values.slice(lists.offset * size, len(lists) * size)
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -20,7 +20,7 @@ from pet_bench.data.journal import journalled
 from pet_bench.data.manifest import differences
 from pet_bench.data.packing import BLOCK, MANIFEST, PackedFolder, Progress, check_space, digest
 from pet_bench.data.rows import shown
-from pet_bench.data.shards import Shards, Stamp
+from pet_bench.data.shards import HALF, Shards, Stamp
 from pet_bench.data.task import SPLITS, Example, Task, absent, annotation_files, open_hdf5
 from pet_bench.errors import UserError, foreign
 from pet_bench.files import impostor_at
@@ -31,7 +31,6 @@ from pet_bench.spec import Control, Visual
 Sources = dict[str, "Source"]  # by feature key
 Files = list[tuple[str, int, int]]  # feature key, size and time of its source file
 FORMAT = 3
-HALF = np.dtype("<f2")
 ARRAY, INDEX = "features.npy", "index.json"
 DIGESTS, DIGITS = "digests", 24  # while it is packed: of each feature that is safe, a line each
 EXPONENT = 0x7C00  # of a half
