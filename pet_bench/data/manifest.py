@@ -136,7 +136,7 @@ def _entries(path: Path) -> Iterator[Entry]:
                     for key in ("path", "shard"):
                         parts = PurePosixPath(entry[key])
                         if parts.is_absolute() or ".." in parts.parts:
-                            said.append(f"{path}: {place}.{key} leaves its folder, found {entry[key]!r}")
+                            said.append(f"{path}: {place}: {key} leaves its folder, found {entry[key]!r}")
                 faults += said
                 if not said:
                     yield entry

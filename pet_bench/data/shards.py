@@ -348,11 +348,11 @@ def _shape(path: Path, schema: pa.Schema) -> tuple[int, int]:
         if (count := schema.names.count(name)) != 1:
             there = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
             found = f"is there {count} times" if count else "is missing"
-            faults.append(f"{path}: column {name} {found}, expected {name}: {expected} (columns: {there})")
+            faults.append(f"column {name} {found}, expected {name}: {expected} (columns: {there})")
         elif not (_is_text if name == "id" else _is_grid)(kind := schema.field(name).type):
-            faults.append(f"{path}: column {name} is of type {kind}, expected {expected}")
+            faults.append(f"column {name} is of type {kind}, expected {expected}")
     if faults:
-        raise UserError(*faults)
+        raise UserError(f"{path}: {'; '.join(faults)}")
     kind = schema.field("features").type
     assert isinstance(kind, pa.FixedSizeListType) and isinstance(kind.value_type, pa.FixedSizeListType)
     return kind.list_size, kind.value_type.list_size
