@@ -83,10 +83,10 @@ def _shards(root: Path, listing: tuple[tuple[str, Path, Stamp | None], ...]) -> 
 
 
 class Group(NamedTuple):
-    """A row group. first: the number of its first row among all rows of its folder; row: among those of its file."""
+    """A row group of a file. first: the number of its first row among all of its folder; row: among its file's."""
 
     path: Path
-    index: int
+    number: int
     first: int
     row: int
     shape: tuple[int, int]
@@ -118,8 +118,8 @@ class Catalogue:
         shape, sizes, ids = _contents(path)
         start, faults = sum(self.counts.values()), []
         for row, id in enumerate(ids):
-            if fault := _odd(id):
-                faults.append(f"{path}: row {row}.id {fault}")
+            if id is None or (fault := _odd(id)):
+                faults.append(f"{path}: row {row}.id {'is null' if id is None else fault}")
             elif id in self.rows:
                 other, there = self.at(self.rows[id]) if self.rows[id] < start else (None, self.rows[id] - start)
                 where = f"row {there}" if other is None else f"{other.path}, row {other.row + there}"
@@ -272,8 +272,6 @@ def _rows(group: Group, wanted: dict[int, str]) -> Iterator[tuple[str, np.ndarra
                     yield key, null if one is None else one.reshape(group.shape)
             row += len(column)
         why = "the row group ends there"
-    except GeneratorExit:
-        raise
     except Exception as error:  # a damaged file can fail in any way its format knows
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
     broken = UserError(f"{group.path}: row {group.row + row}.features cannot be read: {why}")
@@ -283,7 +281,7 @@ def _rows(group: Group, wanted: dict[int, str]) -> Iterator[tuple[str, np.ndarra
 def _columns(group: Group, last: int) -> Iterator[pa.Array]:
     row = 0
     with _opened(group.path) as file:
-        for batch in file.iter_batches(BATCH, row_groups=[group.index], columns=["features"], use_threads=False):
+        for batch in file.iter_batches(BATCH, row_groups=[group.number], columns=["features"], use_threads=False):
             yield batch.column(0)
             if (row := row + len(batch)) > last:
                 return
@@ -371,12 +369,10 @@ def _is_grid(kind: pa.DataType) -> bool:
     return lists(kind) and lists(kind.value_type) and pa.types.is_float16(kind.value_type.value_type)
 
 
-def _odd(id: str | None) -> str | None:
-    """What keeps an id from being an image's name; no path is ever made of one, but other tools do."""
-    if id is None:
-        return "is null"
+def _odd(id: str) -> str:
+    """What keeps an id from being an image's name, if anything; no path is made of one here, but other tools do."""
     if not id.strip():
         return "is empty"
     if id in (".", "..") or any(mark in id for mark in "/\\\0"):
         return f"is {id!r}, expected the name of an image, no path"
-    return None
+    return ""

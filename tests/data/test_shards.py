@@ -86,7 +86,7 @@ def state(folder):
 
 GRID = {
     "name": "short",
-    "suites": ["image-text"],
+    "suites": ["image-text/gqa+nlvr2"],
     "backbones": ["mini-bart"],
     "methods": ["lora"],
     "seeds": [0],
@@ -110,7 +110,7 @@ def test_from_the_hubs_files_to_a_table(root, workspace, call, tmp_path, monkeyp
         assert call("run", grid, "--data", data, "--out", folder, "--executor", "inline")[0] == 0
         ((id, results[name]),) = store.load_all(folder).items()
         code, out, _ = call("score", folder / f"{id}.json", "--data", data)
-        assert code == 0 and all(task.name in out for task in TASKS)
+        assert code == 0 and "gqa" in out and "nlvr2" in out
         assert call("report", grid, "--out", folder)[0] == 0
         assert (folder / "report" / "table.csv").is_file()
     ours, theirs = results["shards"], results["hdf5"]
