@@ -260,10 +260,12 @@ def _suites(
     """The suites that a data command is about, each with its tasks as the protocol changes make them."""
     from pet_bench.data.check import suites_in
     from pet_bench.data.reading import build_tasks
+    from pet_bench.data.shards import refuse_cache
     from pet_bench.data.suite import suite_by_name
 
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist" if not root.exists() else f"{root} is no folder")
+    refuse_cache(root)
     if name is not None:
         suites = [suite_by_name(f"{name}/{'+'.join(tasks)}" if tasks else name)]
     else:
@@ -305,6 +307,8 @@ def _check_views(root: Path, suite: str, report: Report) -> list[Any]:
         for pattern, origin in report.origins.items():
             origins.add_row(escape(pattern), escape(origin))
         views += ["", origins]
+    if report.layout:
+        views += [escape(f"features are in shards: {report.layout}")]
     left = [
         escape(f"{part.task}: {n:,} of {part.name} ({part.split}) are left out: {why}")
         for part in report.parts

@@ -15,7 +15,8 @@ from pet_bench.files import impostor_at
 
 class Album:
     """The pictures of a folder by name: below `images/`, in `images.zip` and `images/*.zip`, in `images*.parquet` and
-    `images/*.parquet`. What is found earlier in this list is taken.
+    `images/*.parquet`. What is found earlier in this list is taken. Where there is no `images/`, it may lie beside the
+    folder under its name, `images/nlvr/` for `nlvr/`, as in `data.shards`.
 
     A name is a path below `images/`, or in an archive, or the last part of one; in a table it is the column `id`;
     always without the suffix. Nothing is ever written where a name in an archive says. A table may also be an index of
@@ -25,6 +26,8 @@ class Album:
 
     def __init__(self, folder: Path):
         self.folder, self.home = folder, folder / "images"
+        if (beside := folder.parent / "images" / folder.name).is_dir() and not self.home.exists():
+            self.home = beside
         self.faults: list[str] = []  # of archives and tables as a whole
         self.twice: dict[str, tuple[Place, Place]] = {}
 

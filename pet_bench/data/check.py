@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from glob import escape
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,15 +18,17 @@ from pet_bench.data.images import ImageStore
 from pet_bench.data.packing import PackedFolder, Progress
 from pet_bench.data.pictures import Contents
 from pet_bench.data.rows import shown
+from pet_bench.data.shards import annotations_of, shards_of
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import Suite
-from pet_bench.data.task import Example, Split, Task, absent, check_pictures
+from pet_bench.data.task import Example, Split, Task, annotation_files, check_pictures
 from pet_bench.errors import UserError
 from pet_bench.registry import SUITES, TASKS
 from pet_bench.spec import Fed, Visual
 
 State = Literal["found", "missing", "broken"]  # of an annotation file
 Wanted = tuple[Task, list[Example]]
+HUB = {"features/*": "the data set ylsung/VL-Adapter-datasets on the Hugging Face hub"}
 SAMPLE = 256  # features whose values are read where not all are
 
 
@@ -53,13 +55,15 @@ class Part:
 class Report:
     """faults: a line each, long lists cut with a count. origins: where to get what is at fault, by glob pattern.
 
-    fed: whether features were looked at, or pictures. sampled: of how many of them all was read. packed: the folder of
-    the packed ones, where there is one; whole: whether they can be used.
+    layout: what there is, where features are in shards. fed: whether features were looked at, or pictures. sampled: of
+    how many of them all was read. packed: the folder of the packed ones, where there is one; whole: whether they can be
+    used.
     """
 
     parts: list[Part] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    layout: str = ""
     fed: Fed = "features"
     sampled: int = 0
     features: int = 0
@@ -90,9 +94,10 @@ def check(
     """Everything that would stop a run of these tasks, and more.
 
     Annotations are read by the tasks' own readers. Of every feature the presence, shape and type are checked, and the
-    values of a sample, or with `whole` of all; with fed "pixels", of every picture the presence and, in a file of its
-    own, the header, and the pixels of a sample or all. packed: also compare what is packed, if anything is, with its
-    checksums.
+    values of a sample, or with `whole` of all; of shards, a sample is the first rows of each, and with `whole` all
+    files are compared with the checksums that came with them. With fed "pixels", of every picture the presence and, in
+    a file of its own, the header, and the pixels of a sample or all. packed: also compare what is packed, if anything
+    is, with its checksums.
     """
     root, report = Path(root), Report(fed=fed)
     wanted: list[Wanted] = []
@@ -110,7 +115,7 @@ def check(
             if split != "train" and examples:
                 said += _tried(partial(task.check_scorable, split, examples))[1]
             read[split] = examples
-            files: dict[Path, State] = {path: _state(path, said) for path in task.sources(root, split)}
+            files: dict[Path, State] = {path: _state(path, said) for path in annotation_files(task, root, split)}
             name = getattr(task, split)
             reasons = dict(Counter(item.why for item in unused if not item.missing))
             report.parts.append(
@@ -141,9 +146,12 @@ def check(
         report.packed, report.whole = seen.folder, seen.store.open(seen.folder) is not None
         lines += seen.store.verify(seen.folder) if packed else ()
     report.faults = list(dict.fromkeys(lines))
-    for task in tasks:
-        for pattern, origin in task.origins.items():
-            if any(fnmatchcase(line, f"*{escape(str(root))}/{pattern}*") for line in report.faults):
+    shards = shards_of(root)
+    report.layout = shards.summary() if shards else ""
+    places = [(annotations_of(root), task.origins) for task in tasks] + [(root, HUB if shards else {})]
+    for home, origins in places:
+        for pattern, origin in origins.items():
+            if any(fnmatchcase(line, f"*{escape(str(home))}/{pattern}*") for line in report.faults):
                 report.origins.setdefault(pattern, origin)
     return report
 
@@ -161,7 +169,7 @@ def suites_in(root: Path | str) -> list[Suite]:
 def _annotations(task: Task, root: Path) -> Iterable[Path]:
     for split in get_args(Split):
         if getattr(task, split) is not None:
-            yield from task.sources(root, split)[:1]
+            yield from annotation_files(task, root, split)[:1]
 
 
 def _tried(call: Callable[[], Any]) -> tuple[Any, Sequence[str]]:
@@ -198,17 +206,32 @@ def _features(
     root: Path, wanted: list[Wanted], visual: Visual, whole: bool, cache: Path | None, progress: Progress | None
 ) -> Seen:
     sources, faults = store.sources_of(root, wanted, visual)
-    sample, bad = _sample(sources, whole), {}
-    for done, (key, task) in enumerate(sources.items(), start=1):
-        look = store.read_feature if key in sample else store.check_header
-        if said := _tried(partial(look, task, root, key, visual))[1]:
+    faults += store.unlike_sent(root, wanted, sources, contents=whole)
+    shards = shards_of(root)
+    sharded = [key for key, source in sources.items() if source.shards]
+    sample = _sample(sources.keys() - {*sharded}, whole)
+    sample |= {*sharded} if whole or not shards else shards.near(sharded, SAMPLE)
+    bad: dict[str, Sequence[str]] = {}
+    headers = (
+        (key, _tried(partial(store.look, root, key, source, visual))[1])
+        for key, source in sources.items()
+        if key not in sample
+    )
+    values = (
+        (key, found.faults if isinstance(found, UserError) else ())
+        for key, found in store.read_features(root, sources, visual, (key for key in sources if key in sample))
+    )
+    for done, (key, said) in enumerate(chain(headers, values), start=1):
+        if said:
             bad[key] = said
         if progress:
             progress(done, len(sources))
-    missing = {key for key in bad if absent(sources[key].feature_path(root, key))}
+    bad = {key: bad[key] for key in sources if key in bad}
+    missing = {key for key in bad if sources[key].absent(root, key)}
     listing = store.files_of(root, sources)
     folder = store.packed_in(listing, visual, cache) if listing else None
-    return Seen(FeatureStore, sources, bad, missing, faults, len(sample), folder)
+    readers = {key: source.task for key, source in sources.items()}
+    return Seen(FeatureStore, readers, bad, missing, faults, len(sample), folder)
 
 
 def _pictures(root: Path, wanted: list[Wanted], whole: bool, cache: Path | None, progress: Progress | None) -> Seen:
@@ -229,5 +252,5 @@ def _pictures(root: Path, wanted: list[Wanted], whole: bool, cache: Path | None,
 
 def _sample(sources: Iterable[str], whole: bool) -> set[str]:
     """Keys of what is read as a whole."""
-    keys = [*sources]
+    keys = sorted(sources)
     return set(keys if whole else islice(keys, 0, None, max(1, -(-len(keys) // SAMPLE))))

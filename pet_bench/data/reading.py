@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pet_bench.data.albums import Albums
 from pet_bench.data.images import ImageStore
 from pet_bench.data.rows import shown
+from pet_bench.data.shards import refuse_cache
 from pet_bench.data.store import FeatureStore
 from pet_bench.data.suite import suite_by_name
 from pet_bench.data.task import SPLITS, Example, LeftOut, Split, Task, check_pictures, data_fingerprint
@@ -81,7 +82,7 @@ def build_tasks(names: tuple[str, ...], protocol: dict[str, dict[str, Any]]) -> 
 
 
 def data_root(suite: str, runtime: Runtime) -> Path:
-    """The folder of the data sets; raises UserError where there is none."""
+    """The folder of the data sets; raises UserError where there is none, or not one revision of it."""
     chosen = suite_by_name(suite)
     if runtime.data is None:
         if chosen.embedded is None:
@@ -89,6 +90,7 @@ def data_root(suite: str, runtime: Runtime) -> Path:
         return ask(chosen, "embedded", returns=Path)
     if not runtime.data.is_dir():
         raise UserError(f"data folder {runtime.data} does not exist")
+    refuse_cache(runtime.data)
     return runtime.data
 
 

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from pet_bench.data.albums import Albums
 from pet_bench.data.rows import shown
+from pet_bench.data.shards import Shards, annotations_of, shards_of
 from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of
 from pet_bench.metrics.scores import Metric, Scores, scored
 from pet_bench.registry import METRICS, ask, attribute_faults, title
@@ -165,11 +166,14 @@ class Task(ABC):
 
     @abstractmethod
     def read(self, root: Path, name: str, split: Split) -> Iterable[Example | LeftOut]:
-        """The examples of the split called `name` on disk, to be used as `split`; validates what it reads."""
+        """The examples of the split called `name` on disk, to be used as `split`; validates what it reads.
+
+        root: the folder of the annotations (see `data.shards.annotations_of`).
+        """
 
     @abstractmethod
     def sources(self, root: Path, split: Split) -> list[Path]:
-        """The annotation files that `examples(root, split)` reads; those of `names(split)` come first."""
+        """The annotation files that `read` reads below the same root; those of `names(split)` come first."""
 
     def names(self, split: Split) -> list[str]:
         """Names on disk of what a split is read from."""
@@ -194,7 +198,7 @@ class Task(ABC):
             if without := [f"{self.name}: {item.why}" for item in unused if item.missing]:
                 raise shown(without, self.name)
             return examples, unused
-        gone = {key for key in {key for e in examples for key in e.images} if self._lacks(root, key, albums)}
+        gone = self._gone(root, {key for example in examples for key in example.images}, albums)
         what = "feature" if albums is None else "picture"
         kept = [example for example in examples if gone.isdisjoint(example.images)]
         if not kept:
@@ -202,8 +206,15 @@ class Task(ABC):
         lacking = [example.id for example in examples if not gone.isdisjoint(example.images)]
         return kept, unused + [LeftOut(id, f"a {what} is missing", missing=True) for id in lacking]
 
-    def _lacks(self, root: Path | str, key: str, albums: Albums | None) -> bool:
-        return absent(self.feature_path(root, key)) if albums is None else albums.lack(*self.picture(root, key))
+    def _gone(self, root: Path | str, keys: set[str], albums: Albums | None) -> set[str]:
+        """The keys of which a feature, or picture, is missing; raises UserError where shards cannot be read."""
+        if albums is not None:
+            return {key for key in keys if albums.lack(*self.picture(root, key))}
+        if shards := self.shards(root):
+            if faults := shards.faults(keys):
+                raise shown(faults, "features")
+            return {key for key in keys if shards.lack(key)}
+        return {key for key in keys if absent(self.feature_path(root, key))}
 
     def read_split(self, root: Path | str, split: Split) -> tuple[list[Example], list[LeftOut]]:
         """All that a split's readers give; raises UserError as `used` does, but for what is missing."""
@@ -214,7 +225,7 @@ class Task(ABC):
         for part in SplitPart.parse(names):
             try:
                 with foreign(f"{title(self)}: read raised"):
-                    rows = self.read(Path(root), part.name, split)
+                    rows = self.read(annotations_of(Path(root)), part.name, split)
                     read = [row if isinstance(row, LeftOut) else self._example(row) for row in rows]
             except UserError as error:
                 faults.append(error)
@@ -258,12 +269,15 @@ class Task(ABC):
         """The file that holds a feature; by default a key is `<folder>/<image>`, and each image has an HDF5 file.
 
         A key names the feature among those of all tasks that are trained together: tasks share files by sharing keys.
+        Where the root has `shards`, they hold it instead.
         """
         folder, image = key.split("/", 1)
         return Path(root) / folder / FEATURES / f"{image}.h5"
 
     def feature(self, root: Path | str, key: str) -> np.ndarray:
         """The feature of one image as stored, (tokens, width). Raises OSError or KeyError where it cannot be read."""
+        if shards := self.shards(root):
+            return shards.feature(key)
         with open_hdf5(self.feature_path(root, key)) as file:
             return self.dataset(file, key)[:]
 
@@ -272,6 +286,13 @@ class Task(ABC):
         dataset = file[f"{key.split('/', 1)[1]}/features"]
         assert isinstance(dataset, h5py.Dataset)
         return dataset
+
+    def shards(self, root: Path | str) -> Shards | None:
+        """The shards that hold its features, where the root has some; a task whose files are its own has none."""
+        own = any(
+            getattr(type(self), name) is not getattr(Task, name) for name in ("feature_path", "feature", "dataset")
+        )
+        return None if own else shards_of(root)
 
     # pictures -------------------------------------------------------------------------------------------------------
 
@@ -392,8 +413,8 @@ def faults(plugin: Any) -> Iterator[str]:
 
 
 def annotation_files(task: Task, root: Path | str, split: Split) -> list[Path]:
-    """What `sources` gives; raises PluginError where it fails."""
-    return ask(task, "sources", Path(root), split, returns=list[Path])
+    """What `sources` gives, wherever a root has its annotations; raises PluginError where it fails."""
+    return ask(task, "sources", annotations_of(Path(root)), split, returns=list[Path])
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -421,7 +442,7 @@ def data_fingerprint(root: Path | str, tasks: Iterable[Task], store: str, splits
     root = Path(root)
     wanted: list[tuple[Task, Split]] = [(task, split) for task in tasks for split in splits if getattr(task, split)]
     files = sorted({path for task, split in wanted for path in annotation_files(task, root, split)})
-    listing = "\n".join(f"{file_hash(path)} {path.relative_to(root).as_posix()}" for path in files)
+    listing = "\n".join(f"{file_hash(path)} {path.relative_to(annotations_of(root)).as_posix()}" for path in files)
     return sha256(f"{listing}\n{store}".encode()).hexdigest()[:12]
 
 

@@ -368,7 +368,7 @@ def test_another_size_is_no_store_of_these(grids, pack):
 @pytest.mark.parametrize("damage", ["nothing", "digests", "array"])
 def test_pooling_that_was_stopped_goes_on(grids, pack, tmp_path, monkeypatch, damage):
     whole = pack(pooled=True, cache=tmp_path / "whole")
-    monkeypatch.setattr("pet_bench.data.store.BLOCK", 1)
+    monkeypatch.setattr("pet_bench.data.journal.BLOCK", 1)
 
     def stop(done, total):
         if done == 3:

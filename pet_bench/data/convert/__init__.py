@@ -28,7 +28,8 @@ from pet_bench.data.convert.video import HOW2QA, TVC, TVQA, YC2C
 from pet_bench.data.convert.vizwiz import VIZWIZ
 from pet_bench.data.convert.vqa import VQA
 from pet_bench.data.convert.work import Job, Progress, Work, Written
-from pet_bench.data.task import Split
+from pet_bench.data.shards import annotations_of
+from pet_bench.data.task import Split, annotation_files
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.registry import TASKS
 
@@ -82,7 +83,7 @@ def convert(
     JSON, missing keys, wrong types, ids that occur twice, what has no match in the file that belongs to it, files in
     the way, and where nothing can be made at all.
     """
-    downloads, root = Source(Path(source)), Path(root)
+    downloads, root = Source(Path(source)), annotations_of(Path(root))
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder")
     report, jobs, faults, work = Report(), [], Faults(), Work(root, progress)
@@ -184,7 +185,7 @@ def read_back(
     parts = []
     for done, (task, split) in enumerate(wanted, start=1):
         part = Part(task.name, split, getattr(task, split))
-        part.missing = [path for path in task.sources(Path(root), split) if not path.exists()]
+        part.missing = [path for path in annotation_files(task, root, split) if not path.exists()]
         if not part.missing:
             try:
                 part.examples = len(task.examples(root, split))

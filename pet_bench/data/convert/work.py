@@ -16,10 +16,10 @@ from typing import IO, Any, Literal
 from pydantic import TypeAdapter
 
 from pet_bench.data.convert.downloads import UNREADABLE, Converter, File
-from pet_bench.data.convert.stream import elements, members
 from pet_bench.data.convert.tables import Spot, Table
 from pet_bench.data.places import INDEX
 from pet_bench.data.rows import conforming, shown, validated
+from pet_bench.data.stream import elements, members
 from pet_bench.errors import UserError
 from pet_bench.files import BOM
 
