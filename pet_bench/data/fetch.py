@@ -110,13 +110,14 @@ def plan(name: str, folder: Path, *, revision: str | None = None, patterns: Sequ
     before = _before(folder, repository)
     if before and revision and revision != before.revision:
         raise UserError(f"{folder} holds {repository} at {before.revision}, not at {revision}: give another folder")
+    revision = before.revision if before else revision
     try:
         from huggingface_hub import HfApi, RepoFile
     except ImportError:
         raise UserError("fetching needs huggingface_hub: pip install 'pet-bench[hub]'") from None
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
-        commit = api.repo_info(repository, repo_type="dataset", revision=revision or (before and before.revision)).sha
+        commit = api.repo_info(repository, repo_type="dataset", revision=revision).sha
         tree = api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="dataset")
         files = [
             File(file.path, file.size, (file.lfs.sha256 or "") if file.lfs else "")
@@ -225,5 +226,5 @@ def _digest(path: Path) -> str:
 def _unreachable(repository: str, endpoint: str, error: Exception) -> UserError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     known = {401: "it does not exist, or not without an account", 404: "it does not exist, or not at this revision"}
-    why = (status and known.get(status)) or next(iter(str(error).splitlines()), "") or type(error).__name__
+    why = known.get(int(status or 0)) or next(iter(str(error).splitlines()), "") or type(error).__name__
     return UserError(f"data set {repository} cannot be fetched from {endpoint}: {why}")
