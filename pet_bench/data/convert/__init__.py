@@ -74,10 +74,10 @@ def convert(
     """Write the annotation files of these tasks, by default of all of which `source` holds a download, below `root`.
 
     Downloads are looked for anywhere below `source`, in ZIP archives too, by their official names; one that is not
-    there is taken from its place below `root`, if it is there. Tables of the hub are
-    known by their columns. A file that holds what would be written stays
-    unchanged; one that holds something else is overwritten only with `force`. progress(done, total) counts MiB read.
-    say: is told, before anything is read, what tasks lack whose tables were found.
+    there is taken from its place below `root`, if it is there. Tables of the hub are known by their columns. A file
+    that holds what would be written stays unchanged; one that holds something else is overwritten only with `force`.
+    progress(done, total) counts MiB read. say: is told, before anything is read, what tasks lack whose tables were
+    found.
 
     Raises UserError, with all faults of all files together and before anything is written: unreadable files, broken
     JSON, missing keys, wrong types, ids that occur twice, what has no match in the file that belongs to it, files in
@@ -105,12 +105,8 @@ def convert(
             with faults:
                 file = downloads.find(download)
                 wanted |= file is not None and not download.shared
-                newer = [part for part in converter.downloads if part.name in download.instead and downloads.find(part)]
-                newer += [
-                    table
-                    for table in converter.tables
-                    if table.name in tables.tables and download.name in table.instead
-                ]
+                newer = any(part.name in download.instead and downloads.find(part) for part in converter.downloads)
+                newer |= any(download.name in one.instead for one in converter.tables if one.name in tables.tables)
                 if file := file or (None if newer else in_place(download, root)):
                     files[download.name] = file
                 elif not download.shared:

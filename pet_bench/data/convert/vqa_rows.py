@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -58,6 +58,7 @@ class Annotation(TypedDict):
     answer_type: str
     multiple_choice_answer: str
     answers: Annotated[list[Answer], Field(min_length=1)]
+    question: NotRequired[Text]  # which the official files have apart
 
 
 class GivenAnswer(Answer):
@@ -138,7 +139,7 @@ def rows(
             job.fault(name, f"{said} {', '.join(str(job.source(other)) for other in others)}")
 
     *asking, name = held(job, part)
-    asked = questions(job, part) if asking else {}
+    asked: dict[int, tuple[int, str | None]] = {**questions(job, part)} if asking else {}
     for row in annotated(job, part):
         key, image = row["question_id"], row["image_id"]
         of, text = asked.pop(key, (image, row.get("question")))
