@@ -118,8 +118,10 @@ class Catalogue:
         shape, sizes, ids = _contents(path)
         start, faults = sum(self.counts.values()), []
         for row, id in enumerate(ids):
-            if id is None or (fault := _odd(id)):
-                faults.append(f"{path}: row {row}.id {'is null' if id is None else fault}")
+            if id is None:
+                faults.append(f"{path}: row {row}.id is null")
+            elif fault := _odd(id):
+                faults.append(f"{path}: row {row}.id {fault}")
             elif id in self.rows:
                 other, there = self.at(self.rows[id]) if self.rows[id] < start else (None, self.rows[id] - start)
                 where = f"row {there}" if other is None else f"{other.path}, row {other.row + there}"

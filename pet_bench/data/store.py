@@ -21,7 +21,7 @@ from pet_bench.data.manifest import differences
 from pet_bench.data.packing import BLOCK, MANIFEST, PackedFolder, Progress, check_space, digest
 from pet_bench.data.rows import shown
 from pet_bench.data.shards import HALF, Shards, Stamp
-from pet_bench.data.task import SPLITS, Example, Task, absent, annotation_files, open_hdf5
+from pet_bench.data.task import SPLITS, Example, Split, Task, absent, annotation_files, open_hdf5
 from pet_bench.errors import UserError, foreign
 from pet_bench.files import impostor_at
 from pet_bench.packed import Rows
@@ -115,6 +115,7 @@ class FeatureStore(PackedFolder):
         root, wanted = Path(root), list(wanted)
         sources, faults = sources_of(root, wanted, visual)
         files = files_of(root, sources)
+        folder = Path()
         if not faults and files is not None:
             folder = packed_in(files, visual, cache, pooled=pooled)
             if store := cls.open(folder, sources):
@@ -289,7 +290,7 @@ def unlike_sent(
     if shards is None:
         return []
     tasks = {task.name: task for task, _ in wanted}.values()
-    splits = [(task, split) for task in tasks for split in SPLITS if getattr(task, split)]
+    splits: list[tuple[Task, Split]] = [(task, split) for task in tasks for split in SPLITS if getattr(task, split)]
     annotations = {path for task, split in splits for path in annotation_files(task, root, split)}
     return differences(shards, sorted(used), annotations, contents=contents)
 
