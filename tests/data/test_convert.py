@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pet_bench.cli import main
-from pet_bench.data.convert import CONVERTERS, ZOO, Missing, convert, read_back, stream
+from pet_bench.data import stream
+from pet_bench.data.convert import CONVERTERS, ZOO, Missing, convert, read_back
 from pet_bench.data.convert.vqa import rebuilt, soft_label
 from pet_bench.data.convert.work import Job
 from pet_bench.metrics.vqa_accuracy import question_accuracy
