@@ -223,10 +223,9 @@ def features(
     """Extract CLIP features of raw images and videos, in the layout that the tasks read. Needs pet-bench[features].
 
     Images get RN101 grids, videos and frames a ViT-B/32 embedding every 1.5 s. Images are also found in parquet tables
-    with the columns id and image, and where `data convert` named those of the hub's tables. If interrupted, run
-    it again to go on. Exit code 0 if everything has features, 1 if something could not be read.
+    with the columns id and image, and where `data convert` named those of the hub's tables. If interrupted, run it
+    again to go on. Exit code 0 if everything has features, 1 if something could not be read.
     """
-
     import sys
 
     from pet_bench.data.features import clip_encoder, extract, find
