@@ -555,7 +555,7 @@ DAMAGE = {
     "another size": (entry(size=5), "annotations/GQA/valid.json", "expected 5 as manifest.json.gz says"),
     "a size that is text": (entry(size="5"), "manifest.json.gz", ": size: Input should be a valid integer, found '5'"),
     "a negative size": (entry(size=-5), "manifest.json.gz", ": size: Input should be greater than or equal to 0"),
-    "a null path": (entry(path=None), "manifest.json.gz", ": path: Input should be a valid string, found None"),
+    "a null path": (entry(path=None), "manifest.json.gz", ": path is null"),
     "an absolute path": (entry(path="/etc/passwd"), "manifest.json.gz", ": path leaves its folder, found '/etc/p"),
     "a path that climbs": (
         entry(shard="annotations/../../x"), "manifest.json.gz", ": shard leaves its folder, found 'annotations/..",
