@@ -75,7 +75,7 @@ def _convert(job: Job, split: str, name: str) -> None:
 
 def _said(row: Row) -> dict[str, Any]:
     if "texts" not in row:
-        return {key: row[key] for key in ("messages", "prompt", "completion") if key in row}
+        return {key: value for key, value in row.items() if key != "images"}
     turns = row["texts"]
     said = [[("user", turn["user"]), ("assistant", turn["assistant"])] for turn in turns]
     return {"messages": [{"role": role, "content": text} for turn in said for role, text in turn]}
