@@ -227,7 +227,10 @@ def test_tasks_of_a_suite_are_kept_apart(make):
 
 
 def test_every_task_has_its_place_on_the_hub():
-    assert all(len(TASKS.get(name).hub) == 3 for name in TASKS.names())
+    """But for people's own conversations."""
+    places = {name: TASKS.get(name).hub for name in TASKS.names()}
+    assert places.pop("chat") is None
+    assert all(len(place) == 3 for place in places.values())
 
 
 @pytest.mark.parametrize("suite", ["mini-image-text", "mini-image-text/vqa+gqa", "mini-video-text"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pet_bench.data.convert import convert, read_back
+from pet_bench.data.convert import ZOO, convert, read_back
 from pet_bench.data.convert.vqa import soft_label
 from tests.conftest import given
 from tests.data.roots import lines
@@ -110,7 +110,7 @@ def test_the_samples_as_they_lie_there(samples, root):
         "video/ann/how2qa/how2qa_val_release.jsonl",
         "video/ann/yc2c/yc2c_val_release.jsonl",
     }
-    assert report.idle == ["nlvr2", "coco-caption", "tvqa", "tvc"]
+    assert report.idle == ["nlvr2", "coco-caption", "tvqa", "tvc", *(one.task for one in ZOO)]
 
 
 CLIPS, HERE, IMAGES = (f"tests.samples.test_{name}" for name in ("clips", "downloads", "images"))
