@@ -11,7 +11,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from pet_bench.backbone import encoder_decoder
 from pet_bench.backbone.beams import search, top_of
-from tests.pet.minis import SUITE, every, mini, nudge
+from tests.conftest import part
+from tests.pet.minis import CASES, SUITE, mini, nudge
 
 SETTINGS = [
     {"early_stopping": early, "length_penalty": penalty, "no_repeat_ngram_size": ngram, "use_cache": cache}
@@ -45,7 +46,7 @@ def likelier_end(model, by: float) -> None:
 
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize("settings", part(SETTINGS, 12), ids=lambda settings: "-".join(map(str, settings.values())))
 def test_the_words_of_transformers(family, settings, monkeypatch):
     model = nudge(mini(family, "lora"))
     model.lm.generation_config.update(**settings)
@@ -69,7 +70,7 @@ def test_who_is_done_leaves(monkeypatch):
     assert all(size % 3 == 0 for size in sizes)
 
 
-@every
+@pytest.mark.parametrize(("family", "method"), part(CASES, 32))
 def test_beams_of_every_method(family, method, monkeypatch):
     model = nudge(mini(family, method))
     likelier_end(model, 1.0)
