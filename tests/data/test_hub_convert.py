@@ -45,6 +45,10 @@ def shown(root, task, example):
         return [contents._content(albums.find(*task.picture(root, key))) for key in example.images]
 
 
+def settings_of(task, **splits):
+    return [word for key, name in splits.items() for word in ("--set", f"{task}.{key}={name}")]
+
+
 def run(root, tmp_path, capsys, suite, backbone, *more):
     """Two updates, a test, and the table of it."""
     out = tmp_path / "results"
@@ -185,9 +189,11 @@ def test_nlvr2_rows_of_the_cauldron(tmp_path, capsys):
     )  # fmt: skip
     assert shown(root, TASKS.get("nlvr2")(), second) == [picture(42)["bytes"], picture(43)["bytes"]]
     assert [example.id for example in examples(root, "nlvr2", "test")] == ["test1-0-0-0", "test1-1-1-0"]
+    halves = settings_of("nlvr2", train="hub_train[:50%]", valid="none", test="hub_train[50%:]")
+    assert "nlvr2: accuracy on" in run(root, tmp_path, capsys, "image-text/nlvr2", "mini-llava", *halves)
 
 
-def test_karpathys_splits_with_pictures(tmp_path):
+def test_karpathys_splits_with_pictures(tmp_path, capsys):
     hub.karpathy(tmp_path / "copy" / "coco-karpathy")
     hub.coco_caption(tmp_path / "copy" / "COCO-Caption")
     root = tmp_path / "data"
@@ -197,6 +203,8 @@ def test_karpathys_splits_with_pictures(tmp_path):
     (test,) = found["test"]
     assert test.references["captions"] == ["a dog on a mat", "a red dog"]
     assert shown(root, TASKS.get("coco-caption")(), test) == [picture(5)["bytes"]]
+    turned = settings_of("coco-caption", train="restval", valid="none", test="val+test")
+    assert "coco-caption: CIDEr on" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
 
 
 def test_karpathys_splits_in_archives(tmp_path, capsys):
@@ -209,6 +217,8 @@ def test_karpathys_splits_in_archives(tmp_path, capsys):
     assert found["test"].images == ("COCO/000000005",)
     for split, image in (("train", 1), ("valid", 4), ("test", 5)):
         assert shown(root, TASKS.get("coco-caption")(), found[split]) == [picture(image)["bytes"]]
+    turned = settings_of("coco-caption", train="train", valid="none", test="val+test")
+    assert "coco-caption: CIDEr on" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
     hub.karpathy(tmp_path / "copy" / "tables")
     assert convert(tmp_path / "copy", tmp_path / "both") == 0
     (test,) = examples(tmp_path / "both", "coco-caption", "test")
