@@ -204,7 +204,7 @@ def test_karpathys_splits_with_pictures(tmp_path, capsys):
     assert test.references["captions"] == ["a dog on a mat", "a red dog"]
     assert shown(root, TASKS.get("coco-caption")(), test) == [picture(5)["bytes"]]
     turned = settings_of("coco-caption", train="restval", valid="none", test="val+test")
-    assert "coco-caption: CIDEr on" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
+    assert "coco-caption on mini-llava" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
 
 
 def test_karpathys_splits_in_archives(tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_karpathys_splits_in_archives(tmp_path, capsys):
     for split, image in (("train", 1), ("valid", 4), ("test", 5)):
         assert shown(root, TASKS.get("coco-caption")(), found[split]) == [picture(image)["bytes"]]
     turned = settings_of("coco-caption", train="train", valid="none", test="val+test")
-    assert "coco-caption: CIDEr on" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
+    assert "coco-caption on mini-llava" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *turned)
     hub.karpathy(tmp_path / "copy" / "tables")
     assert convert(tmp_path / "copy", tmp_path / "both") == 0
     (test,) = examples(tmp_path / "both", "coco-caption", "test")
