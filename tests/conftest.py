@@ -22,8 +22,7 @@ EVERYTHING = bool(os.environ.get("PET_BENCH_ALL"))  # `make test-all`: what `mak
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PET_BENCH_SHARED", ROOT.parent / "shared"))
 REFERENCE = ROOT / "tests" / "reference"
-# Of logits of tiny models that are computed alike: on some processors products of matrices depend in their last bits on
-# where in memory a tensor lies, on most they do not.
+# Of logits of tiny stock models that should be the same: equal to the bit on some processors, apart by 3e-7 on others.
 ROUNDED = {"atol": 2e-6, "rtol": 1e-5}
 
 

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from pet_bench.data.albums import Albums
 from pet_bench.data.rows import shown
-from pet_bench.data.shards import Shards, annotations_of, shards_of
+from pet_bench.data.shards import GRIDS, Shards, annotations_of, shards_of
 from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of
 from pet_bench.metrics.scores import Metric, Scores, scored
 from pet_bench.registry import METRICS, ask, attribute_faults, title
@@ -31,7 +31,7 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # A split that may be absent; "none" is how the command line says so.
 OptionalSplit = Annotated[str | None, BeforeValidator(lambda value: None if value in ("", "none", "None") else value)]
 Loss = Literal["sample-mean", "score-weighted", "token-mean"]
-FEATURES = "clip_features/data_clip_RN101_att"
+FEATURES = f"clip_features/{GRIDS}"
 SLICE = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d{1,3})?%?:((?P<end>\d{1,3})%?)?\])?")
 
 
