@@ -52,6 +52,7 @@ class AdaMix(Method):
     source: ClassVar = "AdaMix (Wang et al., EMNLP 2022), as in the code of MixPHM; METHODS_B section 5.4"
     reference: ClassVar = "jingjing12110/MixPHM 3f2f62d (MIT)"
     year: ClassVar = 2022
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 5e-3}
 
     bottleneck: Size

@@ -30,6 +30,7 @@ class Adapter(Method):
     name: ClassVar = "adapter"
     source: ClassVar = "Houlsby et al., ICML 2019; placement of Pfeiffer et al., EACL 2021"
     year: ClassVar = 2019
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 1e-2, "mini-t5": 1e-2} | {
         "mini-llama": 1e-2, "mini-llava": 5e-3,
     }  # fmt: skip

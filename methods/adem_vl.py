@@ -29,6 +29,7 @@ class ADEMVL(Method):
     source: ClassVar = "ADEM-VL (Hao et al., IJCV 2025); METHODS_A section 4"
     reference: ClassVar = "Hao840/ADEM-VL cec09b89 (no licence): from its mathematics alone"
     year: ClassVar = 2025
+    size: ClassVar = "hidden"
     learning_rates: ClassVar = {"mini-bart": 3e-3, "mini-t5": 1e-2, "mini-llama": 3e-3}
     needs: ClassVar = ("features",)
 

@@ -26,6 +26,7 @@ class Compacter(Method):
     name: ClassVar = "compacter"
     source: ClassVar = "Compacter (Karimi Mahabadi et al., NeurIPS 2021); settings of VL-PET Table 2"
     year: ClassVar = 2021
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2}
     differences: ClassVar = (
         Difference(

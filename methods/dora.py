@@ -26,6 +26,7 @@ class DoRA(Method):
     source: ClassVar = "DoRA (Liu et al., ICML 2024), sections 4 and 5.2, and its VL-BART code; METHODS_B section 3"
     reference: ClassVar = "NVlabs/DoRA 7e2f10a (NVIDIA, non-commercial): from its mathematics alone"
     year: ClassVar = 2024
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     identity_at_start: ClassVar = True
     on_suite: ClassVar = {"video-text": {"norms": False}}

@@ -120,6 +120,7 @@ class Excitor(Method):
     source: ClassVar = "LLaMA-Excitor (Zou et al., CVPR 2024), figures and tables, no code; METHODS_A section 6"
     reference: ClassVar = "none: no code was released"
     year: ClassVar = 2024
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
 
     length: Size = 30

@@ -27,6 +27,7 @@ class FishMask(Method):
     source: ClassVar = "FishMask (Sung et al., NeurIPS 2021), section 3"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2021
+    size: ClassVar = "density"
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 

@@ -88,6 +88,7 @@ class HiWi(Method):
     source: ClassVar = "HiWi (Liao et al., ACL 2023), abstract and section 3.2"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2023
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 1e-2, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 

@@ -117,6 +117,7 @@ class HyperFormer(Method):
     source: ClassVar = "HyperFormer (Karimi Mahabadi et al., ACL 2021); settings of VL-PET Table 2"
     year: ClassVar = 2021
     promptless: ClassVar = ("image-text",)
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 2e-3, "mini-t5": 2e-3}
 
     bottleneck: Size

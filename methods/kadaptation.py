@@ -72,6 +72,7 @@ class KAdaptation(Method):
     source: ClassVar = "KAdaptation (He et al., AAAI 2023), section 4"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2023
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 5e-3, "mini-llama": 1e-2}
     identity_at_start: ClassVar = True
 

@@ -182,6 +182,7 @@ class LLaMAAdapter(Method):
     source: ClassVar = "LLaMA-Adapter (Zhang et al., ICLR 2024), V2 (Gao et al., 2023); METHODS_A 5"
     reference: ClassVar = "OpenGVLab/LLaMA-Adapter 521a09da (GPL-3): from its mathematics alone"
     year: ClassVar = 2023
+    size: ClassVar = "length"
     learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 5e-3, "mini-llama": 2e-3}
     differences: ClassVar = (
         Difference(

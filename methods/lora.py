@@ -43,6 +43,7 @@ class LoRA(Method):
     name: ClassVar = "lora"
     source: ClassVar = "LoRA (Hu et al., ICLR 2022); settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2022
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-t5": 3e-3} | {
         "mini-llama": 2e-3, "mini-llava": 5e-3, "llava": 2e-4, "qwen2.5-vl": 1e-4, "qwen3-vl": 1e-4,
         "paligemma2": 2e-5, "gemma3": 2e-4, "smolvlm": 1e-4, "internvl": 4e-5, "florence2": 1e-5,

@@ -293,6 +293,7 @@ class LST(Method):
     name: ClassVar = "lst"
     source: ClassVar = "Ladder-Side-Tuning (Sung et al., NeurIPS 2022)"
     year: ClassVar = 2022
+    size: ClassVar = "reduction"
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.03}
     needs: ClassVar = ("encoder", "decoder.cross_attn", "side blocks")

@@ -26,6 +26,7 @@ class MAM(Method):
     source: ClassVar = "MAM adapter (He et al., ICLR 2022), section 4.6"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2022
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 2e-3, "mini-llama": 2e-3}
 
     length: Size = 30

@@ -34,6 +34,7 @@ class MemVP(Method):
     source: ClassVar = "MemVP (Jie et al., ICML 2024); METHODS_A section 3"
     reference: ClassVar = "JieShibo/MemVP 5eef19f6 (no licence): from its mathematics alone"
     year: ClassVar = 2024
+    size: ClassVar = "hidden"
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 1e-2, "mini-llama": 1e-2}
     needs: ClassVar = ("features",)
 

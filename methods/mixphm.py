@@ -206,6 +206,7 @@ class MixPHM(Method):
     source: ClassVar = "MixPHM (Jiang & Zheng, CVPR 2023) and its code; METHODS_B section 5"
     reference: ClassVar = "jingjing12110/MixPHM 3f2f62d (MIT)"
     year: ClassVar = 2023
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"t5": 5e-3, "mini-bart": 1e-2, "mini-t5": 2e-2}
     differences: ClassVar = (
         Difference(

@@ -207,6 +207,7 @@ class MoEAdapter(Method):
     source: ClassVar = "MoE-Adapters (Yu et al., CVPR 2024) and its code; METHODS_B section 4"
     reference: ClassVar = "JiazuoYu/MoE-Adapters4CL 4572d97 (no licence): from its mathematics alone"
     year: ClassVar = 2024
+    size: ClassVar = "width"
     learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 2e-2}
     identity_at_start: ClassVar = True
     differences: ClassVar = (

@@ -59,6 +59,7 @@ class MoV(Method):
     source: ClassVar = "Pushing Mixture of Experts to the Limit (Zadouri et al., ICLR 2024) and its code"
     reference: ClassVar = "for-ai/parameter-efficient-moe (T5X; no licence seen): read, not run"
     year: ClassVar = 2023
+    size: ClassVar = "experts"
     learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 1e-2}
     identity_at_start: ClassVar = True
 

@@ -141,6 +141,7 @@ class MTLLoRA(Method):
     source: ClassVar = "MTL-LoRA (Yang et al., AAAI 2025); its VL-BART code; METHODS_B section 2"
     reference: ClassVar = "pUmpKin-Co/MTL-LoRA 7848a70 (MIT)"
     year: ClassVar = 2025
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"bart": 1e-3, "mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 

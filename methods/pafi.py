@@ -27,6 +27,7 @@ class PaFi(Method):
     source: ClassVar = "PaFi (Liao et al., ACL 2023), section 3.1"
     reference: ClassVar = "none was read: from the paper"
     year: ClassVar = 2023
+    size: ClassVar = "density"
     learning_rates: ClassVar = {"mini-bart": 2e-2, "mini-t5": 5e-3, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 

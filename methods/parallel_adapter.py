@@ -23,6 +23,7 @@ class ParallelAdapter(Method):
     name: ClassVar = "parallel-adapter"
     source: ClassVar = "He et al., ICLR 2022, section 4.6 (scaled parallel adapter)"
     year: ClassVar = 2022
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 2e-3, "mini-llama": 2e-3, "mini-t5": 2e-3}
     identity_at_start: ClassVar = True
 

@@ -109,6 +109,7 @@ class PrefixTuning(Method):
     name: ClassVar = "prefix-tuning"
     source: ClassVar = "Prefix-Tuning (Li & Liang, ACL 2021), sections 4.2 and 4.3"
     year: ClassVar = 2021
+    size: ClassVar = "length"
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3}
 
     hidden: Size

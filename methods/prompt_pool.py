@@ -224,6 +224,7 @@ class PromptPool(Method):
     reference: ClassVar = "SkyOfBeginning/FedMGP fca3643 (no licence): from its mathematics alone"
     year: ClassVar = 2024
     needs: ClassVar = ("prompts",)
+    size: ClassVar = "length"
     learning_rates: ClassVar = {"mini-bart": 1e-2, "mini-t5": 1e-2, "mini-llama": 1e-2}
 
     length: Size = 15

@@ -66,6 +66,7 @@ class PromptTuning(Method):
     source: ClassVar = "Lester et al., EMNLP 2021; network and settings of VL-PET Table 2 and Ladder-Side-Tuning"
     year: ClassVar = 2021
     needs: ClassVar = ("prompts",)
+    size: ClassVar = "length"
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 1e-2, "mini-t5": 1e-2}
 
     length: Size = 40

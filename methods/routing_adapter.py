@@ -25,6 +25,7 @@ class RoutingAdapter(Method):
     source: ClassVar = "Routing functions (Qu et al., ECCV 2024); METHODS_B section 1"
     reference: ClassVar = "tingyu215/Routing_VLPEFT e91d826 (no licence): from its mathematics alone"
     year: ClassVar = 2024
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"mini-bart": 2e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
 
     bottleneck: Size

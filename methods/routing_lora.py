@@ -31,6 +31,7 @@ class RoutingLoRA(Method):
     source: ClassVar = "Routing functions (Qu et al., ECCV 2024); METHODS_B section 1"
     reference: ClassVar = "tingyu215/Routing_VLPEFT e91d826 (no licence): from its mathematics alone"
     year: ClassVar = 2024
+    size: ClassVar = "rank"
     learning_rates: ClassVar = {"mini-bart": 5e-3, "mini-t5": 5e-3, "mini-llama": 5e-3}
     identity_at_start: ClassVar = True
 

@@ -255,6 +255,7 @@ class SHERL(Method):
     source: ClassVar = "SHERL (Diao et al., ECCV 2024), and its code; METHODS_A section 2"
     reference: ClassVar = "Paranioar/SHERL 36b44965 (Apache-2.0)"
     year: ClassVar = 2024
+    size: ClassVar = "reduction"
     learning_rates: ClassVar = {"t5": 3e-3, "mini-bart": 3e-3, "mini-t5": 3e-3, "mini-llama": 3e-3}
     recipe: ClassVar = {"weight_decay": 0.0}
 

@@ -204,6 +204,7 @@ class UniPT(Method):
     source: ClassVar = "UniPT (Diao et al., CVPR 2024), and its code; METHODS_A section 1"
     reference: ClassVar = "Paranioar/UniPT 3fa457d9 (Apache-2.0)"
     year: ClassVar = 2024
+    size: ClassVar = "reduction"
     learning_rates: ClassVar = {"mini-bart": 3e-3, "mini-t5": 3e-3, "mini-llama": 3e-3}
 
     reduction: Size = 2

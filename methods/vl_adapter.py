@@ -25,6 +25,7 @@ class VLAdapter(Method):
     name: ClassVar = "vl-adapter"
     source: ClassVar = "VL-Adapter (Sung et al., CVPR 2022), single adapter; widths of VL-PET Table 2 and LST"
     year: ClassVar = 2022
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     differences: ClassVar = (
         Difference(

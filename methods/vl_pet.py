@@ -76,6 +76,7 @@ class VLPET(Method):
 
     source: ClassVar = "VL-PET (Hu et al., ICCV 2023), sections 3.2-3.4"
     year: ClassVar = 2023
+    size: ClassVar = "bottleneck"
     learning_rates: ClassVar = {"bart": 1e-3, "t5": 3e-4, "mini-bart": 5e-3, "mini-t5": 5e-3}
     needs: ClassVar = ("encoder", "decoder.cross_attn")
     granularity: ClassVar[str]

@@ -48,7 +48,8 @@ class Method(ABC):
 
     name: the registry's and the command line's. source, year: where it was published; reference: the implementation
     that was held against it, with its licence. learning_rates: peak learning rate by backbone name or, failing that, by
-    family; where neither is there, the recipe must give one. recipe: other
+    family; where neither is there, the recipe must give one. size: the
+    option that sets how many parameters it adds, a rank or a bottleneck say, where it has one. recipe: other
     values of the published runs' recipe that are this method's own. identity_at_start: before training, the model's
     output is that of the untouched backbone. batch_invariant: an example's output does not depend on what it is
     batched with. Both are properties where options decide, so ask a built method. needs: stacks and sites without which
@@ -64,6 +65,7 @@ class Method(ABC):
     reference: ClassVar[str] = ""
     year: ClassVar[int]
     learning_rates: ClassVar[dict[str, float]]
+    size: ClassVar[str] = ""
     recipe: ClassVar[dict[str, Any]] = {}
     identity_at_start: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
@@ -120,6 +122,7 @@ ATTRIBUTES = {
     "reference": str,
     "year": int,
     "learning_rates": dict[str, Rate],
+    "size": str,
     "recipe": dict[str, Any],
     "identity_at_start": bool,
     "batch_invariant": bool,
@@ -141,6 +144,8 @@ def faults(plugin: Any) -> Iterator[str]:
     if isinstance(plugin.recipe, dict) and (foreign_keys := plugin.recipe.keys() - {f.name for f in fields(Recipe)}):
         yield f"recipe has no {', '.join(map(str, foreign_keys))}"
     options = getattr(plugin, "__pydantic_fields__", {})
+    if isinstance(plugin.size, str) and plugin.size and plugin.size not in options:
+        yield f"size is {plugin.size}, which is no option"
     for name in options.keys() & set(OF_THE_GRID):
         yield f"the option {name} is a grid file's own word"
     for name, option in options.items():

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pet_bench.backbone.known import find_backbone
 from pet_bench.data.reading import build_tasks
 from pet_bench.data.suite import suite_by_name
+from pet_bench.data.task import Task
 from pet_bench.errors import Faults, UserError
 from pet_bench.grid.plan.methods import methods_of
-from pet_bench.grid.plan.overrides import Overrides, Settings, check_protocol, check_recipes
+from pet_bench.grid.plan.overrides import Override, Overrides, Settings, check_protocol, check_recipes
 from pet_bench.grid.plan.planned import Group, Plan, Planned, Skipped
 from pet_bench.grid.plan.space import MOST, Search, Values, options_of, recipe_of
 from pet_bench.pet.method import build_method, default_spec, why_skipped
@@ -84,6 +85,18 @@ def _skipped(backbone: str, method: MethodSpec) -> Skipped | None:
     return Skipped(backbone, labelled(ask(built, "label", changed, returns=Line), method), reason)
 
 
+def held_out(settings: Settings, tasks: list[Task], search: Search) -> Settings:
+    """The settings of a search's trial that is tested on its validation splits alone.
+
+    Raises UserError where a task has none.
+    """
+    if lacking := [task.name for task in tasks if not task.valid]:
+        raise UserError.many(f"search: test is false, but {name} has no validation split" for name in lacking)
+    protocol = {task.name: settings.protocol.get(task.name, {}) | {"test": task.valid} for task in tasks}
+    recipe = settings.recipe if search.early_stopping else settings.recipe | {"valid_every": 0}
+    return replace(settings, protocol=settings.protocol | protocol, recipe=recipe)
+
+
 class _Product:
     """A grid without its `also`, and what is wrong with it."""
 
@@ -125,7 +138,7 @@ class _Product:
         for place, override in changes.items():
             check_protocol(f"{place}: protocol", override.protocol, self.tasks, self.faults)
         check_recipes((grid.recipe, *(override.recipe for override in changes.values())), self.faults)
-        if grid.search:
+        if grid.search and not grid.tuning:
             with self.faults:
                 grid.search.check_methods({method.name for method in self.methods})
         tried = sum(grid.search.most(method.name) if grid.search else 1 for method in self.methods)
@@ -147,6 +160,7 @@ class _Product:
                 yield replace(planned, trial=planned.trial.seeded(seed))
 
     def _of_seed(self, control: Control, seed: int) -> Iterator[Planned]:
+        tuning = self.grid.tuning
         for suite, backbone, method in product(self.suites, self.backbones, self.methods):
             place = _Place(Group(backbone, str(method), suite, control), method, seed)
             settings = Settings(dict(self.grid.recipe), dict(method.options), dict(self.grid.protocol))
@@ -154,32 +168,63 @@ class _Product:
             settings = replace(
                 settings, protocol={task: it for task, it in settings.protocol.items() if task in self.tasks[suite]}
             )
-            yield from self._tried(place, settings)
+            yield from self._tried(place, settings, tuning.values(place.group) if tuning else {})
 
-    def _tried(self, place: _Place, settings: Settings) -> Iterator[Planned]:
-        """The trial of a place, or all that a search tries there, but for those that are left out."""
-        search = self.grid.search
-        for values in self._candidates(search, place, settings) if search else [{}]:
+    def _tried(self, place: _Place, settings: Settings, chosen: Values) -> Iterator[Planned]:
+        """The trial of a place, or all that a search tries there, but for those that are left out.
+
+        chosen: what tuning has chosen there, which the label of a trial of the table does not show.
+        """
+        search, own = self.grid.search, settings
+        settings = settings.changed(Override({}, recipe_of(chosen), options_of(chosen)))
+        tried = self._candidates(search, place, settings) if search else [{}]
+        if search and tried and not search.test:
+            settings = held_out(settings, self._tasks(place, settings), search)
+        for values in tried:
             with self.faults:
                 if trial := self._trial(place, settings, values):
+                    if options_of(chosen) and not search and (untuned := self._trial(place, own, {})):
+                        trial = replace(trial, label=untuned.label)
                     yield Planned(trial, place.group, values)
 
     def _candidates(self, search: Search, place: _Place, settings: Settings) -> list[Values]:
         """Nothing where what bounds the search's space has faults, lest every draw repeat them."""
-        faults, space = Faults(), search.of(place.method.name)
+        faults, name = Faults(), place.method.name
         given = {f"recipe.{key}" for key in settings.recipe} | settings.options.keys()
-        for key in filter(given.__contains__, space):
+        for key in filter((given - search.is_scaled(name)).__contains__, search.of(name)):
             faults.add(f"search: {key} is both set and searched for method {place.group.method}")
         with faults:
-            tasks = build_tasks(suite_by_name(place.group.suite).tasks, settings.protocol)
-            check_selection(tasks, "search: the best is chosen by validation")
+            check_selection(self._tasks(place, settings), "search: the best is chosen by validation")
+        scaled = None
+        with faults:
+            scaled = self._scaled(search, place, settings)
+        if scaled is None:
+            for fault in faults.found:
+                self.faults.add(fault)
+            return []
+        search = scaled
         for values in search.ends(place.method.name):
             with faults:
                 if trial := self._trial(place, settings, values):
                     search.check_recipe(trial.recipe)
+        with faults:
+            if not search.test:
+                held_out(settings, self._tasks(place, settings), search)
         for fault in faults.found:
             self.faults.add(fault)
         return [] if faults.found else search.candidates(place.method.name, str(place.group))
+
+    def _tasks(self, place: _Place, settings: Settings) -> list[Task]:
+        return build_tasks(suite_by_name(place.group.suite).tasks, settings.protocol)
+
+    def _scaled(self, search: Search, place: _Place, settings: Settings) -> Search | None:
+        """The search with factors made into values; None where its method cannot be had."""
+        if not search.is_scaled(place.method.name):
+            return search
+        if (trial := self._trial(place, settings, {})) is None:
+            return None
+        options = default_spec(build_method(trial.method, known(trial.backbone)[1])).options
+        return search.scaled(place.method.name, options | {f"recipe.{k}": v for k, v in vars(trial.recipe).items()})
 
     def _trial(self, place: _Place, settings: Settings, values: Values) -> TrialSpec | None:
         """The trial with these values, which its label shows; None where its method cannot be had on its backbone."""

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pet_bench.data.reading import build_tasks
 from pet_bench.errors import UserError
 from pet_bench.grid.plan.planned import Group
 from pet_bench.grid.plan.space import Values, options_of, recipe_of
@@ -19,9 +19,6 @@ from pet_bench.grid.plan.spec import Grid, parse
 from pet_bench.registry import TASKS
 from pet_bench.results.schema import Point, TrialResult
 from pet_bench.spec import TrialSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,17 @@ def validation(result: TrialResult) -> Validation | None:
     """That of the model which was tested; of a trial that did not get so far, its last."""
     if result.selected:
         return Validation(result.selected.epoch, result.selected.score)
+    if tested_on_validation(result):
+        primary = {task: next(iter(scores.values())).value for task, scores in result.metrics.items()}
+        signed = [value if TASKS.get(task).higher_is_better else -value for task, value in primary.items()]
+        return Validation(result.spec["recipe"]["epochs"], sum(signed) / len(signed))
     return next(reversed(validations(result.curve)), None)
+
+
+def tested_on_validation(result: TrialResult) -> bool:
+    """Whether it is of a search without tests (`space.Search.test`)."""
+    spec = TrialSpec.from_dict(result.spec)
+    return bool(result.metrics) and all(task.test == task.valid for task in build_tasks(spec.tasks, spec.protocol))
 
 
 # choosing -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What a search varies: lists of values, every combination of which is tried, or ranges that values are drawn from.
 
+A list of factors, `{times: [0.5, 1, 2]}`, is of the value that a trial has otherwise, its method's own rate say.
+
 search:
   space:                            # recipe.KEY for every method, METHOD.OPTION and METHOD.recipe.KEY for one
     recipe.lr: [1e-4, 3e-4, 1e-3]
@@ -10,12 +12,14 @@ search:
   sample_seed: 0                    # of the draws
   seeds: [0]                        # of the trials; the grid's own seeds are for the final runs of what is best
   early_stopping: {grace_epochs: 2, reduction: 3}    # ASHA; absent: every trial trains to its end
+  test: false                       # trials are tested on their validation splits: nothing of a test is seen
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from random import Random
 from typing import Annotated, Any
@@ -23,7 +27,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from pet_bench.errors import UserError, shortened, unknown
+from pet_bench.errors import Faults, UserError, shortened, unknown
 from pet_bench.spec import STRICT, Count, Distinct, Recipe, Seed, distinct
 
 MOST = 10_000  # trials of a grid
@@ -44,16 +48,34 @@ def _rounded(value: float, low: float, high: float) -> float:
     return min(high, max(low, float(f"{value:.4g}")))
 
 
+TIMES = "times"
+
+
+def is_range(values: Any) -> bool:
+    """Whether values are drawn; otherwise all that are listed are tried."""
+    return isinstance(values, dict) and TIMES not in values
+
+
+def _check_factors(values: dict[str, Any]) -> Any:
+    factors = values[TIMES]
+    if not isinstance(factors, list) or not factors or not all(type(f) in (int, float) and f > 0 for f in factors):
+        raise ValueError(f"{TIMES} takes a list of factors above 0, found {shortened(repr(factors))}")
+    distinct(factors)
+    return values
+
+
 def _check(values: Any) -> Any:
     """A list of values or a range, as a grid file has it."""
     if isinstance(values, list) and values:
         return distinct(values)
+    if isinstance(values, dict) and [*values] == [TIMES]:
+        return _check_factors(values)
     if not isinstance(values, dict) or len(values) != 1:
         given = shortened(repr(values))
         raise ValueError(f"expected a list of values or a range such as {{log_uniform: [1e-5, 1e-2]}}, found {given}")
     ((kind, ends),) = values.items()
     if kind not in RANGES:
-        raise ValueError(str(unknown("range", kind, RANGES)))
+        raise ValueError(str(unknown("range", kind, [*RANGES, TIMES])))
     whole, above = kind.endswith("int"), kind.startswith("log")
     pair = isinstance(ends, list) and [type(end) in (int, int if whole else float) for end in ends] == [True, True]
     if not pair or not ends[0] < ends[1] or (above and ends[0] <= 0):
@@ -80,10 +102,11 @@ class Search:
     sample_seed: Seed = 0
     seeds: Seeds = Field(default_factory=lambda: [0])
     early_stopping: EarlyStopping | None = None
+    test: bool = True
 
     @model_validator(mode="after")
     def _consistent(self):
-        ranges = [key for key, values in self.space.items() if isinstance(values, dict)]
+        ranges = [key for key, values in self.space.items() if is_range(values)]
         faults = [f'space key "{key}": expected recipe.KEY, METHOD.OPTION or METHOD.recipe.KEY'
                   for key in self.space if not all(key.partition("."))]  # fmt: skip
         if ranges and self.samples is None:
@@ -103,7 +126,7 @@ class Search:
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises UserError where a trial would never be validated, or never early enough to be stopped."""
         early, every = self.early_stopping, recipe.valid_every
-        if not every:
+        if not every and (self.test or early):
             raise UserError("search: recipe.valid_every is 0: nothing would be validated")
         if early and recipe.max_steps:
             raise UserError(f"search: early_stopping counts epochs, but recipe.max_steps is {recipe.max_steps}")
@@ -121,13 +144,31 @@ class Search:
 
     def ends(self, method: str) -> list[Values]:
         """Every listed value and both ends of every range, in as few combinations as hold them all."""
-        space = {key: next(iter(v.values())) if isinstance(v, dict) else v for key, v in self.of(method).items()}
+        space = {key: _listed(values) for key, values in self.of(method).items()}
         count = max(map(len, space.values()), default=1)
         return [{key: values[min(i, len(values) - 1)] for key, values in space.items()} for i in range(count)]
 
     def most(self, method: str) -> int:
         """Of how many candidates there are no more, without making them."""
-        return self.samples or math.prod(map(len, self.of(method).values()))
+        return self.samples or math.prod(len(_listed(values)) for values in self.of(method).values())
+
+    def scaled(self, method: str, values: Values) -> Search:
+        """This search for one method alone, its factors made into values. values: what a trial has otherwise, by key.
+
+        Raises UserError for factors of what is no number.
+        """
+        space, faults = self.of(method), Faults()
+        for key in filter(self.is_scaled(method).__contains__, space):
+            if type(base := values.get(key)) in (int, float):
+                space[key] = list(dict.fromkeys(_scaled(base, factor) for factor in space[key][TIMES]))
+            else:
+                faults.add(f"search: {key} has factors, but is no number of {method}: {shortened(repr(base))}")
+        faults.check()
+        return replace(self, space={f"{method}.{key}": values for key, values in space.items()})
+
+    def is_scaled(self, method: str) -> set[str]:
+        """What of a method has factors."""
+        return {key for key, values in self.of(method).items() if isinstance(values, dict) and TIMES in values}
 
     def candidates(self, method: str, group: str) -> list[Values]:
         """All combinations or, of random ones, `samples` that differ, fewer where there are no more.
@@ -146,6 +187,16 @@ class Search:
             if len(drawn) == self.samples:
                 break
         return list(drawn.values())
+
+
+def _listed(values: list | dict[str, list]) -> list:
+    """What is listed, or the ends of a range."""
+    return next(iter(values.values())) if isinstance(values, dict) else values
+
+
+def _scaled(value: float, factor: float) -> float:
+    """Of whole numbers the nearest above 0; of others four digits."""
+    return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.4g}")
 
 
 def _at(u: float, values: list | dict[str, list]) -> Any:

@@ -17,6 +17,7 @@ overrides:                                       # later ones win
     options: {rank: 4}
 also:                                            # more trials, not of the product above: grids of the same keys
   - {suites: [mini-image-text], backbones: [mini-t5], methods: [lora]}
+tuning: tuned                                    # or its keys (`tuning.py`): tries before the table's trials
 resources: {cpus: 1, gpus: 0, max_concurrent: 2} # cpus and gpus are per trial; also order, reuse_workers, retries
 out: results/demo
 
@@ -41,6 +42,7 @@ from pet_bench.grid.plan.methods import listed_method
 from pet_bench.grid.plan.overrides import Options, Protocol
 from pet_bench.grid.plan.planned import Plan, Skipped
 from pet_bench.grid.plan.space import MOST, Search, Seeds
+from pet_bench.grid.plan.tuning import Tuning, protocol
 from pet_bench.results.schema import Status
 from pet_bench.spec import STRICT, Control, Distinct, TrialSpec, distinct, validate
 
@@ -93,6 +95,14 @@ def _folder(name: str) -> str:
     return name
 
 
+def _protocol(value: Any) -> Any:
+    """The keys of a protocol that is named."""
+    try:
+        return protocol(value) if isinstance(value, str) else value
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 @dataclass(frozen=True, config=STRICT)
 class Grid:
     """The trials of a grid file, see the module's docstring; `load` and `parse` make one."""
@@ -110,6 +120,7 @@ class Grid:
     overrides: list[Options] = field(default_factory=list)
     also: list[Options] = field(default_factory=list)
     search: Search | None = None
+    tuning: Annotated[Tuning | None, BeforeValidator(_protocol)] = None
     resources: Resources = field(default_factory=Resources)
     out: Annotated[str, AfterValidator(_folder)] | None = None
 
@@ -153,7 +164,8 @@ class Grid:
         entry, where = self.also[index], f"{self.name}: also[{index}]"
         if odd := sorted(entry.keys() - PART):
             raise UserError.many(unknown(f"{where} key", key, PART) for key in odd)
-        return parse({"name": self.name, **entry}, where)
+        part = parse({"name": self.name, **entry}, where)
+        return replace(part, tuning=self.tuning, search=self.search) if self.tuning else part
 
     def seeds_of(self, control: Control) -> list[int]:
         """The seeds of a control's trials."""
@@ -198,8 +210,20 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def load(source: str | Path) -> Grid:
-    """A grid from a YAML file, a shipped grid's name or a results folder (its `grid.yaml`)."""
+def load(source: str | Path, out: Path | None = None) -> Grid:
+    """A grid from a YAML file, a shipped grid's name or a results folder (its `grid.yaml`).
+
+    One that is tuned has what was chosen for it in its results folder, or in `out`.
+    """
+    grid = _load(source)
+    if not grid.tuning or grid.tuning.chosen:
+        return grid
+    kept = folder_of(grid, source, out) / "grid.yaml"
+    there = _load(kept.parent).tuning if kept.is_file() else None
+    return replace(grid, tuning=there) if there and there.as_protocol == grid.tuning else grid
+
+
+def _load(source: str | Path) -> Grid:
     path = Path(source)
     if str(source) in shipped():
         path = SHIPPED / f"{source}.yaml"
