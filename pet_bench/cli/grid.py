@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -222,6 +223,13 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change recipe.KEY, TASK.KEY or METHOD.KEY; repeatable."),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="tuned: first the same tries of rate and size for every method, chosen by validation; untuned: none.",
+        ),
+    ] = None,
     *,
     how: How,
 ) -> None:
@@ -231,21 +239,63 @@ def run(
     controls = [name.value for name in control or []]
     choice = {"suite": suite, "backbone": backbone, "method": method, "seed": seed, "control": controls}
     if grid is not None:
-        plan = load(grid)
+        plan = load(grid, how.out)
     elif method:
         plan, choice = _adhoc(choice), {}
     else:
         raise UserError("nothing to run: name a grid (see `pet-bench run --help`) or at least one --method")
     plan = configure(plan, changes(set_), **how.resources())
+    if protocol:
+        plan = under(plan, protocol, folder_of(plan, grid, how.out))
     folder, lost = folder_of(plan, grid, how.out), Faults()
     with working("planning"):
         expanded = plan.plan(lost, anew=True)
     say_skipped(expanded)
-    trials = select(expanded.trials, **{kind: names or [] for kind, names in choice.items()})
+    chosen = {kind: names or [] for kind, names in choice.items()}
+    trials = select(expanded.trials, **chosen)
+    if plan.tuning and not how.dry_run:
+        plan = _tune(plan, trials, folder, how)
+        trials = select(plan.plan(lost, anew=True).trials, **chosen)
     if how.dry_run:
         _dry_run(plan, trials, lost, folder, how)
     else:
         _execute(plan, trials, lost, folder, how)
+
+
+def under(plan: Grid, name: str, folder: Path) -> Grid:
+    """The grid under another protocol of tuning, with what was chosen by it in its results folder before."""
+    from dataclasses import replace
+
+    from pet_bench.grid.plan.spec import parse, with_kept
+
+    if name == "untuned":
+        return replace(plan, tuning=None)
+    return with_kept(parse(plan.to_dict() | {"tuning": name}, plan.name), folder)
+
+
+def _tune(plan: Grid, trials: Sequence[TrialSpec], folder: Path, how: How) -> Grid:
+    """The grid with what its tries have chosen; ends the command where they were interrupted."""
+    from pet_bench.grid.execute.run import run_grid
+    from pet_bench.grid.execute.tune import tune
+
+    def run_tries(tries: Grid, runtime: Runtime, wanted: list[TrialSpec]) -> Outcome:
+        print(f"tuning: {len(wanted)} tries, each tested on its validation splits")
+        return run_grid(tries, runtime, how.executor.value, trials=wanted, cluster=how.cluster())
+
+    with _kept_when_interrupted():
+        tuned, stopped = tune(plan, how.runtime(folder), run_tries, trials)
+    if stopped:
+        raise typer.Exit(_status(stopped) or 1)
+    return tuned
+
+
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _adhoc(choice: Mapping[str, Sequence[str] | Sequence[int] | None]) -> Grid:
@@ -283,7 +333,7 @@ def rerun(
     from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
-    plan = load(grid)
+    plan = load(grid, how.out)
     folder = folder_of(plan, grid, how.out)
     chosen = {"failed": failed, "oom": failed, "suspect": suspect, "stopped_early": stopped_early}
     if not any(chosen.values()) and not trial:
@@ -396,13 +446,10 @@ def _execute(plan: Grid, trials: list[TrialSpec], lost: Faults, folder: Path, ho
     """Run, and end with the exit status that says what became of it; that of plug-ins' failures is of failed trials."""
     from pet_bench.grid.execute.run import run_grid
 
-    try:
+    with _kept_when_interrupted():
         outcome = run_grid(
             plan, how.runtime(folder), how.executor.value, trials=trials, again=again, cluster=how.cluster()
         )
-    except KeyboardInterrupt:
-        print("interrupted; finished trials are kept, the same command runs what is missing", file=sys.stderr)
-        raise typer.Exit(130) from None
     status = _status(outcome)
     if lost.found and not outcome.interrupted:
         error = UserError.many(lost.found)
@@ -437,7 +484,7 @@ def status(grid: GridName, out: Out = None, plugin: Plugins = None) -> None:
     from pet_bench.grid.plan.spec import load
     from pet_bench.grid.plan.status import status as states_of
 
-    grid_, faults = load(grid), Faults()
+    grid_, faults = load(grid, out), Faults()
     with working("reading results"):
         plan = grid_.plan()
         states = states_of(plan.trials, folder_of(grid_, grid, out), faults)

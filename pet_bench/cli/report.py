@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pet_bench.grid.plan.spec import Skipped
+    from pet_bench.grid.plan.tuning import Tuning
     from pet_bench.results.aliases import Results as Loaded
     from pet_bench.results.frames import Collected
 
@@ -78,7 +79,7 @@ def report(
 class Results:
     """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath.
 
-    loaded: all that is in the folders, by folder; every file is read once.
+    tuning: by which protocol what was chosen, where a grid is tuned. loaded: all that is in the folders, by folder; every file is read once.
     """
 
     frame: pd.DataFrame
@@ -87,6 +88,7 @@ class Results:
     report: Path = Path("report")
     notes: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    tuning: list[Tuning] = field(default_factory=list)
     loaded: dict[Path, Loaded] = field(default_factory=dict)
 
     @property
@@ -115,12 +117,13 @@ def _read(grids: list[str], out: Path | None) -> Results:
     import pandas as pd
 
     from pet_bench.grid.plan.spec import load
+    from pet_bench.report.tables.tuned import tuning_notes
     from pet_bench.results import store
 
     results, faults, frames = Results(pd.DataFrame()), Faults(), []
     for grid in grids:
         with faults:
-            plan = load(grid)
+            plan = load(grid, out)
             planned, folder = plan.plan(), folder_of(plan, grid, out)
             if folder not in results.loaded:
                 results.loaded[folder] = store.load_all(folder)
@@ -138,6 +141,9 @@ def _read(grids: list[str], out: Path | None) -> Results:
             results.notes += stored.notes(trial.id for trial in trials)
             if left := len(stored.keys() - set(map(stored.own, ids))):
                 results.notes.append(f"{left} other results in the folder{where} are not of this grid and are left out")
+            if plan.tuning:
+                results.tuning.append(plan.tuning)
+                results.notes += tuning_notes(plan.tuning, len({one.trial.seed for one in planned.planned}))
             if plan.search:
                 results.notes.append(
                     f"{plan.name} is a search: the best test score flatters, pet-bench best chooses by validation"
@@ -184,6 +190,7 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     written = [results.report / name for name in ("table.md", "table.csv")]
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
+    written += _appendix(results)
     written += _figures(results)
     if page:
         from pet_bench.cli.page import write_page
@@ -195,6 +202,21 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
             )  # fmt: skip
         written.append(path)
     return written
+
+
+def _appendix(results: Results) -> list[Path]:
+    """Write what tuning chose for each method, as Markdown and CSV."""
+    import pandas as pd
+
+    from pet_bench.files import write_text
+    from pet_bench.report.tables.tuned import to_markdown, tuned
+
+    if not (tables := [tuned(tuning) for tuning in results.tuning if tuning.chosen]):
+        return []
+    table, (markdown, csv) = pd.concat(tables), (results.report / name for name in ("tuning.md", "tuning.csv"))
+    write_text(markdown, to_markdown(table, [note for note in results.notes if "tuned:" in note or "edge" in note]))
+    write_text(csv, table.to_csv(index=False))
+    return [markdown, csv]
 
 
 def _drawn(frame: pd.DataFrame) -> list[str]:

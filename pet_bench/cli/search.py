@@ -32,7 +32,7 @@ def best(grid: GridName, out: Out = None, to: To = None, plugin: Plugins = None)
     from pet_bench.grid.plan.spec import load
     from pet_bench.results import store
 
-    plan = load(grid)
+    plan = load(grid, out)
     folder = folder_of(plan, grid, out)
     ranked = ranking(plan, store.load_all(folder))
     print_tables(_tables(ranked), least=["n", "epochs"])

@@ -163,7 +163,7 @@ def trials_of(source: str, out: Path | None) -> tuple[list[TrialSpec], Path]:
     """The trials of a grid, and the folder of its results."""
     from pet_bench.grid.plan.spec import load
 
-    plan = load(source)
+    plan = load(source, out)
     return plan.trials(), folder_of(plan, source, out)
 
 

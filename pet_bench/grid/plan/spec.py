@@ -216,10 +216,12 @@ def load(source: str | Path, out: Path | None = None) -> Grid:
     One that is tuned has what was chosen for it in its results folder, or in `out`.
     """
     grid = _load(source)
-    if not grid.tuning or grid.tuning.chosen:
-        return grid
-    kept = folder_of(grid, source, out) / "grid.yaml"
-    there = _load(kept.parent).tuning if kept.is_file() else None
+    return with_kept(grid, folder_of(grid, source, out)) if grid.tuning and not grid.tuning.chosen else grid
+
+
+def with_kept(grid: Grid, folder: Path) -> Grid:
+    """The grid with what was chosen in the folder, where that was by its own protocol."""
+    there = _load(folder).tuning if (folder / "grid.yaml").is_file() else None
     return replace(grid, tuning=there) if there and there.as_protocol == grid.tuning else grid
 
 

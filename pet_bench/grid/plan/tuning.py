@@ -126,7 +126,9 @@ def searching(grid: Grid, search: Search) -> Grid:
     if both := sorted({*grid.tuning.seeds} & {trial.seed for trial in grid.trials()}):
         raise UserError(f"tuning: seed {both[0]} is one of the table's: its tries take others")
     uncontrolled = [{**entry, "controls": ["none"]} for entry in grid.also if "none" in entry.get("controls", ["none"])]
-    return replace(grid, name=f"{grid.name}-tuning", search=search, controls={"none": None}, also=uncontrolled, out=None)
+    return replace(
+        grid, name=f"{grid.name}-tuning", search=search, controls={"none": None}, also=uncontrolled, out=None
+    )
 
 
 def choose(grid: Grid, ranked: Mapping[Group, list[Candidate]]) -> Grid:
