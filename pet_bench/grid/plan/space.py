@@ -159,7 +159,7 @@ class Search:
         """
         space, faults = self.of(method), Faults()
         for key in filter(self.is_scaled(method).__contains__, space):
-            if type(base := values.get(key)) in (int, float):
+            if isinstance(base := values.get(key), int | float) and not isinstance(base, bool):
                 space[key] = list(dict.fromkeys(_scaled(base, factor) for factor in space[key][TIMES]))
             else:
                 faults.add(f"search: {key} has factors, but is no number of {method}: {shortened(repr(base))}")
