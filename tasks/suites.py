@@ -23,6 +23,15 @@ def mini_image_text() -> Path:
     return _drawn("mini-image-text", (world, language, write, patches), write.write_image_text)
 
 
+def mini_image_text_v2() -> Path:
+    """The mini world in its second sizes (`mini.write.SECOND`), likewise."""
+    from pet_bench.data import patches
+    from pet_bench.mini import language, world, write
+
+    sources = world, language, write, patches
+    return _drawn("mini-image-text-v2", sources, lambda root: write.write_image_text(root, sizes=write.SECOND))
+
+
 def mini_video_text() -> Path:
     """The mini world in motion, drawn once into the cache."""
     from pet_bench.mini import clip_language, clips, world, write_clips
@@ -69,6 +78,12 @@ MINI_IMAGE_TEXT = Suite(
     visual=Visual(width=192, tokens=36, pooled=36, images=2),
     embedded=mini_image_text,
     extractor=picture_patches,
+)
+MINI_IMAGE_TEXT_V2 = replace(
+    MINI_IMAGE_TEXT,
+    name="mini-image-text-v2",
+    recipe={"epochs": 2, "batch_size": 32, "rates": {"visual.*": 4.0}},
+    embedded=mini_image_text_v2,
 )
 MINI_VIDEO_TEXT = Suite(
     name="mini-video-text",

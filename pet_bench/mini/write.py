@@ -67,6 +67,13 @@ class Sizes:
         return coco + gqa + 8 * (self.nlvr_train + self.nlvr_valid + self.nlvr_test)
 
 
+SECOND = Sizes(
+    coco_train=800, coco_restval=80, coco_val=100, coco_test=500, vg_train=800, vg_valid=100, gqa_testdev=400,
+    nlvr_train=200, nlvr_valid=63, nlvr_test=250,
+)  # fmt: skip
+"""Twice as much to learn from, four to five times as many questions and captions to be tested on."""
+
+
 def write_image_text(
     root: Path, *, seed: int = 0, sizes: Sizes | None = None, progress: Progress | None = None
 ) -> None:
