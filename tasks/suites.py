@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +25,15 @@ def mini_image_text() -> Path:
 
 
 def mini_image_text_v2() -> Path:
-    """The mini world in its second sizes (`mini.write.SECOND`), likewise."""
+    """The mini world in its second sizes, likewise, with features that are 0 where nothing is."""
     from pet_bench.data import patches
     from pet_bench.mini import language, world, write
 
-    sources = world, language, write, patches
-    return _drawn("mini-image-text-v2", sources, lambda root: write.write_image_text(root, sizes=write.SECOND))
+    def drawn(root: Path) -> None:
+        extract = partial(patches.patches, zero=world.BACKGROUND)
+        write.write_image_text(root, sizes=write.SECOND, extract=extract)
+
+    return _drawn("mini-image-text-v2", (world, language, write, patches), drawn)
 
 
 def mini_video_text() -> Path:
@@ -39,14 +43,21 @@ def mini_video_text() -> Path:
     return _drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
 
 
-def picture_patches(picture: Path) -> np.ndarray:
+def picture_patches(picture: Path, zero: float = 127.5) -> np.ndarray:
     """The features of a picture of one's own, as those of the mini world's are made."""
     from PIL import Image
 
     from pet_bench.data.patches import patches
 
     with Image.open(picture) as image:
-        return patches(image)
+        return patches(image, zero=zero)
+
+
+def centred_patches(picture: Path) -> np.ndarray:
+    """Likewise, as those of its second version."""
+    from pet_bench.mini.world import BACKGROUND
+
+    return picture_patches(picture, BACKGROUND)
 
 
 def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
@@ -82,8 +93,9 @@ MINI_IMAGE_TEXT = Suite(
 MINI_IMAGE_TEXT_V2 = replace(
     MINI_IMAGE_TEXT,
     name="mini-image-text-v2",
-    recipe={"epochs": 2, "batch_size": 32, "rates": {"visual.*": 4.0}},
+    recipe={"epochs": 2, "batch_size": 32},
     embedded=mini_image_text_v2,
+    extractor=centred_patches,
 )
 MINI_VIDEO_TEXT = Suite(
     name="mini-video-text",

@@ -79,7 +79,8 @@ def report(
 class Results:
     """The results of the grids asked for. report: the folder for what is made of them. notes: what to say beneath.
 
-    tuning: by which protocol what was chosen, where a grid is tuned. loaded: all that is in the folders, by folder; every file is read once.
+    tuning: what was chosen by which protocol, of tuned grids. loaded: all that is in the folders, by folder; every file
+    is read once.
     """
 
     frame: pd.DataFrame

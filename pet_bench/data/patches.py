@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 
-def patches(image: Image.Image, *, grid: int = 6, patch: int = 8) -> np.ndarray:
+def patches(image: Image.Image, *, grid: int = 6, patch: int = 8, zero: float = 127.5) -> np.ndarray:
     """Cut an image into a square grid of flattened pixel patches.
 
-    f_j = vec(x_j) / 127.5 - 1, so that black is -1, white is 1 and mid-grey is 0. The image is resized to
+    f_j = (vec(x_j) - zero) / 127.5; with the default black is -1, white is 1 and mid-grey is 0. The image is resized to
     ``grid * patch`` pixels a side with a bicubic filter, aspect ratio not kept (nothing is resampled when it
     has that size already). Nothing is learned here: what pixels mean is left to the visual projector.
 
@@ -19,6 +19,6 @@ def patches(image: Image.Image, *, grid: int = 6, patch: int = 8) -> np.ndarray:
     image = image.convert("RGB")
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, np.float32) / 127.5 - 1
+    pixels = np.asarray(image, np.float32) / 127.5 - np.float32(zero / 127.5)
     cells = pixels.reshape(grid, patch, grid, patch, 3).swapaxes(1, 2)
     return cells.reshape(grid * grid, 3 * patch * patch).astype(np.float16)

@@ -75,13 +75,18 @@ SECOND = Sizes(
 
 
 def write_image_text(
-    root: Path, *, seed: int = 0, sizes: Sizes | None = None, progress: Progress | None = None
+    root: Path,
+    *,
+    seed: int = 0,
+    sizes: Sizes | None = None,
+    progress: Progress | None = None,
+    extract: Callable[[Image], np.ndarray] = patches,
 ) -> None:
     """Write the four image-text tasks under `root`, which must not exist yet or be empty.
 
     The layout is that of a VL-Adapter workspace: ``COCO/``, ``VG/``, ``GQA/``, ``nlvr/``, ``vqa/``. Each
     image has one ``<folder>/clip_features/data_clip_RN101_att/<IMG>.h5`` with ``<IMG>/features`` (36, 192)
-    float16 (see `pet_bench.data.patches`) and one ``<folder>/images/<IMG>.png`` of the same pixels.
+    float16, made by `extract` (see `pet_bench.data.patches`), and one ``<folder>/images/<IMG>.png`` of the same pixels.
     ``scenes.json`` holds what was drawn, ``{image: [[cell, size, color, shape], ...]}``, which no task
     reads.
 
@@ -92,7 +97,7 @@ def write_image_text(
     Raises `FileExistsError` if `root` holds anything.
     """
     with whole(root) as draft:
-        Writer(draft, seed, sizes or Sizes(), progress).write()
+        Writer(draft, seed, sizes or Sizes(), progress, extract).write()
 
 
 @contextmanager
@@ -120,8 +125,15 @@ def whole(root: Path) -> Iterator[Path]:
 class Writer:
     """One world in the making."""
 
-    def __init__(self, root: Path, seed: int, sizes: Sizes, progress: Progress | None):
-        self.root, self.sizes, self.progress = root, sizes, progress
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        sizes: Sizes,
+        progress: Progress | None,
+        extract: Callable[[Image], np.ndarray] = patches,
+    ):
+        self.root, self.sizes, self.progress, self.extract = root, sizes, progress, extract
         self.rng = Random(seed)
         self.pixels = np.random.default_rng(seed)
         self.scenes: dict[str, Scene] = {}
@@ -155,7 +167,7 @@ class Writer:
 
     def files(self, folder: str, name: str, picture: Image) -> None:
         picture.save(self.root / folder / "images" / f"{name}.png")
-        self.features(self.root / folder / FEATURES / f"{name}.h5", name, patches(picture))
+        self.features(self.root / folder / FEATURES / f"{name}.h5", name, self.extract(picture))
 
     def features(self, path: Path, name: str, values: np.ndarray) -> None:
         """Write `<name>/features`, to the byte as h5py does.
