@@ -243,6 +243,7 @@ class Runtime:
     ranks: processes that divide each batch among them, each on a GPU of its own, or on the CPU (`trial.ranks`). shard:
     they divide the frozen weights of layers as well (`pet.sharded`).
     compile: updates are compiled, which changes rounding and the draws of dropout (`trial.compiled`).
+    forgetting: a text file, what is forgotten of which is measured (None: of what the backbone says that it knew).
     resident: features are kept on an accelerator where they take at most half of what is free there; without, and where
     they take more, batches are made ahead and copied.
     """
@@ -262,6 +263,7 @@ class Runtime:
     shard: bool = False
     compile: bool = False
     resident: bool = True
+    forgetting: Path | None = None
 
     def check_shard(self, gpus: float) -> None:
         """Raises UserError where one GPU has nobody to divide weights with."""

@@ -42,7 +42,8 @@ class Backbone:
     source: a folder in the usual `transformers` form, or a hub name. config: the sizes, for what is built without
     weights; empty where the source is a folder that tells. rows: word-embedding rows after the vocabulary grew.
     recipe: recipe values that go with this backbone; without any, the family's published batch size. rates_of: another
-    backbone whose learning rates and method options are this one's too.
+    backbone whose learning rates and method options are this one's too. knows: a function without arguments, written
+    `module:name`, that gives what it was pre-trained to know (`backbone.knowledge.Knowledge`).
     """
 
     plugin_kind: ClassVar[str] = "backbone"
@@ -53,6 +54,7 @@ class Backbone:
     rows: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     rates_of: str = ""
+    knows: str = ""
 
     @property
     def recipe_values(self) -> dict[str, Any]:
@@ -141,6 +143,7 @@ ATTRIBUTES = {
     "rows": int | None,
     "recipe": dict[str, Any],
     "rates_of": str,
+    "knows": str,
 }
 
 
@@ -175,4 +178,5 @@ def find_backbone(name: str) -> Backbone:
 def mini(name: str, family: str, rates_of: str = "", **recipe: Any) -> Backbone:
     """One of the package's own, which were trained by `pet_bench.mini.pretrain`."""
     source = Path(__file__).parents[1] / "mini" / "backbones" / name
-    return Backbone(name, family, str(source), recipe=recipe, rates_of=rates_of)
+    knows = "pet_bench.mini.knowledge:knowledge"
+    return Backbone(name, family, str(source), recipe=recipe, rates_of=rates_of, knows=knows)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from random import Random
 from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+from pet_bench.backbone.denoise import denoised
 
 # transformers 4.2.1 decoded so, in this order (TASKS.md section 0.5); later versions no longer do for byte-level BPE
 CLEAN_UP = [
@@ -49,6 +52,17 @@ class Reader:
         """Each answer as the ids that are to be said, the end included, cut on the right to `limit`."""
         return self.tokens(texts, limit)
 
+    def recalled(self, lines: Sequence[str], limit: int, rng: Random) -> list[tuple[list[int], list[int]]]:
+        """Of each line what is read and what is to be said, as ids, as in pre-training: it is to be denoised."""
+        begin, end = self.tokenizer.bos_token_id, cast(int, self.tokenizer.eos_token_id)
+
+        def whole(ids: list[int]) -> list[int]:
+            return [*([] if begin is None else [cast(int, begin)]), *ids, end]
+
+        cut = self.tokenizer(list(lines), add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+        pairs = (denoised(self.tokenizer, ids, rng) for ids in cut)
+        return [(whole(source), whole(target)) for source, target in pairs]
+
     def said(self, ids: list[int]) -> str:
         """What is left of a text that was cut to these ids."""
         return cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
@@ -89,6 +103,10 @@ class ContinuingReader(Reader):
         """Cut as an encoder-decoder's with its start and end: the end is always there."""
         words = self.tokens(texts, None if limit is None else limit - 1 - len(self.begin))
         return [[*self.begin, *ids, self.end] for ids in words]
+
+    def recalled(self, lines: Sequence[str], limit: int, rng: Random) -> list[tuple[list[int], list[int]]]:
+        """A line is written from nothing."""
+        return [([], ids) for ids in self.targets(lines, limit)]
 
 
 def clean_up(text: str) -> str:

@@ -65,6 +65,10 @@ Missing = Annotated[
     MissingFeatures,
     _option("--missing-features", help="drop leaves out examples, in every split, whose features are not there."),
 ]
+Forgetting = Annotated[
+    Path | None,
+    _option(metavar="FILE", help="Text to measure forgetting on, a line each; mini backbones have their own."),
+]
 Device = Annotated[str, _option(help="cpu, cuda, cuda:1, … or auto.")]
 Executed = Annotated[Executor, _option(help="Ray Tune, or one after another in this process.", panel=SCHEDULING)]
 Cpus = Annotated[
@@ -136,6 +140,7 @@ class How:
     data: Data = None
     out: Out = None
     missing_features: Missing = MissingFeatures.REFUSE
+    forgetting: Forgetting = None
     device: Device = "auto"
     plugin: Plugins = None
     dry_run: DryRun = False
@@ -164,6 +169,10 @@ class How:
             dashboard=self.dashboard or None, gpus=self.gpus, max_concurrent=self.max_concurrent,
             reuse_workers=self.reuse_workers, retries=self.retries,
         )  # fmt: skip
+        if self.forgetting:
+            from pet_bench.backbone.knowledge import read_lines
+
+            read_lines(self.forgetting)
 
     def resources(self) -> dict[str, Any]:
         """What they change of the grid's."""
@@ -179,7 +188,7 @@ class How:
             out=out, data=self.data, device=self.device, plugins=tuple(self.plugin or ()),
             accumulation=self.accumulation, missing_features=self.missing_features.value,
             gradient_checkpointing=self.gradient_checkpointing, shard=self.shard, compile=self.compile,
-            **interval(self.checkpoint_every),
+            forgetting=self.forgetting, **interval(self.checkpoint_every),
         )  # fmt: skip
 
     def cluster(self) -> Cluster:

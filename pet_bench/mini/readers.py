@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from pet_bench.backbone.denoise import denoised
 from pet_bench.backbone.encoder_decoder import EncoderDecoderFamily
 from pet_bench.backbone.family import Family
 from pet_bench.backbone.known import EXTRA_WORDS
@@ -192,26 +193,13 @@ class Reader:
 
     def denoising(self, exercises: Sequence[Exercise | ClipExercise], rng: Random) -> tuple[Inputs, Tensor]:
         """Spans of about three tokens, 30 % (BART) or 15 % (T5) of the text, are to be restored."""
-        masks = self.tokenizer.mask_token_id is not None  # BART's: the target is the whole text
         sources, targets = [], []
         for e in exercises:
             line = rng.choice((e.written(rng), f"{e.text} {e.target}"))
             ids = self.tokenizer(line, add_special_tokens=False).input_ids
-            source, i = [], 0
-            spans: list[list[int]] = []
-            while i < len(ids):
-                length = rng.randint(1, 5)
-                if rng.random() < (0.14 if masks else 0.06) and len(spans) < 99:
-                    word = cast(str, self.tokenizer.mask_token) if masks else f"<extra_id_{len(spans)}>"
-                    mark = cast(int, self.tokenizer.convert_tokens_to_ids(word))
-                    source.append(mark)
-                    spans.append([mark, *ids[i : i + length]])
-                    i += length
-                else:
-                    source.append(ids[i])
-                    i += 1
+            source, target = denoised(self.tokenizer, ids, rng)
             sources.append(source)
-            targets.append(ids if masks else [t for span in spans for t in span])
+            targets.append(target)
         return (self.padded(sources), None), self.padded(targets)
 
     def padded(self, lines: Sequence[list[int]]) -> Tensor:

@@ -18,7 +18,7 @@ from pet_bench.spec import TrialSpec
 
 def contradictions(result: TrialResult) -> list[str]:
     """What cannot be true of one trial, a line each, beginning with the key where it is one key's."""
-    checks = _spec, _status, _scores, _average, _breakdowns, _parameters, _curve, _times
+    checks = _spec, _status, _scores, _average, _breakdowns, _parameters, _curve, _aside, _times
     return [line for check in checks for line in check(result)]
 
 
@@ -177,6 +177,23 @@ def _curve(result: TrialResult) -> Iterator[str]:
         yield f"its curve ends at step {last}, but {steps} updates were made"
     if (chosen := result.selected) and not (chosen.step <= steps and math.isfinite(chosen.score)):
         yield f"selected is step {chosen.step} with score {chosen.score}, but {steps} updates were made"
+
+
+def _aside(result: TrialResult) -> Iterator[str]:
+    """What a tested model takes, by tasks of its own and merged in full or not at all, and what it forgot."""
+    for name in ("inference", "forgetting"):
+        if getattr(result, name) and not result.metrics:
+            yield f"it was not tested, but has {name}"
+    for task in sorted(result.inference.keys() - _tasks(result)):
+        yield f'inference: "{task}" is not among its tasks'
+    for task, taken in result.inference.items():
+        if (taken.merged_flops is None) != (taken.merged_latency_seconds is None):
+            yield f"inference.{task} has one of merged_flops and merged_latency_seconds, and not the other"
+    for kind, losses in result.forgetting.items():
+        if not 0 <= losses.before < math.inf:
+            yield f"forgetting.{kind}.before is {losses.before}"
+        if losses.after < 0:
+            yield f"forgetting.{kind}.after is {losses.after}"
 
 
 def _times(result: TrialResult) -> Iterator[str]:

@@ -8,7 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[2] = 2
-LATER = {"dropped"}  # keys that this version has not had from its start: without them their default is meant
+LATER = {
+    "dropped",
+    "inference",
+    "forgetting",
+}  # keys that this version has not had from its start: without them their default is meant
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
 
@@ -100,6 +104,11 @@ def _later(description: str) -> Any:
     return Field(default={}, description=description, exclude_if=lambda value: not value)
 
 
+def _absent(description: str) -> Any:
+    """Likewise a value that they do not have, and that is not written where there is none."""
+    return Field(default=None, description=description, exclude_if=lambda value: value is None)
+
+
 class Parameters(Record):
     """Parameter counts of the model as trained."""
 
@@ -139,6 +148,41 @@ class Cost(Record):
     examples_per_second: Quantity = Field(description="training examples per second of train_seconds")
     steps: Count = Field(description="updates made")
     adapter_bytes: Count = Field(description="size of the saved trained tensors")
+    p99_memory_bytes: Count | None = _absent(
+        "99th percentile of the memory after each update and each batch of evaluation, of the last attempt: what is "
+        "reserved on a device; on a CPU, resident of the process"
+    )
+
+
+class Inference(Record):
+    """What an example of a task takes to be answered by the trained model."""
+
+    batch_size: int = Field(ge=1, lt=2**63, description="examples of a batch of the test")
+    latency_seconds: Quantity = Field(
+        description="seconds an example, median over the batches of the test: from inputs on the device to text; "
+        "without the vision tower where what it gives was kept (run.tower)"
+    )
+    flops: Quantity = Field(
+        description="floating-point operations an example, of one teacher-forced pass over a batch of the test of "
+        "middling length (32 examples at most), padding and the vision tower included: 2·m·n·k of each product of "
+        "matrices, convolutions and attention, as torch.utils.flop_counter counts; nothing of the rest"
+    )
+    merged_latency_seconds: Quantity | None = _absent(
+        "likewise, over a few batches of middling length, with what the method adds merged into the backbone; null "
+        "where that cannot be or nothing was added"
+    )
+    merged_flops: Quantity | None = _absent("likewise")
+
+
+class Forgetting(Record):
+    """The loss on exercises from before tuning, of one kind; what was forgotten is after − before."""
+
+    before: Loss = Field(description="mean loss a token of the stock backbone")
+    after: Loss = Field(description="mean loss a token of the model as tested")
+    tokens: int = Field(ge=1, lt=2**63, description="tokens of the answers")
+    text: str = Field(
+        description="twelve hex digits of what was asked: only equal ones compare", pattern="^[0-9a-f]{12}$"
+    )
 
 
 class Point(Record):
@@ -221,4 +265,8 @@ class TrialResult(Record):
         default={},
         description="task → split → examples left out of it because a feature was missing (--missing-features drop); "
         "which, is in <id>/dropped.json",
+    )
+    inference: dict[str, Inference] = _later("task → what an example of it takes to be answered")
+    forgetting: dict[str, Forgetting] = _later(
+        "text, the backbone's own; and tasks that it knew from text → loss before and after"
     )

@@ -284,6 +284,8 @@ COLUMNS = [
     "value", "split", "n", "majority", "options", "average", "trainable", "total", "percent", "train_seconds",
     "eval_seconds", "peak_memory_bytes", "examples_per_second", "steps", "adapter_bytes", "accumulation", "frozen",
     "resumed", "notes", "dropped", "commit", "dirty", "data", "plugins", "device", "error", "scope",
+    "p99_memory_bytes", "latency_seconds", "flops", "merged_latency_seconds", "merged_flops", "forgetting",
+    "forgetting_tasks", "forgetting_text",
 ]  # fmt: skip
 
 
@@ -297,12 +299,30 @@ def scope_of(result: TrialResult) -> str:
     return ", ".join(f"{part} {share.state}" for part, share in parts.items()) if told else ""
 
 
+def taken(result: TrialResult) -> dict[str, float]:
+    """What an example takes to be answered, the mean over tasks; merged, where all of them were."""
+    tasks = [task.model_dump() for task in result.inference.values()]
+    keys = ("latency_seconds", "flops", "merged_latency_seconds", "merged_flops")
+    return {key: sum(t[key] for t in tasks) / len(tasks) for key in keys if tasks and all(key in t for t in tasks)}
+
+
+def forgot(result: TrialResult) -> dict[str, Any]:
+    """The loss a token that was added on text (`forgetting`), as in peft's method comparison, and on held-out tasks,
+    the mean over them (`forgetting_tasks`); `forgetting_text`: which text and tasks these are."""
+    more = {kind: losses.after - losses.before for kind, losses in result.forgetting.items()}
+    text = {"forgetting": more.pop("text")} if "text" in more else {}
+    tasks = {"forgetting_tasks": sum(more.values()) / len(more)} if more else {}
+    which = ", ".join(f"{kind} {losses.text}" for kind, losses in result.forgetting.items())
+    return text | tasks | ({"forgetting_text": which} if which else {})
+
+
 def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) -> pd.DataFrame:
     """Tidy results: one row per trial × task × metric, one row without a task for a trial that has no scores.
 
     Trials of `missing` have the status "missing". `setup` is equal for trials that differ only in their seed.
     `resumed`: how often it was taken up again. `dropped`: examples left out for want of a feature, in words. `scope`:
-    what became of the parts of the model, in words (`scope_of`). `error`: also why it is suspect.
+    what became of the parts of the model, in words (`scope_of`). `error`: also why it is suspect. What an answer takes
+    and what was forgotten: see `taken` and `forgot`.
     """
     import pandas as pd  # half a second, which `status` has no use for
 
@@ -322,6 +342,7 @@ def to_frame(results: Iterable[TrialResult], missing: Iterable[TrialSpec] = ()) 
         row |= {"notes": "; ".join(result.run.notes), "dropped": dropped.summary(result.dropped)}
         row |= result.parameters.model_dump(exclude={"groups", *SHARES}) if result.parameters else {}
         row |= result.cost.model_dump() if result.cost else {}
+        row |= taken(result) | forgot(result)
         scores = [
             {"task": task, "metric": metric, "primary": first == 0, **score.model_dump()}
             | {"options": ", ".join(f"{key} {value}" for key, value in score.options.items())}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from pet_bench.results.schema import Point, Progress, Run, Selected
 from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.checkpoint import Checkpoints
 from pet_bench.trial.device import check_precision, find_device
-from pet_bench.trial.memory import forget_peak
+from pet_bench.trial.memory import Samples, forget_peak
 from pet_bench.trial.ranks import ALONE, Ranks
 from pet_bench.trial.shared import Shared
 from pet_bench.trial.tower import keep_tower
@@ -54,13 +54,21 @@ class Clock:
             setattr(self, what, getattr(self, what) + time.perf_counter() - started)
 
 
+class Pace(NamedTuple):
+    """Of a batch that was answered."""
+
+    examples: int
+    seconds: float
+
+
 @dataclass
 class Trial:
     """A trial under way: the model, its data as batches, and what it has come to.
 
     epoch: those behind it; steps: updates made. losses: by task, of the updates in the running epoch. best, kept: the
     best validation and the trained tensors of that moment, where they are what is to be tested. halves: what updates
-    compute with in the place of frozen weights.
+    compute with in the place of frozen weights. memory: at every update and batch of evaluation. paces: by task, of the
+    batches of its last evaluation.
     """
 
     spec: TrialSpec
@@ -83,6 +91,8 @@ class Trial:
     best: Selected | None = None
     kept: dict[str, torch.Tensor] = field(default_factory=dict)
     tokenised: dict[tuple[str, str], TaskBatches] = field(default_factory=dict)
+    memory: Samples = field(default_factory=Samples)
+    paces: dict[str, list[Pace]] = field(default_factory=dict)
 
     def batches(self, task: Task, split: Split) -> TaskBatches:
         """One task's split as batches, tokenised once in a trial."""

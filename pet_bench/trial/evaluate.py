@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from pet_bench.registry import ask
 from pet_bench.results import predictions as saved
 from pet_bench.results.schema import Progress
 from pet_bench.spec import Precision, Recipe
-from pet_bench.trial.build import Trial
+from pet_bench.trial.build import Pace, Trial
 from pet_bench.trial.memory import is_out_of_memory
 from pet_bench.trial.ranks import ALONE, Ranks
 
@@ -39,13 +40,15 @@ def evaluate(trial: Trial, task: Task, split: Split, keep: Path | None = None) -
     """
 
     def report(done: int, total: int) -> None:
+        trial.memory.take(trial.device)
         trial.on_progress(Progress(trial.spec.id, "evaluate", done, total))
 
     with trial.clock.timing("evaluate"):
         batches, recipe = trial.batches(task, split), trial.spec.recipe
         size = -(-recipe.batch_size // trial.run.accumulation)
         sizes = sizes_of(size, trial.device) if trial.ranks.world == 1 else (size,)
-        parts = fitting(trial.model, trial.reader, batches, sizes, recipe, report, trial.ranks)
+        paces = trial.paces[task.name] = []
+        parts = fitting(trial.model, trial.reader, batches, sizes, recipe, report, trial.ranks, paces)
         predictions = trial.ranks.gathered(parts)
         if trial.ranks.rank:
             return predictions, None
@@ -91,6 +94,7 @@ def fitting(
     recipe: Recipe,
     on_batch: OnBatch,
     ranks: Ranks,
+    paces: list[Pace] | None = None,
 ) -> list[dict[str, str]]:
     """As `predicted`, in batches of the first size that memory has room for; the last one may fail.
 
@@ -99,12 +103,12 @@ def fitting(
     *larger, least = sizes
     for size in larger:
         try:
-            return predicted(model, reader, batches, size, recipe, on_batch, ranks)
+            return predicted(model, reader, batches, size, recipe, on_batch, ranks, paces)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()  # outside of the handler, whose traceback holds what did not fit
-    return predicted(model, reader, batches, least, recipe, on_batch, ranks)
+    return predicted(model, reader, batches, least, recipe, on_batch, ranks, paces)
 
 
 def predicted(
@@ -115,22 +119,30 @@ def predicted(
     recipe: Recipe,
     on_batch: OnBatch,
     ranks: Ranks,
+    paces: list[Pace] | None = None,
 ) -> list[dict[str, str]]:
-    """Likewise, of every batch that is one process's."""
-    decoding, plain = batches.task.decoding, recipe.generation == "plain"
+    """Likewise, of every batch that is one process's; paces: what is to hold those of these batches."""
     parts: list[dict[str, str]] = []
+    paces = [] if paces is None else paces
+    paces.clear()
     first, every = ranks.turns
     own = batches.eval_batches(batch_size, first=first, every=every)
     total = len(range(first, -(-len(batches) // batch_size), every))
     with evaluating(model, recipe.evaluation):
         for batch in ahead(own, model.device):
-            if isinstance(decoding, Choose):
-                texts = _choose(model, reader, batch, decoding)
-            else:
-                texts = _generate(model, reader, batch, decoding, plain=plain)
+            began = time.perf_counter()
+            texts = answers(model, reader, batch, batches.task.decoding, recipe)
+            paces.append(Pace(len(batch), time.perf_counter() - began))
             parts.append(dict(zip(batch.ids, texts, strict=True)))
             on_batch(len(parts), total)
     return parts
+
+
+def answers(model: Model, reader: Reader, batch: Batch, decoding: Choose | Generate, recipe: Recipe) -> list[str]:
+    """What is said to each example of a batch; a device is waited for."""
+    if isinstance(decoding, Choose):
+        return _choose(model, reader, batch, decoding)
+    return _generate(model, reader, batch, decoding, plain=recipe.generation == "plain")
 
 
 def _generate(model: Model, reader: Reader, batch: Batch, decoding: Generate, *, plain: bool) -> list[str]:

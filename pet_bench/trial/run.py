@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pet_bench.backbone.known import find_backbone
+from pet_bench.errors import shortened
 from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_of, save_frozen, save_trained
@@ -28,6 +29,8 @@ from pet_bench.spec import Runtime, TrialSpec
 from pet_bench.trial.build import OnProgress, Trial, build_trial, device_name
 from pet_bench.trial.divided import check_divided, check_ranks
 from pet_bench.trial.evaluate import evaluate
+from pet_bench.trial.forgetting import Losses, forgetting, stock_losses
+from pet_bench.trial.inference import inference
 from pet_bench.trial.memory import peak_memory
 from pet_bench.trial.ranks import device_of, together
 from pet_bench.trial.shared import Shared
@@ -58,6 +61,8 @@ def run_trial(
     check_ranks(runtime)
     check_divided([spec], runtime)
     on_progress(Progress(spec.id, "prepare"))
+    shared = shared or Shared()
+    before = stock_losses(spec, replace(runtime, device=device_of(0, runtime)), shared)
     trial = build_trial(spec, replace(runtime, device=device_of(0, runtime)), on_progress, shared)
     method = build_method(restored(spec.method), trial.model.anatomy)
     plugins = code(_used(trial, method))
@@ -71,13 +76,15 @@ def run_trial(
             if runtime.shard:
                 shard(model, device)
             train(trial)
-            save_tensors(trial, folder, shared or Shared())
+            save_tensors(trial, folder, shared)
             outcome = test(trial, folder)
     except Diverged as error:
         for stale in (adapter, folder / FROZEN, folder / CARD):  # an earlier attempt's
             stale.unlink(missing_ok=True)
         outcome = {"status": "suspect", "error": str(error)}
     trial.run.peak_memory_bytes = peak_memory(device)
+    if "metrics" in outcome:
+        outcome |= aside(trial, runtime, before)
     trial.run.notes += [note for note in data.left_out.notes if note not in trial.run.notes]
     dropped.write(dropped.place(runtime.out, spec.id), data.left_out.dropped)
     result = TrialResult(
@@ -106,11 +113,28 @@ def run_trial(
     return result
 
 
+def aside(trial: Trial, runtime: Runtime, before: Losses) -> dict[str, Any]:
+    """What the tuned model takes and what it forgot, for the result; a note says what could not be measured.
+
+    Nothing of either is worth a trial that is done. Weights in parts are asked by all processes or by none.
+    """
+    measured: dict[str, Any] = {}
+    measures = {"inference": lambda: inference(trial), "forgetting": lambda: forgetting(trial, runtime, before)}
+    for name, measure in measures.items() if not runtime.shard else ():
+        try:
+            measured[name] = measure()
+        except Exception as error:
+            trial.run.notes.append(f"{name} was not measured: {type(error).__name__}: {shortened(str(error), 300)}")
+    return measured
+
+
 def _cost(trial: Trial, adapter: Path) -> Cost:
+    p99 = trial.memory.percentile(99)
     return Cost(
         train_seconds=trial.clock.train,
         eval_seconds=trial.clock.evaluate,
         peak_memory_bytes=(trial.run.peak_memory_bytes or 0) - trial.data.store.bytes_on_device,
+        p99_memory_bytes=None if p99 is None else max(0, p99 - trial.data.store.bytes_on_device),
         examples_per_second=trial.examples / max(trial.clock.train, 1e-9),
         steps=trial.steps,
         adapter_bytes=adapter.stat().st_size if adapter.exists() else 0,

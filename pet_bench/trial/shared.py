@@ -50,7 +50,7 @@ class Shared:
         fed: Fed = family_of(find_backbone(spec.backbone)).fed
         about = [fed, spec.suite, spec.protocol, bool(spec.recipe.valid_every)]
         key, tasks = f"data {json.dumps(about, sort_keys=True)}", build_tasks(spec.tasks, spec.protocol)
-        reading = self._find(key, read)
+        reading = self.find(key, read)
         if reading.store is None:
             wanted = [(task, part) for task in tasks for part in reading.examples[task.name].values()]
             packed = packed_for(fed, data_root(spec.suite, runtime), wanted, spec.visual, progress=progress)
@@ -61,9 +61,10 @@ class Shared:
 
     def stock(self, spec: TrialSpec) -> Stock:
         """The stock backbone of a trial; raises UserError where it cannot be loaded."""
-        return self._find(f"backbone {spec.backbone}", lambda: read_stock(find_backbone(spec.backbone)))
+        return self.find(f"backbone {spec.backbone}", lambda: read_stock(find_backbone(spec.backbone)))
 
-    def _find(self, key: str, read: Callable[[], Any]) -> Any:
+    def find(self, key: str, read: Callable[[], Any]) -> Any:
+        """What is kept under a key, whose first word is its kind, or else what `read` gives."""
         value = self.kept.pop(key) if key in self.kept else self._fetched(key)
         if value is None:
             value = read()

@@ -108,6 +108,7 @@ class Training:
                     self.update(next(batches))
                     if len(self.unread) >= (1 if trial.device.type == "cpu" else UNREAD):
                         self.read()
+                trial.memory.take(trial.device)
                 rate = (trial.examples - examples) / (trial.clock.train - seconds)
                 self.last["examples_per_second"] = rate
                 due = trial.steps < last and (trial.steps - first) % self.part == 0
