@@ -8,11 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[2] = 2
-LATER = {
-    "dropped",
-    "inference",
-    "forgetting",
-}  # keys that this version has not had from its start: without them their default is meant
+# keys that this version has not had from its start: without them their default is meant
+LATER = {"dropped", "inference", "forgetting"}
 
 OTHER_SOFTWARE = "with other software than before"  # in a note of a trial that was resumed so
 

@@ -64,26 +64,25 @@ def test_committed_results_are_read_and_written_as_they_are(path):
     assert store.load(path).model_dump_json(indent=1) + "\n" == path.read_text()
 
 
+LOSSES = {"before": 1.0, "after": 1.0, "tokens": 1, "text": TEXT}
+TAKEN = {"batch_size": 1, "latency_seconds": 1.0, "flops": 1.0}
 WRONG = {
     "untested": (
         {"metrics": {}, "average": None, "status": "suspect", "error": "collapsed"},
         ["it was not tested, but has inference", "it was not tested, but has forgetting"],
     ),
-    "strange": (
-        {"inference.nlvr2": {"batch_size": 1, "latency_seconds": 1.0, "flops": 1.0}},
-        ['inference: "nlvr2" is not among its tasks'],
-    ),
+    "strange": ({"inference.nlvr2": TAKEN}, ['inference: "nlvr2" is not among its tasks']),
     "half merged": (
-        {"inference.vqa": {"batch_size": 1, "latency_seconds": 1.0, "flops": 1.0, "merged_flops": 1.0}},
+        {"inference.vqa": TAKEN | {"merged_flops": 1.0}},
         ["inference.vqa has one of merged_flops and merged_latency_seconds, and not the other"],
     ),
-    "before": ({"forgetting.text": {"before": -1.0, "after": 1.0, "tokens": 1, "text": TEXT}}, ["before is -1.0"]),
-    "after": ({"forgetting.text": {"before": 1.0, "after": -1.0, "tokens": 1, "text": TEXT}}, ["after is -1.0"]),
-    "no tokens": ({"forgetting.text": {"before": 1.0, "after": 1.0, "tokens": 0, "text": TEXT}}, ["forgetting.text.tokens"]),
-    "no batch": ({"inference.vqa": {"batch_size": 0, "latency_seconds": 1.0, "flops": 1.0}}, ["inference.vqa.batch_size"]),
-    "negative": ({"inference.vqa": {"batch_size": 1, "latency_seconds": -1.0, "flops": 1.0}}, ["latency_seconds"]),
-    "no text": ({"forgetting.text": {"before": 1.0, "after": 1.0, "tokens": 1, "text": "?"}}, ["forgetting.text.text"]),
-}  # fmt: skip
+    "before": ({"forgetting.text": LOSSES | {"before": -1.0}}, ["before is -1.0"]),
+    "after": ({"forgetting.text": LOSSES | {"after": -1.0}}, ["after is -1.0"]),
+    "no tokens": ({"forgetting.text": LOSSES | {"tokens": 0}}, ["forgetting.text.tokens"]),
+    "no batch": ({"inference.vqa": TAKEN | {"batch_size": 0}}, ["inference.vqa.batch_size"]),
+    "negative": ({"inference.vqa": TAKEN | {"latency_seconds": -1.0}}, ["latency_seconds"]),
+    "no text": ({"forgetting.text": LOSSES | {"text": "?"}}, ["forgetting.text.text"]),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
