@@ -167,10 +167,12 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     """Print the comparison table; write it as Markdown and CSV, the figures and, if one is asked for, the page."""
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
+    from pet_bench.report.costs import costs
     from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.summary import comparison, scored, tasks_of
     from pet_bench.report.tables.beneath import notes, skipped_notes
-    from pet_bench.report.tables.views import to_csv, to_markdown, to_rich
+    from pet_bench.report.tables.costs import cost_notes, cost_sections
+    from pet_bench.report.tables.views import markdown_sections, rich_sections, to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
     if scored(results.frame).empty:
@@ -192,6 +194,13 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     write_text(written[0], to_markdown(table, beneath, marks.best))
     write_text(written[1], to_csv(table))
     written += _appendix(results)
+    if spent := cost_sections(results.frame):
+        beneath_costs = cost_notes(results.frame)
+        print_tables(rich_sections(spent, beneath_costs), keep=1)
+        texts = {"costs.md": markdown_sections(spent, beneath_costs), "costs.csv": to_csv(costs(results.frame))}
+        for name, text in texts.items():
+            write_text(results.report / name, text)
+            written.append(results.report / name)
     written += _figures(results)
     if page:
         from pet_bench.cli.page import write_page

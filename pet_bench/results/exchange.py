@@ -59,11 +59,13 @@ def finite(value: float | None) -> float | None:
 def to_peft(result: TrialResult) -> dict[str, Any]:
     """A trial with the keys of a result of peft's `method_comparison`, in their order.
 
-    What is not measured here, or has no counterpart, is null: reserved memory (ours is the allocated), tokens, commits,
-    forgetting, a query template for all tasks. "valid accuracy" and "test accuracy" are there, as fractions, where a
-    trial has one task that is scored by accuracy. Further keys: per task in `metrics` ("test vqa accuracy" and
-    "test average" on the metric's own scale), and `meta_info.pet-bench` with what the trial is. `peft_config` is null
-    for full fine-tuning only; its `peft_type` is peft's (`LORA`) for methods of peft and else ours (`vl-pet-large`).
+    What is not measured here, or has no counterpart, is null: mean and maximum of the reserved memory (our maximum is
+    the allocated), tokens, commits, a query template for all tasks. Their forgetting is on text of an encyclopedia,
+    ours on what a backbone knew (`trial.forgetting`). "valid accuracy" and "test accuracy" are there, as fractions,
+    where a trial has one task that is scored by accuracy. Further keys: per task in `metrics` ("test vqa accuracy" and
+    "test average" on the metric's own scale), and `meta_info.pet-bench` with what the trial is and, where known, what
+    its answers take (`inference`) and what it forgot of each kind (`forgetting`). `peft_config` is null for full
+    fine-tuning only; its `peft_type` is peft's (`LORA`) for methods of peft and else ours (`vl-pet-large`).
     """
     spec, origin, cost, counts = TrialSpec.from_dict(result.spec), result.provenance, result.cost, result.parameters
     began, ended = map(datetime.fromisoformat, (origin.started, origin.finished))
@@ -73,6 +75,7 @@ def to_peft(result: TrialResult) -> dict[str, Any]:
         for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
         for what in ("version", "commit-hash")
     }
+    aside = result.model_dump(mode="json", include={"inference", "forgetting"})
     ours = {"pet-bench-version": origin.version, "pet-bench-commit-hash": origin.commit}
     return {
         "run_info": {
@@ -89,7 +92,7 @@ def to_peft(result: TrialResult) -> dict[str, Any]:
         "train_info": {
             "accelerator_memory_reserved_avg": None,
             "accelerator_memory_max": None,
-            "accelerator_memory_reserved_99th": None,
+            "accelerator_memory_reserved_99th": cost.p99_memory_bytes if cost and device else None,
             "train_time": cost and finite(cost.train_seconds),
             "file_size": cost and cost.adapter_bytes,
             "num_trainable_params": counts and counts.trainable,
@@ -106,7 +109,7 @@ def to_peft(result: TrialResult) -> dict[str, Any]:
                 "accelerator": device,
             },
             "pytorch_info": None,
-            "pet-bench": {"id": result.id, "status": result.status, "data": origin.data, "spec": result.spec},
+            "pet-bench": {"id": result.id, "status": result.status, "data": origin.data, "spec": result.spec, **aside},
         },
     }
 
@@ -187,7 +190,7 @@ def _tested(result: TrialResult, device: str | None) -> dict[str, Any]:
         "train loss": _mean(losses),
         "train samples": cost and round(cost.examples_per_second * cost.train_seconds),
         "train total tokens": None,
-        "forgetting": None,
+        "forgetting": finite(text.after - text.before) if (text := result.forgetting.get("text")) else None,
         "mem allocated max": cost.peak_memory_bytes if cost and device else None,  # on a CPU it is the process's
         "test average": finite(result.average),
         **_named("test", scores),

@@ -19,10 +19,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.knowledge import TEXT, Knowledge, digest, knowledge_of
-from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.known import Backbone, family_of, find_backbone
 from pet_bench.backbone.loading import load
 from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import labels_of
+from pet_bench.errors import UserError
 from pet_bench.packed import Packed, Rows
 from pet_bench.pet import Design, attach_frozen
 from pet_bench.results.schema import Forgetting
@@ -57,25 +58,34 @@ def stock_losses(spec: TrialSpec, runtime: Runtime, shared: Shared) -> Losses:
             model, tokenizer = load(backbone, spec.visual, shared.stock(spec))
             attach_frozen(model, Design(), (), spec.recipe.frozen)
             reader = model.family.reader(tokenizer)
-            return losses(model.to(device), reader, spec, knowledge)
+            return losses(model.to(device), reader, spec, knowledge, words_of(backbone))
 
     return shared.find(f"forgetting {json.dumps([*about, asked])}", read)
 
 
 def forgetting(trial: Trial, runtime: Runtime, before: Losses) -> dict[str, Forgetting]:
     """By kind of exercise, of the model as it is now; before: what `stock_losses` gave."""
-    knowledge = knowledge_of(find_backbone(trial.spec.backbone), runtime.forgetting)
+    backbone = find_backbone(trial.spec.backbone)
+    knowledge = knowledge_of(backbone, runtime.forgetting)
     if not before or knowledge is None:
         return {}
-    after = losses(trial.model, trial.reader, trial.spec, knowledge)
+    after = losses(trial.model, trial.reader, trial.spec, knowledge, words_of(backbone))
     return {
         kind: Forgetting(before=before[kind][0], after=loss, tokens=tokens, text=digest(knowledge.kinds[kind]))
         for kind, (loss, tokens) in after.items()
     }
 
 
-def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge) -> Losses:
-    """The losses of a model, without an image, each kind asked as the task of its name or else as the first one."""
+def words_of(backbone: Backbone) -> int | None:
+    """The words of the stock vocabulary: those that it grew by are random, and no text has them."""
+    return backbone.read_config().vocab_size if family_of(backbone).fed == "features" else None
+
+
+def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge, words: int | None = None) -> Losses:
+    """The losses of a model, without an image, each kind asked as the task of its name or else as the first one.
+
+    words: so many of the vocabulary can be said (None: all).
+    """
     asked: dict[str, list[Exercise]] = {}
     for kind, pairs in knowledge.kinds.items():
         if kind == TEXT:
@@ -88,7 +98,7 @@ def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge) 
             asked[kind] = [*zip(prompts, read, said, strict=True)]
     with evaluating(model, spec.recipe.evaluation):
         return {
-            kind: _loss(model, reader, spec, kind if kind in spec.tasks else spec.tasks[0], exercises)
+            kind: _loss(model, reader, spec, kind if kind in spec.tasks else spec.tasks[0], exercises, words)
             for kind, exercises in asked.items()
             if exercises
         }
@@ -97,17 +107,23 @@ def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge) 
 Exercise = tuple[str, list[int], list[int]]  # a prompt, its ids, and those of the answer
 
 
-def _loss(model: Model, reader: Reader, spec: TrialSpec, task: str, exercises: Sequence[Exercise]) -> tuple[float, int]:
+def _loss(
+    model: Model, reader: Reader, spec: TrialSpec, task: str, exercises: Sequence[Exercise], words: int | None
+) -> tuple[float, int]:
     """Σ_bt CE_bt / Σ_b T_b over all of them, and the tokens."""
     total, tokens = 0.0, 0
     for at in range(0, len(exercises), BATCH):
         said, texts, answers = zip(*exercises[at : at + BATCH], strict=True)
         targets = _padded(answers, -100)
+        if words is not None and targets.max() >= words:
+            raise UserError(
+                f'backbone "{spec.backbone}" cannot be asked what it knew: its checkpoint lacks a word for it'
+            )
         labels = labels_of(targets)
         given = reader.inputs(_padded(texts, reader.pad), _unseen(model, spec, len(texts)), said)
         inputs = {name: _moved(rows, model.device) for name, rows in given.items()} | {"task": task}
         targets, labels = targets.to(model.device), labels.to(model.device)
-        logits = model.logits_at(labels, inputs, targets)
+        logits = model.logits_at(labels, inputs, targets)[:, :words]
         total += per_token_loss(logits, targets, labels).double().sum().item()
         tokens += len(labels)
     return total / tokens, tokens

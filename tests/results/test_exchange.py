@@ -127,12 +127,30 @@ def test_accuracy_of_a_lone_task_is_a_fraction_as_theirs(make):
     assert to_peft(captions)["train_info"]["metrics"][-1]["test accuracy"] is None
 
 
+def test_forgetting_and_what_answers_take(make):
+    losses = {"before": 1.0, "after": 1.25, "tokens": 9, "text": "0123456789ab"}
+    taken = {"batch_size": 7, "latency_seconds": 0.5, "flops": 9.0}
+    found = to_peft(make(forgetting={"vqa": losses, "text": losses | {"after": 3.5}}, inference={"vqa": taken}))
+    assert found["train_info"]["metrics"][-1]["forgetting"] == 2.5  # theirs is on text
+    ours = found["meta_info"]["pet-bench"]
+    assert ours["inference"] == {"vqa": taken}
+    assert ours["forgetting"] == {"vqa": losses, "text": losses | {"after": 3.5}}
+    lost = to_peft(make(forgetting={"text": losses | {"after": math.inf}}))
+    assert lost["train_info"]["metrics"][-1]["forgetting"] is None
+    json.dumps(lost, allow_nan=False)
+    assert to_peft(make(forgetting={"vqa": losses}))["train_info"]["metrics"][-1]["forgetting"] is None
+    assert not {"inference", "forgetting"} & to_peft(make())["meta_info"]["pet-bench"].keys()
+
+
 def test_memory_of_an_accelerator(make):
     result = make()
+    result.cost.p99_memory_bytes = 4
+    assert to_peft(result)["train_info"]["accelerator_memory_reserved_99th"] is None  # it is the process's
     result.provenance.device = "NVIDIA Something"
     found = to_peft(result)
     assert found["meta_info"]["system_info"]["accelerator"] == "NVIDIA Something"
     assert found["train_info"]["metrics"][-1]["mem allocated max"] == 5
+    assert found["train_info"]["accelerator_memory_reserved_99th"] == 4
 
 
 @pytest.mark.parametrize(

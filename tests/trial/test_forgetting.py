@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from pet_bench.backbone import find_backbone
+from pet_bench.backbone import Reader, find_backbone
 from pet_bench.backbone.knowledge import MOST_LINES, TEXT, Knowledge, digest, knowledge_of
 from pet_bench.errors import UserError
 from pet_bench.mini.knowledge import knowledge
@@ -24,6 +25,7 @@ from pet_bench.trial.checkpoint import generators
 from pet_bench.trial.forgetting import losses, stock_losses
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.shared import Shared
+from tests.backbone.checkpoints import write
 from tests.pet.minis import mini, nudge, stock
 
 CPU = torch.device("cpu")
@@ -76,7 +78,7 @@ def test_text_is_denoised_as_in_pre_training(name, mask, mini_trial, runtime):
     loss, tokens = stock_losses(spec, runtime, Shared())[TEXT]
     model, tokenizer = stock(name.removeprefix("mini-"))
     reader = model.family.reader(tokenizer)
-    pairs = reader.recalled(known.lines, 256, module.Random(digest(known.kinds[TEXT])))
+    pairs = reader.recalled(known.lines, 256, Random(digest(known.kinds[TEXT])))
     marked = [tokenizer.decode(source) for source, _ in pairs]
     assert sum(mask in line for line in marked) > len(marked) / 2
     total = 0.0
@@ -182,6 +184,31 @@ def test_a_file_that_is_no_such_text_is_refused(content, tmp_path):
     with pytest.raises(UserError, match=f'^text "{Path(file)}" ') as error:
         knowledge_of(find_backbone("mini-bart"), file)
     assert said in str(error.value)
+
+
+def test_words_that_a_vocabulary_grew_by_cannot_be_said(tmp_path, mini_trial, runtime):
+    """They are random, others in every trial; the stock model does not have them."""
+    folder, file = write(tmp_path / "checkpoint", "bart", grown=False), tmp_path / "text.txt"
+    file.write_text("there is a red circle and a small blue square.")
+    spec = mini_trial("projector-only", str(folder), suite="mini-image-text/vqa", recipe=SHORT)
+    result = run_trial(spec, replace(runtime, forgetting=file))
+    losses = result.forgetting[TEXT]
+    assert losses.after == losses.before
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ((source, target),) = Reader(tokenizer).recalled([file.read_text()], 256, Random(losses.text))
+    lm = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = lm(input_ids=torch.tensor([source]), labels=torch.tensor([target])).loss.item()
+    assert losses.before == pytest.approx(expected, rel=1e-4)
+    assert not find_backbone(str(folder)).knows
+
+
+def test_a_vocabulary_without_marks_cannot_be_asked(tmp_path, mini_trial, runtime):
+    folder, file = write(tmp_path / "checkpoint", "t5", grown=False), tmp_path / "text.txt"
+    file.write_text("there is a red circle and a small blue square, and a large green cross in the first row.\n" * 9)
+    spec = mini_trial("full", str(folder), suite="mini-image-text/vqa", recipe=SHORT)
+    with pytest.raises(UserError, match="cannot be asked what it knew: its checkpoint lacks a word for it"):
+        run_trial(spec, replace(runtime, forgetting=file))
 
 
 # every method ---------------------------------------------------------------------------------------------------------

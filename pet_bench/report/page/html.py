@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pet_bench.report.costs import COSTS
+from pet_bench.report.costs import ASIDE, COSTS, costs, known
 from pet_bench.report.marks import ON_DARK
 from pet_bench.report.page.examples import Shown
 from pet_bench.report.page.numbers import Key, add_breakdowns, add_curves, leaderboard
@@ -71,6 +71,7 @@ def page(
         if (key := row.pop("key"))
     }
     used = set(scored(frame).id)
+    told = {*COSTS, *known(costs(frame))}
     if curves is not None:
         add_curves(places, where, curves[curves.id.isin(used)])
     if breakdowns is not None:
@@ -78,7 +79,7 @@ def page(
     data = {
         "notes": list(notes),
         "dark": ON_DARK,
-        "costs": {name: what for name, (what, _) in COSTS.items()},
+        "costs": {name: what for name, (what, _) in (COSTS | ASIDE).items() if name in told},
         "places": places,
         "examples": {},
         "pictures": [],

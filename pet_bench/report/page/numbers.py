@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pet_bench.report.bounds import bounds
-from pet_bench.report.costs import COSTS, costs
+from pet_bench.report.costs import ASIDE, COSTS, costs
 from pet_bench.report.marks import mark_of
 from pet_bench.report.summary import named, scored, tasks_of
 
@@ -42,7 +42,7 @@ def leaderboard(suite: str, backbone: str, table: pd.DataFrame, frame: pd.DataFr
                 if row["kind"] == "method" and (suite, backbone, row["method"], row["setup"], task) in best
             ],
             **{column: json_number(row[column]) for column in SHOWN},
-            "costs": {name: json_number(cost.get(name)) for name in COSTS},
+            "costs": {name: json_number(cost.get(name)) for name in COSTS | ASIDE},
         })  # fmt: skip
     return {
         "name": f"{suite} on {backbone}",

@@ -464,7 +464,12 @@ function renderCosts() {
     on = new Set(chosen());
   const cost = fill(at("x"), Object.entries(data.costs), state.x);
   const task = fill(at("y"), [...Object.keys(where.metrics), "average"], state.y);
-  const rows = methodsOf(where).filter((row) => row.costs[cost] > 0 && score(row, task) !== null);
+  tellCosts(where);
+  const log = cost === "trainable",
+    signed = cost.startsWith("forgetting");
+  const rows = methodsOf(where).filter(
+    (row) => row.costs[cost] !== null && (row.costs[cost] > 0 || signed) && score(row, task) !== null,
+  );
   at("costs-note").textContent = "";
   if (!rows.length) return void at("costs-plot").replaceChildren(h("p", { class: "empty" }, "No method has both."));
   const reach = (row) => ends(...row.scores[task], where.bounds[task]);
@@ -481,10 +486,11 @@ function renderCosts() {
     ...rows.flatMap(reach),
     ...rules.map(({ value }) => value),
   ];
-  const costs = rows.map((row) => row.costs[cost]),
-    log = cost === "trainable";
+  const costs = rows.map((row) => row.costs[cost]);
   const room = Math.max(1.6, (Math.max(...costs) / Math.min(...costs)) ** 0.06);
-  const across = log ? [Math.min(...costs) / room, Math.max(...costs) * room] : range(costs, 0.08, 0);
+  const across = log
+    ? [Math.min(...costs) / room, Math.max(...costs) * room]
+    : range(costs, 0.08, signed ? -Infinity : 0);
   const { picture, x, y, box } = canvas(at("costs-plot"), {
     across,
     up: range(heights, 0.07),
@@ -522,7 +528,7 @@ function renderCosts() {
       [
         row.name + (row.suspect ? " †" : ""),
         `${task} ${spread(...row.scores[task])}`,
-        `${data.costs[cost]} ${(log ? whole : fixed)(row.costs[cost])}`,
+        `${data.costs[cost]} ${tell(cost, row.costs[cost])}`,
       ].join("\n");
     const press = () => choose(row.name, !on.has(row));
     const point = svg(
@@ -563,6 +569,33 @@ function renderCosts() {
     where.devices ? `Memory and time are those on ${where.devices}.` : "",
     "Click a point to choose it.",
   ].join(" ");
+}
+
+/** Of a cost as many digits as tell methods apart. */
+function tell(cost, value) {
+  if (cost === "trainable") return whole(value);
+  return fixed(value, cost.startsWith("forgetting") ? 3 : 2);
+}
+
+/** All that is known of what methods cost, in the order of the table. */
+function tellCosts(where) {
+  const rows = methodsOf(where);
+  const told = Object.keys(data.costs).filter((cost) => rows.some((row) => typeof row.costs[cost] === "number"));
+  at("costs-table").replaceChildren(
+    h("thead", null, h("tr", null, ["method", ...told.map((cost) => data.costs[cost])].map((name) => h("th", null, name)))),
+    h(
+      "tbody",
+      null,
+      rows.map((row) =>
+        h(
+          "tr",
+          null,
+          h("th", { scope: "row" }, row.name),
+          told.map((cost) => h("td", null, tell(cost, row.costs[cost]))),
+        ),
+      ),
+    ),
+  );
 }
 
 function errorBar(row, x, top, bottom, twins) {

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from pet_bench.report.tables.digits import three
+
 MISSING = "–"
 
 
@@ -16,9 +18,11 @@ class Role(StrEnum):
     """What a cell's number is, and thereby how it is written."""
 
     SCORE, PERCENT, PARAMETERS, RANK, DIFFERENCE = "score", "percent", "parameters", "rank", "difference"
+    COST, FORGETTING = "cost", "forgetting"
 
 
-DIGITS = {Role.PARAMETERS: ",.0f", Role.DIFFERENCE: "+.2f"}  # of the others ".2f"
+DIGITS = {Role.PARAMETERS: ",.0f", Role.DIFFERENCE: "+.2f", Role.FORGETTING: "+.3f"}  # of the others ".2f"
+SPREADS = {Role.FORGETTING: ".3f"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Cell:
         """Mean and deviation as written; empty where there is none."""
         if isnan(self.mean):
             return "", ""
-        mean = format(self.mean, DIGITS.get(self.role, ".2f")).replace("-", "−")
-        return mean, "" if isnan(self.std) else f"{self.std:.2f}"
+        mean = three(self.mean) if self.role == Role.COST else format(self.mean, DIGITS.get(self.role, ".2f"))
+        mean = mean.replace("-", "−")
+        return mean, "" if isnan(self.std) else format(self.std, SPREADS.get(self.role, ".2f"))
 
     def plain(self, missing: str = MISSING) -> str:
         mean, std = self.texts()

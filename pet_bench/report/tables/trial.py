@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pet_bench.grid.shown import COLOURS, duration
+from pet_bench.report.tables.digits import signed, three
 from pet_bench.results import store
 from pet_bench.results.dropped import summary
 from pet_bench.results.plugins import codes, differences, running
@@ -48,6 +49,8 @@ def trial_view(path: Path, commit: str | None = None) -> list[RenderableType]:
         "parts": _shares(result, "parts"),
         "stacks": _shares(result, "stacks"),
         "tested": _tested(result),
+        "answers": list(_answers(result)),
+        "forgetting": list(_forgetting(result)),
         "files": list(_files(path)),
     }
     for name, lines in rows.items():
@@ -93,6 +96,8 @@ def _ran(result: TrialResult) -> Iterator[str]:
         device += f", {threads} thread{'s' * (threads != 1)}"
     if peak := cost.peak_memory_bytes if cost else run.peak_memory_bytes:
         device += f"{', ' * bool(device)}peak memory {size(peak)}"
+    if cost and cost.p99_memory_bytes:
+        device += f", 99th percentile {size(cost.p99_memory_bytes)}"
     if device:
         yield device
     if run.accumulation > 1:
@@ -137,6 +142,24 @@ def _tested(result: TrialResult) -> list[str]:
     if best := result.selected:
         return [f"update {best.step:,} (epoch {best.epoch:g}), the best by validation: {best.score:.2f}"]
     return ["the model after the last update"] if result.metrics else []
+
+
+def _answers(result: TrialResult) -> Iterator[str]:
+    """What an example of each task takes."""
+
+    def amount(seconds: float, operations: float) -> str:
+        return f"{three(seconds * 1e3)} ms and {three(operations / 1e6)} MFLOPs"
+
+    for task, taken in result.inference.items():
+        line = f"{task} {amount(taken.latency_seconds, taken.flops)} an example"
+        if taken.merged_latency_seconds is not None and taken.merged_flops is not None:
+            line += f", merged {amount(taken.merged_latency_seconds, taken.merged_flops)}"
+        yield line
+
+
+def _forgetting(result: TrialResult) -> Iterator[str]:
+    for kind, losses in result.forgetting.items():
+        yield f"{kind} {signed(losses.after - losses.before)} a token, from {losses.before:.3f} to {losses.after:.3f}"
 
 
 def _files(path: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,13 @@ def _row(row: dict[Any, Any], scores: list[str], ranked: bool, best: Best) -> Ro
 
 def to_rich(table: pd.DataFrame, beneath: list[str], best: Best = ()) -> list[Table]:
     """Terminal tables; what is in `best` bold, controls and the majority answer under a rule."""
+    return rich_sections(sections(table, best), beneath)
+
+
+def rich_sections(made: Sequence[Section], beneath: Sequence[str]) -> list[Table]:
+    """Likewise of sections that are made."""
     tables = []
-    for section in sections(table, best):
+    for section in made:
         view = Table(title=section.title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
         for index, name in enumerate(section.header):
             view.add_column(name, justify="right" if index else "left", no_wrap=not index)
@@ -85,8 +90,13 @@ def to_text(table: pd.DataFrame, beneath: list[str], best: Best = (), width: int
 
 def to_markdown(table: pd.DataFrame, beneath: list[str], best: Best = ()) -> str:
     """Markdown tables; what is in `best` **bold**, what is no method with scores in italics."""
-    lines = []
-    for section in sections(table, best):
+    return markdown_sections(sections(table, best), beneath)
+
+
+def markdown_sections(made: Sequence[Section], beneath: Sequence[str]) -> str:
+    """Likewise of sections that are made."""
+    lines: list[str] = []
+    for section in made:
         lines += [f"### {section.title}", "", markdown_line(section.header)]
         lines.append(markdown_line([":--"] + ["--:"] * (len(section.header) - 1)))
         for kind in KINDS:
