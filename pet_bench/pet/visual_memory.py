@@ -125,7 +125,8 @@ class MemoryRows(Beside):
         side = _side(tokens)
         grid = features.reshape(batch * images, side, side, width).permute(0, 3, 1, 2)
         pools = [F.adaptive_avg_pool2d(grid, n).flatten(2).transpose(1, 2) for n in self.sides]
-        return torch.cat(pools, dim=1).reshape(batch, images, -1, width)
+        pooled = torch.cat(pools, dim=1)
+        return pooled.reshape(batch, images, pooled.shape[1], width)
 
     def memory(self, features):
         features = self.pooled(features)

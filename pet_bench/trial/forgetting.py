@@ -23,7 +23,7 @@ from pet_bench.backbone.known import Backbone, family_of, find_backbone
 from pet_bench.backbone.loading import load
 from pet_bench.backbone.reader import Reader
 from pet_bench.data.batches import labels_of
-from pet_bench.errors import UserError
+from pet_bench.errors import UserError, shortened
 from pet_bench.packed import Packed, Rows
 from pet_bench.pet import Design, attach_frozen
 from pet_bench.results.schema import Forgetting
@@ -84,7 +84,7 @@ def words_of(backbone: Backbone) -> int | None:
 def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge, words: int | None = None) -> Losses:
     """The losses of a model, without an image, each kind asked as the task of its name or else as the first one.
 
-    words: so many of the vocabulary can be said (None: all).
+    words: so many of the vocabulary can be said (None: all). Raises UserError where the model cannot be asked.
     """
     asked: dict[str, list[Exercise]] = {}
     for kind, pairs in knowledge.kinds.items():
@@ -96,7 +96,7 @@ def losses(model: Model, reader: Reader, spec: TrialSpec, knowledge: Knowledge, 
             prompts, answers = zip(*pairs, strict=True)
             read, said = reader.tokens(prompts, LONGEST), reader.targets(answers, LONGEST)
             asked[kind] = [*zip(prompts, read, said, strict=True)]
-    with evaluating(model, spec.recipe.evaluation):
+    with evaluating(model, spec.recipe.evaluation), _without_a_picture(model, spec):
         return {
             kind: _loss(model, reader, spec, kind if kind in spec.tasks else spec.tasks[0], exercises, words)
             for kind, exercises in asked.items()
@@ -121,7 +121,8 @@ def _loss(
             )
         labels = labels_of(targets)
         given = reader.inputs(_padded(texts, reader.pad), _unseen(model, spec, len(texts)), said)
-        inputs = {name: _moved(rows, model.device) for name, rows in given.items()} | {"task": task}
+        there = {name: rows for name, rows in given.items() if not isinstance(rows, Packed) or len(rows.flat)}
+        inputs = {name: _moved(rows, model.device) for name, rows in there.items()} | {"task": task}
         targets, labels = targets.to(model.device), labels.to(model.device)
         logits = model.logits_at(labels, inputs, targets)[:, :words]
         total += per_token_loss(logits, targets, labels).double().sum().item()
@@ -142,6 +143,20 @@ def _unseen(model: Model, spec: TrialSpec, count: int) -> Any:
     if model.family.fed == "pixels":
         return [[] for _ in range(count)]
     return torch.zeros(count, 0, spec.visual.tokens, spec.visual.width)
+
+
+@contextmanager
+def _without_a_picture(model: Model, spec: TrialSpec) -> Iterator[None]:
+    """What a processor raises that takes no text without a picture is said in a line."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if model.family.fed == "features":
+            raise
+        why = f"{type(error).__name__}: {shortened(str(error), 200)}"
+        raise UserError(
+            f'backbone "{spec.backbone}" reads no text without a picture: what it forgets cannot be measured ({why})'
+        ) from error
 
 
 @contextmanager

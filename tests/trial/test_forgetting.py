@@ -67,7 +67,7 @@ def test_the_stock_loss_is_that_of_transformers(name, mini_trial, runtime):
         assert found[kind][0] == pytest.approx(by_hand(name, knowledge().tasks[kind]), rel=1e-4)
     if name == "mini-llama":  # which writes lines from nothing
         assert found[TEXT][0] == pytest.approx(by_hand(name, knowledge().kinds[TEXT]), rel=1e-4)
-    assert found["vqa"][0] < 0.3  # it knows
+    assert found["vqa"][0] < 0.5  # it knows
 
 
 @pytest.mark.parametrize(("name", "mask"), [("mini-bart", "<mask>"), ("mini-t5", "<extra_id_0>")])
@@ -91,7 +91,13 @@ def test_text_is_denoised_as_in_pre_training(name, mask, mini_trial, runtime):
 
 def test_the_exercises_are_always_the_same():
     """Results on others could not be compared with those that there are."""
-    assert {kind: digest(pairs) for kind, pairs in knowledge().kinds.items()} == {}
+    assert {kind: digest(pairs) for kind, pairs in knowledge().kinds.items()} == {
+        TEXT: "611303a91728",
+        "vqa": "96dcca6e3265",
+        "gqa": "0980d57cbb3a",
+        "nlvr2": "fe9c74599eae",
+        "coco-caption": "4d1289995d98",
+    }
     assert {kind: len(pairs) for kind, pairs in knowledge().kinds.items()} == {
         kind: 64 if kind == TEXT else 32 for kind in KINDS
     }

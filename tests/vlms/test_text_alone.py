@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pet_bench.backbone.knowledge import Knowledge
+from pet_bench.errors import UserError
 from pet_bench.mini.knowledge import knowledge
 from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.trial.forgetting import losses, stock_losses
@@ -20,7 +21,16 @@ SPEC: Any = SimpleNamespace(backbone="tiny", tasks=TASKS, visual=VISUAL, recipe=
 KNOWN = Knowledge(TEXTS, {"vqa": tuple(zip(TEXTS, ANSWERS, strict=True)), "other": ((TEXTS[0], "red"),)})
 
 
-@pytest.mark.parametrize("family", TINY)
+PICTURES = {"florence2", "internvl", "paligemma2"}  # whose processors, or models, take no text alone
+
+
+@pytest.mark.parametrize("family", sorted(PICTURES))
+def test_what_reads_no_text_alone_says_so(family):
+    with pytest.raises(UserError, match='^backbone "tiny" reads no text without a picture: '):
+        losses(attached(family, "lora"), reader_of(family), SPEC, KNOWN)
+
+
+@pytest.mark.parametrize("family", sorted({*TINY} - PICTURES))
 def test_every_family_can_be_asked(family):
     reader = reader_of(family)
     found = losses(attached(family, "lora"), reader, SPEC, KNOWN)
