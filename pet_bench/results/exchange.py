@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -75,7 +76,7 @@ def to_peft(result: TrialResult) -> dict[str, Any]:
         for name in ("transformers", "peft", "datasets", "bitsandbytes", "torch")
         for what in ("version", "commit-hash")
     }
-    aside = result.model_dump(mode="json", include={"inference", "forgetting"})
+    aside = json.loads(result.model_dump_json(include={"inference", "forgetting"}))  # in words what is not finite
     ours = {"pet-bench-version": origin.version, "pet-bench-commit-hash": origin.commit}
     return {
         "run_info": {

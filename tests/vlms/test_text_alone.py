@@ -26,7 +26,7 @@ PICTURES = {"florence2", "internvl", "paligemma2"}  # whose processors, or model
 
 @pytest.mark.parametrize("family", sorted(PICTURES))
 def test_what_reads_no_text_alone_says_so(family):
-    with pytest.raises(UserError, match='^backbone "tiny" reads no text without a picture: '):
+    with pytest.raises(UserError, match='backbone "tiny" reads no text without a picture: '):
         losses(attached(family, "lora"), reader_of(family), SPEC, KNOWN)
 
 
