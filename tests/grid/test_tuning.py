@@ -171,6 +171,19 @@ def test_what_was_chosen_is_read_back_from_the_folder(stand_in, place, tmp_path)
     assert not load(tmp_path / "g.yaml").tuning.chosen  # by another protocol
 
 
+def test_two_processes_keep_what_each_has_chosen(stand_in, place):  # noqa: F811
+    grid = parse(GRID)
+    parts = []
+    for name in ("lora", "full"):
+        own = [trial for trial in grid.trials() if trial.method.name == name]
+        parts.append(tune(grid, place, scored(stand_in, best=4e-3), own)[0])
+    one, other = parts
+    whole = one.joined(other)
+    assert {chosen.method for chosen in whole.tuning.chosen} == {"lora", "full"}
+    assert {t.id for t in one.trials() if t.label == "lora"} <= {t.id for t in whole.trials()}
+    assert not one.joined(parse(GRID | {"tuning": {"rates": [1, 2]}})).tuning.chosen  # another protocol begins anew
+
+
 # what is said of it ---------------------------------------------------------------------------------------------------
 
 

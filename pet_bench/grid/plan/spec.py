@@ -42,7 +42,7 @@ from pet_bench.grid.plan.methods import listed_method
 from pet_bench.grid.plan.overrides import Options, Protocol
 from pet_bench.grid.plan.planned import Plan, Skipped
 from pet_bench.grid.plan.space import MOST, Search, Seeds
-from pet_bench.grid.plan.tuning import Tuning, protocol
+from pet_bench.grid.plan.tuning import Tuning, joined, protocol
 from pet_bench.results.schema import Status
 from pet_bench.spec import STRICT, Control, Distinct, TrialSpec, distinct, validate
 
@@ -181,7 +181,8 @@ class Grid:
         trials are ranked as one.
         """
         if plan.name == self.name and plan.name != ADHOC:
-            return replace(plan, also=[*plan.also, *(entry for entry in self.also if entry not in plan.also)])
+            also = [*plan.also, *(entry for entry in self.also if entry not in plan.also)]
+            return replace(plan, also=also, tuning=joined(self.tuning, plan.tuning))
         with suppress(UserError):  # where a plug-in of this grid is not loaded, nobody can tell
             if {trial.id for trial in plan.trials()} <= {trial.id for trial in self.trials()}:
                 return self

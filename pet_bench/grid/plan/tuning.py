@@ -92,6 +92,12 @@ class Tuning:
         return replace(self, chosen=[])
 
 
+def joined(kept: Tuning | None, new: Tuning | None) -> Tuning | None:
+    """The new one with what was chosen by the same protocol before, by another process say."""
+    same = kept and new and kept.as_protocol == new.as_protocol
+    return kept.with_chosen(new.chosen) if same and kept and new else new
+
+
 def protocol(name: str) -> dict[str, Any]:
     """A protocol as plain data, of its shipped name or of a YAML file; raises UserError where there is none."""
     shipped = sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
