@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pet_bench.results.frames import (
         load_breakdowns,
         load_curves,
+        load_forgetting,
+        load_inference,
         load_predictions,
         load_results,
         load_settings,
@@ -32,6 +34,8 @@ __all__ = [
     "load_backbone",
     "load_breakdowns",
     "load_curves",
+    "load_forgetting",
+    "load_inference",
     "load_predictions",
     "load_results",
     "load_settings",

@@ -171,7 +171,7 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     from pet_bench.report.statistics import rank_notes, significantly_best
     from pet_bench.report.summary import comparison, scored, tasks_of
     from pet_bench.report.tables.beneath import notes, skipped_notes
-    from pet_bench.report.tables.costs import cost_notes, cost_sections
+    from pet_bench.report.tables.costs import LEAST, cost_notes, cost_sections
     from pet_bench.report.tables.views import markdown_sections, rich_sections, to_csv, to_markdown, to_rich
     from pet_bench.results.provenance import commit
 
@@ -196,7 +196,7 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     written += _appendix(results)
     if spent := cost_sections(results.frame):
         beneath_costs = cost_notes(results.frame)
-        print_tables(rich_sections(spent, beneath_costs), keep=1)
+        print_tables(rich_sections(spent, beneath_costs), least=LEAST)
         texts = {"costs.md": markdown_sections(spent, beneath_costs), "costs.csv": to_csv(costs(results.frame))}
         for name, text in texts.items():
             write_text(results.report / name, text)

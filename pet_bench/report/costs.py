@@ -12,13 +12,13 @@ COSTS = {
     "train_seconds": ("training time (minutes)", 60),
 }
 ASIDE = {  # what results of before do not say
-    "latency_seconds": ("latency (ms an example)", 1e-3),
-    "merged_latency_seconds": ("latency, merged (ms an example)", 1e-3),
-    "flops": ("MFLOPs an example", 1e6),
-    "merged_flops": ("MFLOPs an example, merged", 1e6),
-    "p99_memory_bytes": ("99th percentile of memory (MiB)", 2**20),
     "forgetting": ("forgetting, text (loss a token)", 1),
     "forgetting_tasks": ("forgetting, held-out tasks (loss a token)", 1),
+    "flops": ("MFLOPs an example", 1e6),
+    "merged_flops": ("MFLOPs an example, merged", 1e6),
+    "latency_seconds": ("latency (ms an example)", 1e-3),
+    "merged_latency_seconds": ("latency, merged (ms an example)", 1e-3),
+    "p99_memory_bytes": ("99th percentile of memory (MiB)", 2**20),
 }
 
 

@@ -33,7 +33,8 @@ def load_results(*sources: str | Path) -> pd.DataFrame:
     """A row per trial × task × metric, one without a task for a trial without scores (`results.store.to_frame`).
 
     Among the columns: task, metric, primary (the task's own measure), value, split, n, average (mean over tasks of the
-    primary metrics), trainable and percent (parameters), train_seconds, peak_memory_bytes, commit, folder. Without
+    primary metrics), trainable and percent (parameters), train_seconds, peak_memory_bytes, latency_seconds and flops
+    (of an answer, means over tasks), forgetting (loss a token added on the backbone's text), commit, folder. Without
     sources all of `results/`. Raises UserError naming every folder that is not there and every unreadable file.
     """
     results = collected(*sources)
@@ -57,6 +58,24 @@ def load_breakdowns(*sources: str | Path) -> pd.DataFrame:
     Columns after `KEYS`: task, metric, group ("question type", "answer type", "length", …), part, value, n.
     """
     return breakdowns(collected(*sources))
+
+
+def load_inference(*sources: str | Path) -> pd.DataFrame:
+    """What an answer takes: a row per trial × task.
+
+    Columns after `KEYS`: task, batch_size, latency_seconds and flops (of an example), merged_latency_seconds and
+    merged_flops (missing where nothing could be merged). Trials of before have no rows.
+    """
+    return inference(collected(*sources))
+
+
+def load_forgetting(*sources: str | Path) -> pd.DataFrame:
+    """What was forgotten: a row per trial × kind of exercise ("text", or a task that the backbone knew from text).
+
+    Columns after `KEYS`: kind, before and after (mean loss a token), forgetting (after − before), tokens, text (twelve
+    hex digits of what was asked). Trials of which it was not measured have no rows.
+    """
+    return forgetting(collected(*sources))
 
 
 def load_settings(*sources: str | Path) -> pd.DataFrame:
@@ -100,6 +119,30 @@ def curves(results: Collected) -> pd.DataFrame:
 def breakdowns(results: Collected) -> pd.DataFrame:
     """As `load_breakdowns`."""
     return _tidy(results, _breakdowns, ["task", "metric", "group", "part", "value", "n"])
+
+
+def inference(results: Collected) -> pd.DataFrame:
+    """As `load_inference`."""
+    keys = ["batch_size", "latency_seconds", "flops", "merged_latency_seconds", "merged_flops"]
+    return _tidy(
+        results,
+        lambda result, folder: (
+            (task, *(getattr(taken, key) for key in keys)) for task, taken in result.inference.items()
+        ),
+        ["task", *keys],
+    )
+
+
+def forgetting(results: Collected) -> pd.DataFrame:
+    """As `load_forgetting`."""
+    return _tidy(
+        results,
+        lambda result, folder: (
+            (kind, one.before, one.after, one.after - one.before, one.tokens, one.text)
+            for kind, one in result.forgetting.items()
+        ),
+        ["kind", "before", "after", "forgetting", "tokens", "text"],
+    )
 
 
 def settings(results: Collected) -> pd.DataFrame:

@@ -39,13 +39,14 @@ def run_trial(
     data: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
+    forgetting: str | Path | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> TrialResult:
     """Train and evaluate one trial; its result is written to `<out>/<id>.json` (see `trial.run.run_trial`).
 
     A trial that is resolved, or its parts by name: `run_trial(backbone="mini-bart", method="lora",
     suite="mini-image-text", recipe={"max_steps": 100}, out="results/try")`. What is not given is as a grid would have
-    it (see `trial.resolve.resolve`). data, device, threads: as of `Runtime`.
+    it (see `trial.resolve.resolve`). data, device, threads, forgetting: as of `Runtime`.
 
     Raises UserError, with all faults together, before training.
     """
@@ -58,7 +59,8 @@ def run_trial(
         )  # fmt: skip
     elif any((backbone, method, suite, seed, control != "none", recipe, protocol)):
         raise UserError("a resolved trial is given: it has backbone, method, suite, seed, control, recipe and protocol")
-    runtime = Runtime(Path(out), None if data is None else Path(data), device, threads)
+    text = None if forgetting is None else Path(forgetting)
+    runtime = Runtime(Path(out), None if data is None else Path(data), device, threads, forgetting=text)
     store.check_writable(runtime.out)
     return run.run_trial(spec, runtime, on_progress)
 

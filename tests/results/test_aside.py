@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import pet_bench
 from pet_bench.errors import UserError
 from pet_bench.results import store
 from pet_bench.results.schema import Forgetting, Inference
@@ -43,6 +44,17 @@ def test_a_frame_has_means_over_tasks(result):
     }  # fmt: skip
     assert {key: row[key] for key in expected} == pytest.approx(expected)
     assert row["forgetting_text"] == f"text {TEXT}, vqa {TEXT}, nlvr2 {TEXT}"
+
+
+def test_frames_have_a_row_for_each(result, make_result, tmp_path):
+    store.save(result, tmp_path)
+    store.save(make_result(method="full"), tmp_path)
+    taken, forgot = pet_bench.load_inference(tmp_path), pet_bench.load_forgetting(tmp_path)
+    assert set(taken.method) == set(forgot.method) == {"lora"}
+    assert taken[["task", "flops", "merged_flops"]].to_numpy().tolist() == [["vqa", 30.0, 20.0], ["gqa", 50.0, 40.0]]
+    assert forgot[["kind", "forgetting", "text"]].to_numpy().tolist() == [
+        ["text", 0.5, TEXT], ["vqa", -0.25, TEXT], ["nlvr2", 1.75, TEXT],
+    ]  # fmt: skip
 
 
 def test_of_tasks_of_which_one_was_not_merged_there_is_no_mean(result):

@@ -18,6 +18,7 @@ HEADS = {
     "forgetting": "forgetting",
     "forgetting_tasks": "on tasks",
 }
+LEAST = ["p99 MiB", "merged ms", "latency ms", "merged MFLOPs", "MFLOPs", "n"]  # where they do not all fit
 NOTES = {
     "latency_seconds": "latency: milliseconds an example in batches of the test, the median over batches; mean over "
     "tasks",
