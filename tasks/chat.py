@@ -9,27 +9,23 @@ these files by `pet-bench data convert SOURCE ROOT --task chat`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal
 
-import h5py
-import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pet_bench.data import blank
+from pet_bench.data.blank import BlankTask
 from pet_bench.data.conversations import Conversation, conversation
 from pet_bench.data.rows import read_json, read_json_lines, shown
-from pet_bench.data.task import FEATURES, Example, Generate, OptionalSplit, Split, Task
+from pet_bench.data.task import Example, Generate, OptionalSplit, Split
 from pet_bench.errors import UserError
 from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
-BLANK = "chat/.blank"
-
 
 @dataclass(frozen=True, config=STRICT)
-class Chat(Task):
+class Chat(BlankTask):
     """Every turn is trained on, behind those before it; of a conversation that is tested, the last one is answered.
 
     A text is the system's message if any, the turns before (`user: … assistant: …`) and the question; of what is too
@@ -62,10 +58,10 @@ class Chat(Task):
         return Generate(max_length=self.max_length)
 
     def sources(self, root: Path, split: Split) -> list[Path]:
-        return [_file(_home(root), name) for name in self.names(split)]
+        return [_file(self.home(root), name) for name in self.names(split)]
 
     def read(self, root: Path, name: str, split: Split) -> Iterator[Example]:
-        path = _file(_home(root), name)
+        path = _file(self.home(root), name)
         if (other := path.with_suffix(".json")) != path and other.is_file():
             raise UserError(f"{self.name}: {path} and {other.name} are both there; leave one of them")
         read = read_json_lines if path.suffix == ".jsonl" else read_json
@@ -85,7 +81,7 @@ class Chat(Task):
 
     def _examples(self, told: Conversation, key: str, split: Split) -> Iterator[Example]:
         shown = [f"{self.name}/{image}" for image in told.images]
-        shown += [BLANK] * (self.images - len(shown))
+        shown += [self.blank] * (self.images - len(shown))
         last = len(told.turns) - 1
         for number, turn in enumerate(told.turns):
             if split != "train" and number < last:
@@ -103,33 +99,10 @@ class Chat(Task):
                 spare=(len(start), len(start) + len(before)),
             )
 
-    def feature_path(self, root: Path | str, key: str) -> Path:
-        """A key is `chat/<path of the image>`; no image stands for the test split's file."""
-        if key == BLANK:
-            return self.sources(Path(root), "test")[0]
-        image = PurePosixPath(key.removeprefix(f"{self.name}/"))
-        return _home(root) / FEATURES / image.with_suffix(".h5")
-
-    def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
-        return super().dataset(file, f"{self.name}/{PurePosixPath(key).stem}")
-
-    def feature(self, root: Path | str, key: str) -> np.ndarray:
-        """Of no image, zeros in the shape of any other's."""
-        if key != BLANK:
-            return super().feature(root, key)
-        folder, read = _home(root) / FEATURES, super().feature
-        return blank.feature(_home(root), lambda path: read(root, f"{self.name}/{path.relative_to(folder)}"))
-
-    def picture(self, root: Path | str, key: str) -> tuple[Path, str]:
-        """The black picture comes with the package."""
-        if key == BLANK:
-            return blank.FOLDER, blank.NAME
-        return _home(root), key.removeprefix(f"{self.name}/")
-
-
-def _home(root: Path | str) -> Path:
-    root = Path(root)
-    return root / "chat" if (root / "chat").is_dir() else root
+    def home(self, root: Path | str) -> Path:
+        """A folder `chat` of the root, or the root itself."""
+        own = super().home(root)
+        return own if own.is_dir() else Path(root)
 
 
 def _file(home: Path, name: str) -> Path:

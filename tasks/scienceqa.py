@@ -7,28 +7,27 @@ Features of a question's image are `scienceqa/clip_features/…/<pid>.h5`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import h5py
-import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from pet_bench.data import blank
+from pet_bench.data.blank import BlankTask
 from pet_bench.data.lettered import FORMS, GRADE, Style, Subject
 from pet_bench.data.rows import Text, read_json, shown
-from pet_bench.data.task import FEATURES, Choose, Example, Generate, LeftOut, OptionalSplit, Split, Task
+from pet_bench.data.submissions import Submission, groups
+from pet_bench.data.task import Choose, Example, Generate, LeftOut, OptionalSplit, Split
 from pet_bench.errors import Faults, UserError, unknown
 from pet_bench.metrics.scienceqa_accuracy import LETTERS
-from pet_bench.metrics.scores import length_group
+from pet_bench.metrics.scores import Item, length_group
 from pet_bench.spec import STRICT
 
 HOME = "scienceqa"
-BLANK = f"{HOME}/blank"
 Pid = Annotated[str, Field(pattern=r"^\d+$")]
 
 
@@ -47,8 +46,52 @@ class Captions(TypedDict):
     captions: dict[Pid, str]
 
 
+class Answered(TypedDict):
+    """Of a problem, what its score needs."""
+
+    answer: Annotated[int, Field(ge=0, lt=len(LETTERS))]
+    hint: str
+    image: str | None
+    grade: Annotated[str, Field(pattern=GRADE)]
+    subject: Subject
+    split: str
+
+
+class Results(TypedDict):
+    results: dict[str, Annotated[int, Field(ge=-1, lt=len(LETTERS))]]
+
+
+def submitted(metric: str, file: Path, annotations: Path) -> Submission:
+    """The official results, {"results": {id: number of the choice, -1 for none}}, and `problems.json`, of whose test
+    split the results are, or of those of its questions that have an image."""
+    results = read_json(metric, file, Results)["results"]
+    problems = read_json(metric, annotations, dict[str, Answered])
+    test = {key: row for key, row in problems.items() if row["split"] == "test"}
+    seen = {key: row for key, row in test.items() if row["image"]}
+    asked, notes = test, []
+    if results.keys() == seen.keys() != test.keys():
+        asked = seen
+        notes.append(
+            f"{len(test) - len(seen):,} of {len(test):,} questions of the test split have no image and are left out"
+        )
+    items = [Item(key, _known(row), groups(subject=row["subject"])) for key, row in asked.items()]
+    predictions = {key: LETTERS[number] if number >= 0 else "" for key, number in results.items()}
+    return Submission(predictions, items, tuple(notes))
+
+
+def _known(row: Answered | Problem) -> dict[str, Any]:
+    """What the metric asks for."""
+    return {
+        "answer": LETTERS[row["answer"]],
+        "subject": row["subject"],
+        "text": bool(row["hint"]),
+        "image": bool(row["image"]),
+        "grade": int(row["grade"].removeprefix("grade")),
+    }
+
+
 @dataclass(frozen=True, config=STRICT)
-class ScienceQA(Task):
+class ScienceQA(BlankTask):
     """One of two to five choices, by its letter; scored by subject, context and grade.
 
     questions: "image" is the subset whose questions have an image, as most vision-and-language models are compared on;
@@ -66,6 +109,8 @@ class ScienceQA(Task):
     name: ClassVar = "scienceqa"
     hub: ClassVar = ("visual-question-answering", "scienceqa", "ScienceQA")
     metric: ClassVar = "scienceqa-accuracy"
+    submission: ClassVar = staticmethod(submitted)
+    picture_name: ClassVar = re.compile(r"(?P<name>\d+)/image")
     closed: ClassVar = True
     origins: ClassVar = {
         f"{HOME}/*.json": "the lupantech/ScienceQA repository, folder data (captions.json) and data/scienceqa",
@@ -136,49 +181,28 @@ class ScienceQA(Task):
         return splits, problems, said["captions"]
 
     def _of(self, pid: str, problem: Problem, caption: str) -> Example:
-        form, hint, image = FORMS[self.style], problem["hint"], problem["image"] is not None
+        form, hint, known = FORMS[self.style], problem["hint"], _known(problem)
         context = " ".join(part for part in (hint.strip(), caption.strip()) if part)
         text, spare = form.asked(self.prompt, problem["question"], context, problem["choices"])
-        letter, grade = LETTERS[problem["answer"]], int(problem["grade"].removeprefix("grade"))
-        kinds = [kind for kind, has in (("text", hint), ("image", image)) if has]
+        kinds = [kind for kind in ("text", "image") if known[kind]]
         return Example(
             id=pid,
             text=text,
-            images=(f"{HOME}/{problem['split']}/{pid}" if image else BLANK,),
-            targets=((form.answer.format(letter), 1.0),),
-            references={
-                "answer": letter,
-                "subject": problem["subject"],
-                "text": bool(hint),
-                "image": image,
-                "grade": grade,
-            },
+            images=(f"{HOME}/{problem['split']}/{pid}" if known["image"] else self.blank,),
+            targets=((form.answer.format(known["answer"]), 1.0),),
+            references=known,
             groups={
                 "subject": problem["subject"],
                 "context": " and ".join(kinds) or "none",
-                "grades": "1-6" if grade <= 6 else "7-12",
+                "grades": "1-6" if known["grade"] <= 6 else "7-12",
                 "length": length_group(problem["question"]),
             },
             spare=spare,
         )
 
-    def feature_path(self, root: Path | str, key: str) -> Path:
-        """A key is `scienceqa/<split>/<pid>`, and the ids of all splits differ; no image stands for the problems."""
-        home = Path(root) / HOME
-        return home / "problems.json" if key == BLANK else home / FEATURES / f"{key.rsplit('/', 1)[1]}.h5"
+    def feature_name(self, key: str) -> str:
+        """A key is `scienceqa/<split>/<pid>`, and the ids of all splits differ."""
+        return key.rsplit("/", 1)[1]
 
-    def dataset(self, file: h5py.File, key: str) -> h5py.Dataset:
-        return super().dataset(file, f"{HOME}/{key.rsplit('/', 1)[1]}")
-
-    def feature(self, root: Path | str, key: str) -> np.ndarray:
-        """Of no image, zeros in the shape of any other's."""
-        if key != BLANK:
-            return super().feature(root, key)
-        read = super().feature
-        return blank.feature(Path(root) / HOME, lambda path: read(root, f"{HOME}/{path.stem}"))
-
-    def picture(self, root: Path | str, key: str) -> tuple[Path, str]:
-        """The black picture comes with the package."""
-        if key == BLANK:
-            return blank.FOLDER, blank.NAME
-        return Path(root) / HOME, f"{key.removeprefix(f'{HOME}/')}/image"
+    def picture_place(self, key: str) -> str:
+        return f"{key.removeprefix(f'{HOME}/')}/image"

@@ -16,9 +16,10 @@ from typing_extensions import TypedDict
 
 from pet_bench.data.answers import AnswerTask, Name, Ten, soft_label
 from pet_bench.data.rows import Id, Text, read_json, shown
+from pet_bench.data.submissions import Key, Submission, VQAResult, check_answered, groups, unique
 from pet_bench.data.task import Example, OptionalSplit, Split
 from pet_bench.errors import Faults
-from pet_bench.metrics.scores import length_group
+from pet_bench.metrics.scores import Item, length_group
 from pet_bench.metrics.textvqa_accuracy import processed
 from pet_bench.spec import STRICT
 
@@ -43,6 +44,26 @@ class Read(TypedDict):
     data: list[Words]
 
 
+class Asked(TypedDict):
+    question_id: Key
+    question: NotRequired[str]
+    answers: NotRequired[Ten]
+
+
+class Answered(TypedDict):
+    data: list[Asked]
+
+
+def submitted(metric: str, file: Path, annotations: Path) -> Submission:
+    """The evaluation server's results, [{"question_id", "answer"}], and the official file, `TextVQA_0.5.1_val.json`."""
+    results = ((row["question_id"], row["answer"]) for row in read_json(metric, file, list[VQAResult]))
+    rows = read_json(metric, annotations, Answered)["data"]
+    check_answered(metric, annotations, [(f"question {row['question_id']}", row.get("answers", [])) for row in rows])
+    truth = unique(metric, annotations, ((row["question_id"], row) for row in rows))
+    items = [Item(key, {"answers": row.get("answers")}, groups(row.get("question"))) for key, row in truth.items()]
+    return Submission(unique(metric, file, results), items)
+
+
 @dataclass(frozen=True, config=STRICT)
 class TextVQA(AnswerTask):
     """Scored as on the evaluation server, so val is both validation and test split.
@@ -56,6 +77,7 @@ class TextVQA(AnswerTask):
     hub: ClassVar = ("visual-question-answering", "textvqa", "TextVQA")
     max_target: ClassVar = 20
     metric: ClassVar = "textvqa-accuracy"
+    submission: ClassVar = staticmethod(submitted)
     origins: ClassVar = {
         "textvqa/TextVQA_0.5.1": "the TextVQA download page (textvqa.org/dataset), v0.5.1",
         "textvqa/TextVQA_Rosetta": "the TextVQA download page (textvqa.org/dataset), Rosetta OCR tokens, v0.2",

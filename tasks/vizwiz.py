@@ -17,8 +17,9 @@ from typing_extensions import TypedDict
 
 from pet_bench.data.answers import ANNOTATORS, BRIEFLY, AnswerTask, AnswerType, Name, soft_label
 from pet_bench.data.rows import Flag, Text, read_json, shown
+from pet_bench.data.submissions import Submission, check_answered, groups, unique
 from pet_bench.data.task import Example, OptionalSplit, Split
-from pet_bench.metrics.scores import length_group
+from pet_bench.metrics.scores import Item, length_group
 from pet_bench.spec import STRICT
 
 
@@ -34,7 +35,34 @@ class Row(TypedDict):
     answerable: NotRequired[Flag]
 
 
+class Result(TypedDict):
+    image: str
+    answer: str
+
+
+class Annotation(TypedDict):
+    image: str
+    answers: NotRequired[Annotated[list[Answer], Field(min_length=ANNOTATORS, max_length=ANNOTATORS)]]
+    answer_type: NotRequired[AnswerType]
+
+
 KNOWN = ("answers", "answer_type", "answerable")
+
+
+def submitted(metric: str, file: Path, annotations: Path) -> Submission:
+    """The evaluation server's results, [{"image", "answer"}], and the official annotations, a list."""
+    results = ((row["image"], row["answer"]) for row in read_json(metric, file, list[Result]))
+    rows = read_json(metric, annotations, list[Annotation])
+    known = [(row["image"], [answer["answer"] for answer in row.get("answers", ())]) for row in rows]
+    check_answered(metric, annotations, known)
+    kinds = {row["image"]: row.get("answer_type") for row in rows}
+    items = []
+    for key, answers in unique(metric, annotations, known).items():
+        kind = kinds[key]
+        items.append(
+            Item(key, {"answers": answers, **({"answer_type": kind} if kind else {})}, groups(answer_type=kind))
+        )
+    return Submission(unique(metric, file, results), items)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -49,6 +77,7 @@ class VizWiz(AnswerTask):
     hub: ClassVar = ("visual-question-answering", "vizwiz-vqa", "VizWiz")
     max_text: ClassVar = 128
     metric: ClassVar = "vizwiz-accuracy"
+    submission: ClassVar = staticmethod(submitted)
     instruction: ClassVar = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{BRIEFLY}"
     origins: ClassVar = {
         "vizwiz/*.json": "the VizWiz download page (vizwiz.org/tasks-and-datasets/vqa), Annotations.zip",

@@ -187,6 +187,35 @@ def test_gqa_counts_balanced_questions_and_says_what_it_leaves_out(scored, call,
     assert found["notes"][0] in call("score", "--metric", "exact-match", *arguments)[1]
 
 
+OWN = """
+from pet_bench.data.submissions import Submission, unique
+from pet_bench.metrics.exact_match import ExactMatch
+from pet_bench.metrics.scores import Item
+from pet_bench.tasks.gqa import GQA
+
+class Own(ExactMatch):
+    name = "own-accuracy"
+
+class Mine(GQA):
+    name = "mine"
+    metric = "own-accuracy"
+
+    @staticmethod
+    def submission(metric, file, annotations):
+        said, true = (unique(metric, path, (line.split(",") for line in path.read_text().split()))
+                      for path in (file, annotations))
+        return Submission(said, [Item(key, {"label": {answer: 1.0}}) for key, answer in true.items()], ("all read",))
+"""
+
+
+def test_a_task_of_ones_own_reads_what_its_metric_scores(scored, refused, write):
+    files = write("mine.csv", "1,red\n2,blue\n"), "--annotations", write("true.csv", "1,red\n2,red\n")
+    found = scored("--metric", "own-accuracy", *files, "--plugin", write("own.py", OWN))
+    assert (found["values"], found["n"], found["notes"]) == ({"accuracy": 50.0}, 2, ["all read"])
+    (said,) = refused("--metric", "own-accurac", *files)
+    assert "own-accuracy" in said and "textvqa-accuracy" in said
+
+
 def test_the_table(call, write):  # noqa: F811
     captions = [{"id": i, "prediction": "a dog runs", "references": ["a dog runs"]} for i in (1, 2)]
     code, out, _ = call("score", "--metric", "rouge-l", write("c.json", captions))

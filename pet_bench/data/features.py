@@ -49,6 +49,7 @@ from pet_bench.data.rows import shown
 from pet_bench.data.task import open_hdf5
 from pet_bench.errors import UserError
 from pet_bench.files import impostor_at
+from pet_bench.registry import TASKS
 
 Kind = Literal["images", "videos", "frames"]
 Progress = Callable[[int, int], None]
@@ -122,6 +123,7 @@ def find(folder: Path, kind: Kind) -> Source:
     if kind == "videos":
         _need("av")
     source, twice = Source(kind), []
+    named = [task.picture_name for task in TASKS if task.picture_name]
     tables: list[Path] = []
     for at, below, files in os.walk(folder, onerror=_unreadable, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))
@@ -133,10 +135,10 @@ def find(folder: Path, kind: Kind) -> Source:
         if kind == "frames":
             fitting = [Path(at)] if fitting else []
         for path in fitting:
-            name = path.absolute().name if kind == "frames" else _name(path, path.stem)
+            name = path.absolute().name if kind == "frames" else _name(path, path.stem, named)
             if source.items.setdefault(name, path) != path:
                 twice.append(f"{source.items[name]} and {path} have one name, so their features would be one file")
-    twice += _tabled(source, tables)
+    twice += _tabled(source, tables, named)
     if twice:
         raise shown(twice, str(folder))
     if not source.items:
@@ -145,10 +147,10 @@ def find(folder: Path, kind: Kind) -> Source:
     return source
 
 
-def _name(path: PurePath, stem: str) -> str:
-    """Of an image or video: its file's; of `<number>/image.png`, as ScienceQA's are, the number."""
-    folder = path.parent.name
-    return folder if stem == "image" and folder.isdecimal() else stem
+def _name(path: PurePath, stem: str, named: Sequence[re.Pattern[str]]) -> str:
+    """Of an image or video: its file's, or as a task says that it calls its pictures."""
+    found = (pattern.fullmatch(f"{path.parent.name}/{stem}") for pattern in named)
+    return next((match["name"] for match in found if match), stem)
 
 
 def _aside(source: Source, others: set[Path]) -> None:
@@ -156,7 +158,7 @@ def _aside(source: Source, others: set[Path]) -> None:
     source.first = source.first or min(others, default=None)
 
 
-def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
+def _tabled(source: Source, paths: Sequence[Path], named: Sequence[re.Pattern[str]]) -> Iterator[str]:
     """Add the images of tables; a line for each name that another has. What several indexes name is one image."""
     indexed: dict[str, Place] = {}
     unread, elsewhere = set(), set()
@@ -173,7 +175,7 @@ def _tabled(source: Source, paths: Sequence[Path]) -> Iterator[str]:
             yield f"pictures {path} cannot be read: {error}"
             continue
         for key, place in pictures:
-            name = _name(key, stem(key.name))
+            name = _name(key, stem(key.name), named)
             if place.file != path:
                 elsewhere.add(place.file)
                 indexed.setdefault(name, place)

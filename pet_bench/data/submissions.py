@@ -10,15 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 from pydantic import BeforeValidator, Field, NonNegativeInt
 from typing_extensions import TypedDict
 
-from pet_bench.data.answers import ANNOTATORS, AnswerType, Ten
 from pet_bench.data.clips import ascii_only
-from pet_bench.data.lettered import GRADE, Subject
 from pet_bench.data.rows import has_lines, read_json, read_json_lines, shown, starts_with
 from pet_bench.errors import UserError, unknown
 from pet_bench.files import read_text
 from pet_bench.metrics.nlvr_accuracy import sentence_of
-from pet_bench.metrics.scienceqa_accuracy import LETTERS
 from pet_bench.metrics.scores import Item, length_group
+from pet_bench.registry import TASKS
 
 # an id or an answer, as a number or as text
 Key = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
@@ -93,41 +91,6 @@ class VQAAnnotation(TypedDict):
 
 class VQAAnnotations(TypedDict):
     annotations: list[VQAAnnotation]
-
-
-class TextVQARow(TypedDict):
-    question_id: Key
-    question: NotRequired[str]
-    answers: NotRequired[Ten]
-
-
-class TextVQARows(TypedDict):
-    data: list[TextVQARow]
-
-
-class VizWizResult(TypedDict):
-    image: str
-    answer: str
-
-
-class VizWizRow(TypedDict):
-    image: str
-    question: NotRequired[str]
-    answers: NotRequired[Annotated[list[VQAAnswer], Field(min_length=ANNOTATORS, max_length=ANNOTATORS)]]
-    answer_type: NotRequired[AnswerType]
-
-
-class ScienceQAResults(TypedDict):
-    results: dict[str, Annotated[int, Field(ge=-1, lt=len(LETTERS))]]
-
-
-class Problem(TypedDict):
-    answer: Annotated[int, Field(ge=0, lt=len(LETTERS))]
-    hint: str
-    image: str | None
-    grade: Annotated[str, Field(pattern=GRADE)]
-    subject: Subject
-    split: str
 
 
 class NLVRRow(TypedDict):
@@ -250,68 +213,11 @@ def vqa(metric: str, file: Path, annotations: Path) -> Submission:
     return Submission(unique(metric, file, results), items)
 
 
-def textvqa(metric: str, file: Path, annotations: Path) -> Submission:
-    """The evaluation server's results, [{"question_id", "answer"}], and the official file, `TextVQA_0.5.1_val.json`."""
-    results = ((row["question_id"], row["answer"]) for row in read_json(metric, file, list[VQAResult]))
-    rows = read_json(metric, annotations, TextVQARows)["data"]
-    _answered(metric, annotations, [(f"question {row['question_id']}", row.get("answers", [])) for row in rows])
-    truth = unique(metric, annotations, ((row["question_id"], row) for row in rows))
-    items = [Item(key, {"answers": row.get("answers")}, groups(row.get("question"))) for key, row in truth.items()]
-    return Submission(unique(metric, file, results), items)
-
-
-def vizwiz(metric: str, file: Path, annotations: Path) -> Submission:
-    """The evaluation server's results, [{"image", "answer"}], and the official annotations, a list."""
-    results = ((row["image"], row["answer"]) for row in read_json(metric, file, list[VizWizResult]))
-    rows = read_json(metric, annotations, list[VizWizRow])
-    known = [(row["image"], [answer["answer"] for answer in row.get("answers", ())]) for row in rows]
-    _answered(metric, annotations, known)
-    kinds = {row["image"]: row.get("answer_type") for row in rows}
-    items = []
-    for key, answers in unique(metric, annotations, known).items():
-        kind = kinds[key]
-        items.append(
-            Item(key, {"answers": answers, **({"answer_type": kind} if kind else {})}, groups(answer_type=kind))
-        )
-    return Submission(unique(metric, file, results), items)
-
-
-def _answered(metric: str, path: Path, rows: Iterable[tuple[str, list[str]]]) -> None:
+def check_answered(metric: str, path: Path, rows: Iterable[tuple[str, list[str]]]) -> None:
     """Raises UserError for rows whose annotators say nothing."""
     if silent := [name for name, answers in rows if not any(answers)]:
         said = (f"{metric}: {path}: {name} has no answers, as in a split whose answers are hidden" for name in silent)
         raise shown(said, f"{metric}: {path}")
-
-
-def scienceqa(metric: str, file: Path, annotations: Path) -> Submission:
-    """The official results, {"results": {id: number of the choice, -1 for none}}, and `problems.json`, of whose test
-    split the results are, or of those of its questions that have an image."""
-    results = read_json(metric, file, ScienceQAResults)["results"]
-    problems = read_json(metric, annotations, dict[str, Problem])
-    test = {key: row for key, row in problems.items() if row["split"] == "test"}
-    seen = {key: row for key, row in test.items() if row["image"]}
-    asked, notes = test, []
-    if results.keys() == seen.keys() != test.keys():
-        asked = seen
-        notes.append(
-            f"{len(test) - len(seen):,} of {len(test):,} questions of the test split have no image and are left out"
-        )
-    items = [
-        Item(
-            key,
-            {
-                "answer": LETTERS[row["answer"]],
-                "subject": row["subject"],
-                "text": bool(row["hint"]),
-                "image": bool(row["image"]),
-                "grade": int(row["grade"].removeprefix("grade")),
-            },
-            groups(subject=row["subject"]),
-        )
-        for key, row in asked.items()
-    ]
-    predictions = {key: LETTERS[number] if number >= 0 else "" for key, number in results.items()}
-    return Submission(predictions, items, tuple(notes))
 
 
 def nlvr2(metric: str, file: Path, annotations: Path) -> Submission:
@@ -409,24 +315,27 @@ def gqa(metric: str, file: Path, annotations: Path) -> Submission:
 READERS: dict[str, Callable[..., Submission]] = {
     **dict.fromkeys(("cider", "bleu", "rouge-l", "meteor"), captions),
     "vqa-accuracy": vqa,
-    "textvqa-accuracy": textvqa,
-    "vizwiz-accuracy": vizwiz,
-    "scienceqa-accuracy": scienceqa,
     "nlvr-accuracy": nlvr2,
     "multiple-choice-accuracy": choices,
     "exact-match": gqa,
 }
 
 
+def of_tasks() -> dict[str, Callable[..., Submission]]:
+    """The readers that tasks have of what is theirs alone, by metric."""
+    return {task.metric: task.submission for task in TASKS if task.submission}
+
+
 def read_submission(metric: str, file: Path, annotations: Path | None = None) -> Submission:
-    """What a metric scores, from files as its reader in this module describes them.
+    """What a metric scores, from files as its reader describes them: here, or in the task that it is the metric of.
 
     Raises UserError for a metric without a file format, files that are not there, annotations that are missing or not
     wanted, and everything wrong in the files.
     """
-    if metric not in READERS:
-        raise unknown("metric with a file format", metric, READERS)
-    reader = READERS[metric]
+    readers = READERS if metric in READERS else {**READERS, **of_tasks()}
+    if metric not in readers:
+        raise unknown("metric with a file format", metric, readers)
+    reader = readers[metric]
     if reader is not captions and not annotations:
         raise UserError(f"{metric} needs the annotations beside the predictions: say with --annotations where they are")
     paths = [path for path in (file, annotations) if path]

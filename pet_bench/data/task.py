@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Optional
 
 import h5py
 import numpy as np
@@ -25,6 +25,9 @@ from pet_bench.errors import Faults, PluginError, UserError, foreign, text_of
 from pet_bench.metrics.scores import Metric, Scores, scored
 from pet_bench.registry import METRICS, ask, attribute_faults, title
 from pet_bench.spec import MissingFeatures, Text, option_faults
+
+if TYPE_CHECKING:
+    from pet_bench.data.submissions import Submission
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -135,7 +138,9 @@ class Task(ABC):
     the same few answers, so that a score near the majority answer's says that nothing was learnt. pictures: whether its
     images are single pictures, which a backbone may be fed with as pixels. origins: where files come from, by glob
     pattern below the root. hub: what the Hugging Face hub calls it: the type of task, the data set's
-    identifier and its name.
+    identifier and its name. picture_name: where features are not called as their pictures' files, the last two parts of
+    a picture's path, without its suffix; the group `name` is what its feature is called. submission: reads anybody's
+    predictions for `metric` in the data set's official form, and its annotations (see `data.submissions`).
     """
 
     plugin_kind: ClassVar[str] = "task"
@@ -153,6 +158,8 @@ class Task(ABC):
     pictures: ClassVar[bool] = True
     origins: ClassVar[dict[str, str]] = {}
     hub: ClassVar[tuple[str, str, str] | None] = None
+    picture_name: ClassVar[re.Pattern[str] | None] = None
+    submission: ClassVar[Callable[[str, Path, Path], Submission] | None] = None
 
     prompt: str
     train: str
@@ -395,6 +402,8 @@ ATTRIBUTES = {
     "pictures": bool,
     "origins": dict[str, str],
     "hub": tuple[str, str, str] | None,
+    "picture_name": re.Pattern[str] | None,
+    "submission": Callable[..., Any] | None,
 }
 
 

@@ -24,7 +24,9 @@ from pet_bench.data.features import DEVIATION, MEAN, Encoder, clip_encoder, crop
 from pet_bench.data.store import check_header, read_feature
 from pet_bench.data.task import FEATURES
 from pet_bench.errors import UserError
+from pet_bench.registry import TASKS
 from pet_bench.spec import Visual
+from pet_bench.tasks.coco_caption import CocoCaption
 from pet_bench.tasks.tvqa import TVQA
 from pet_bench.tasks.vqa import VQA
 
@@ -347,6 +349,19 @@ def test_images_that_are_called_image_have_their_folders_number(tmp_path):
         path.write_bytes(b"")
     (tmp_path / "test" / "image.png").write_bytes(b"")
     assert sorted(find(tmp_path / "test", "images").items) == ["11", "12", "image"]
+
+
+def test_a_task_of_ones_own_says_how_its_pictures_are_called(tmp_path):
+    class Pages(CocoCaption):
+        name = "pages"
+        picture_name = re.compile(r"(?P<name>book-\d+)/cover")
+
+    TASKS.register(Pages)
+    for name in ("book-7/cover", "book-8/cover", "book-8/back", "other/cover"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert sorted(find(tmp_path, "images").items) == ["back", "book-7", "book-8", "cover"]
 
 
 def test_where_there_is_nothing(tmp_path):

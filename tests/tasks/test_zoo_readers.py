@@ -13,7 +13,7 @@ from pet_bench.errors import UserError
 from pet_bench.registry import TASKS
 from pet_bench.tasks.flickr30k_caption import Flickr30kCaption
 from pet_bench.tasks.okvqa import OKVQA
-from pet_bench.tasks.scienceqa import BLANK, ScienceQA
+from pet_bench.tasks.scienceqa import ScienceQA
 from pet_bench.tasks.textvqa import TextVQA
 from pet_bench.tasks.vizwiz import VizWiz
 from tests.data import zoo_roots
@@ -207,6 +207,12 @@ def test_what_is_cut_first_are_the_words_read_and_the_context(tmp_path):
     assert example.text[slice(*example.spare)] == "The cat is on the mat."
 
 
+def test_categories_have_their_names_where_the_file_has_none(tmp_path):
+    root = zoo_roots.okvqa(tmp_path)
+    edit(root / OKA, lambda content: content.pop("question_types"))
+    assert {example.kind for example in OKVQA().examples(root, "test")} == {"Sports and Recreation", "Other"}
+
+
 def test_braces_in_a_question_are_no_fields(tmp_path):
     root = zoo_roots.scienceqa(tmp_path)
     edit(root / PROBLEMS, lambda problems: problems["12"].update(question="{choices}?", hint="{question}"))
@@ -239,13 +245,13 @@ def test_all_questions_see_zeros_that_are_hidden_or_black(tmp_path):
         "scienceqa/test/11",
         "scienceqa/test/12",
         "scienceqa/test/13",
-        BLANK,
-        BLANK,
+        "scienceqa/.blank",
+        "scienceqa/.blank",
     ]
     assert examples[4].groups["context"] == "none" and examples[3].groups["context"] == "text"
-    feature = task.feature(root, BLANK)
+    feature = task.feature(root, "scienceqa/.blank")
     assert feature.shape == (49, 2048) and not feature.any() and task.masks_empty and not ScienceQA().masks_empty
-    folder, name = task.picture(root, BLANK)
+    folder, name = task.picture(root, "scienceqa/.blank")
     with Image.open(folder / "images" / f"{name}.png") as picture:
         assert not np.asarray(picture.convert("RGB")).any()
 
