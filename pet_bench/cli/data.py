@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pet_bench.cli.shared import SEEDS, App, Plugins, bar, changes, examples, load_plugins
+from pet_bench.data.known import KNOWN
 from pet_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def convert(
     )
 )
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A known data set, see below, or OWNER/NAME.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join(KNOWN)}; or OWNER/NAME.")],
     to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="By default hub/NAME.")] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, tag or branch. Default: the one FOLDER was begun with, or the newest.")
@@ -124,8 +125,7 @@ def fetch(
 ) -> None:
     """Fetch a data set from the Hugging Face hub. This command alone uses the network. Needs pet-bench[hub].
 
-    Known: vqa, vqa-train, gqa, gqa-testdev, nlvr2-train, coco-karpathy, coco-caption, youcook2, okvqa, textvqa, vizwiz,
-    scienceqa, flickr30k, vl-adapter. If interrupted, run it again to go on. FOLDER/fetched.json has commit and digests.
+    If interrupted, run it again to go on. FOLDER/fetched.json has commit and digests.
     """
     from pet_bench.data.fetch import RECORD, plan
     from pet_bench.data.fetch import fetch as fetch_data
