@@ -2,8 +2,14 @@
 
 Files, as published: `okvqa/OpenEnded_mscoco_{train,val}2014_questions.json` and
 `okvqa/mscoco_{train,val}2014_annotations.json`; the images are COCO's, `COCO/clip_features/…/<image>.h5`. VQA v1 has
-files of the same names; its annotations lack `raw_answer`, and are refused. Five people answered each question; in the
-files, each answer stands twice, so that VQA's accuracy of ten applies.
+files of the same names; its annotations lack `raw_answer`, and are refused.
+
+Names, the ten pairs of `answer` and `raw_answer` a question, the image's number in both files and the categories' codes
+are as google-research/big_vision reads the published files (`big_vision/datasets/okvqa/okvqa.py`). No public reader
+that was looked at has the table `question_types`; where it is not there, codes have big_vision's names. `answer` is
+`raw_answer` stemmed ("riding", "ride"; mlfoundations/open_flamingo, `eval/ok_vqa_utils.py`), and what is learned and
+scored, by VQA's accuracy. What is generated is not stemmed, as in EvolvingLMMs-Lab/lmms-eval (`tasks/ok_vqa`);
+open_flamingo and salesforce/LAVIS (`apply_lemmatizer`) do so for models that were not trained on stems.
 """
 
 from __future__ import annotations
@@ -24,6 +30,19 @@ from pet_bench.metrics.scores import length_group
 from pet_bench.spec import STRICT
 
 Number = Annotated[int, Field(ge=0)]
+CATEGORIES = {
+    "one": "Vehicles and Transportation",
+    "two": "Brands, Companies and Products",
+    "three": "Objects, Material and Clothing",
+    "four": "Sports and Recreation",
+    "five": "Cooking and Food",
+    "six": "Geography, History, Language and Culture",
+    "seven": "People and Everyday life",
+    "eight": "Plants and Animals",
+    "nine": "Science and Technology",
+    "ten": "Weather and Climate",
+    "other": "Other",
+}
 
 
 class Question(TypedDict):
@@ -114,7 +133,7 @@ class OKVQA(AnswerTask):
                 wrong.append(f"{where}: image_id is missing")
         if wrong:
             raise shown(wrong, self.name)
-        kinds = truth.get("question_types", {})
+        kinds = CATEGORIES | truth.get("question_types", {})
         for row in questions:
             key = str(row["question_id"])
             annotation = answered[key]
