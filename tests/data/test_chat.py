@@ -16,7 +16,8 @@ from pet_bench.data.task import FEATURES
 from pet_bench.errors import UserError
 from pet_bench.registry import TASKS
 from tests.data import hub_layouts as hub
-from tests.data.test_hub_convert import convert, options, run, shown
+from tests.data.roots import grid
+from tests.data.test_hub_convert import command, convert, options, run, shown
 
 LLAVA = {
     "id": "7",
@@ -166,6 +167,20 @@ def test_own_pictures_by_path(tmp_path, capsys):
     write(root, "test", [{"images": ["a/4.png", "a/5.png"], "messages": PLAIN[:2]}], lines=True)
     more = "--set", "chat.valid=none", "--set", "recipe.valid_every=0", "--set", "chat.images=2"
     assert "chat: accuracy on test, 1 examples" in run(root, tmp_path, capsys, "chat", "mini-llava", *more)
+
+
+def test_own_features(tmp_path, capsys):
+    """Beside conversations with an image or two, some have none: zeros in the shape of the others."""
+    root = tmp_path / "mine"
+    for number in range(4):
+        grid(root, ".", f"{number}", float(number))
+    rows = [LLAVA | {"id": f"{number}", "image": f"{number}.jpg"} for number in range(3)]
+    write(root, "train", [*rows, {"id": "two", "images": ["0.jpg", "1.jpg"], "messages": PLAIN}])
+    write(root, "test", [{"id": f"{number}", "messages": PLAIN, "images": ["3.jpg"] * number} for number in range(2)])
+    more = "--set", "chat.valid=none", "--set", "chat.images=2", "--set", "chat.max_length=8"
+    assert not command("data", "check", root, "--suite", "chat", *more)
+    text = run(root, tmp_path, capsys, "chat", "mini-bart", *more)
+    assert "a run would go through" in text and "chat: accuracy on test, 2 examples" in text
 
 
 MESSAGE = pa.struct(

@@ -236,6 +236,8 @@ def test_coco_caption_is_a_split_of_its_own(tmp_path, capsys):
     before = contents(root)
     assert convert(tmp_path / "copy", root) == 1
     assert contents(root) == before
+    parts = settings_of("coco-caption", train="val2014[:34%]", valid="none", test="val2014[34%:]")
+    assert "coco-caption on mini-llava" in run(root, tmp_path, capsys, "image-text/coco-caption", "mini-llava", *parts)
     hub.vqa(tmp_path / "more")
     assert convert(tmp_path / "more", root) == 1
     assert "vqa.test=hub_val" in capsys.readouterr().out
