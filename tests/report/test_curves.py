@@ -484,6 +484,16 @@ def test_parts_are_means_with_bars_in_the_order_of_their_size_or_length():
     assert "n = 3 seeds" in figure._supxlabel.get_text()
 
 
+def test_a_heading_is_no_wider_than_its_panel():
+    """A name that takes several lines lifts the title of its block above it."""
+    named = breakdowns().replace({"part": {"how many": "Geography, History, Language and Culture"}})
+    shown = named[(named.task == "vqa") | (named.part == "21+")]
+    first, second, _, other = panels(figures.question_types_figure(shown))
+    assert title(first) == "vqa, by question type\n\n\nis there a (n = 50)"
+    assert title(second).strip() == "Geography, History,\nLanguage and Culture\n(n = 30)"
+    assert title(other) == "coco-caption, by length\n21+ (n = 5)"
+
+
 def test_no_bar_of_a_part_goes_beyond_what_a_score_can_be():
     frame = breakdowns(1)
     figure = figures.question_types_figure(

@@ -190,6 +190,17 @@ def drawn(axis, mark):
     return [line for line in axis.lines if (line.get_marker(), line.get_color()) == (mark.marker, mark.color)]
 
 
+def test_costs_that_are_all_but_the_same_stand_near_each_other(make_result):
+    frame = ours(make_result, seeds=1)
+    frame = frame.assign(peak_memory_bytes=2.0**30 * (1 + 1e-6 * frame.groupby("method").ngroup()))
+    figure = figures.pareto_figure(frame)
+    axis = figure.axes[1]
+    low, high = axis.get_xlim()
+    assert 0.02 < high - low < 0.05 and low < 1 < high
+    figure.canvas.draw()
+    assert axis.xaxis.get_offset_text().get_text() == ""
+
+
 def test_a_method_looks_the_same_whatever_else_is_there(make_result):
     frame = ours(make_result, seeds=1)
     for methods in (list(TABLE.method), ["lora", "vl-pet-large"], ["vl-pet-large"]):

@@ -29,6 +29,8 @@ from pet_bench.report.figures.look import (
 from pet_bench.report.marks import mark_of
 from pet_bench.report.summary import comparison, named, scored
 
+LEAST = 0.02  # of a cost: what a panel shows of it at least
+
 
 def pareto_front(cost: pd.Series, score: pd.Series) -> pd.Series:
     """Which are on the front: no other costs as little and scores as much, and one of the two strictly better."""
@@ -97,7 +99,17 @@ def _pareto(axis: Axes, table: pd.DataFrame, cost: str, limits: tuple[float, flo
         twin = labels.get((x, y))
         names = [name for name in (twin and twin[0], named_here and _dagger(row)) if name]
         labels[x, y] = (" = ".join(names), mark.color, x, y, max(y - low, high - y))
+    if cost != "trainable" and len(table):
+        _no_smaller(axis, table[cost].astype(float))
     return sorted(labels.values(), key=lambda label: -label[3])
+
+
+def _no_smaller(axis: Axes, costs: pd.Series) -> None:
+    """Costs that are all but the same stand near each other, under numbers that can be read."""
+    axis.ticklabel_format(axis="x", useOffset=False)
+    middle, least = (costs.min() + costs.max()) / 2, LEAST * costs.max()
+    if np.ptp(costs) < least:
+        axis.set_xlim(middle - 0.7 * least, middle + 0.7 * least)
 
 
 def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from pet_bench.report.summary import named
 KEYS = ["suite", "backbone", "task", "group"]
 WIDE, LINE, LANE = 1.75, 5, 0.19  # inches of a panel, how many stand side by side, inches of a method
 LEAST = 4.5  # inches, of the whole figure
+ROOM, HIGH = 25, 0.15  # characters of a heading in the width of a panel, inches of a line of it
 
 
 def parts(breakdowns: pd.DataFrame) -> pd.DataFrame:
@@ -67,19 +69,29 @@ def question_types_figure(
     names = [name + " †" * (name in suspect) for name in shown]
     names += [f"{len(ranked) - len(shown)} others"] * (len(shown) < len(ranked))
     lines = _lines(table, most)
-    columns = max(map(len, lines))
-    figure = Figure(max(LEAST, room_beside(names) + WIDE * columns), (0.95 + LANE * len(names)) * len(lines) + 0.3)
+    columns, headings = max(map(len, lines)), [[_heading(*panel) for panel in line] for line in lines]
+    height = sum(0.65 + LANE * len(names) + HIGH * max(len(text.split("\n")) for text in line) for line in headings)
+    figure = Figure(max(LEAST, room_beside(names) + WIDE * columns), height + 0.3)
     axes = figure.subplots(len(lines), columns, squeeze=False, sharey=True)
-    for row, line in zip(axes, lines, strict=True):
-        for axis, (title, rows, part) in zip(row, line, strict=False):
+    for row, line, texts in zip(axes, lines, headings, strict=True):
+        for axis, (_, rows, part), text in zip(row, line, texts, strict=False):
             _draw(axis, rows, part, shown)
-            axis.set_title(f"{title}\n{axis.get_title(loc='left')}", fontsize=9)
+            axis.set_title(text, fontsize=9)
         row[0].set_yticks(range(len(names)), names, fontsize=8)
         for axis in row[len(line) :]:
             axis.set_visible(False)
     footnote(figure, _note(table, len(shown) < len(ranked)))
     figure.settle()
     return figure
+
+
+def _heading(title: str, rows: pd.DataFrame, part: str) -> str:
+    """Of a panel: its block's title, if it is the first there, above the names of all of that, and its own name."""
+    sizes = rows.groupby("part", sort=False).examples.max()
+    names = {name: fill(f"{name} (n\xa0=\xa0{size:,})", ROOM).replace("\xa0", " ") for name, size in sizes.items()}
+    below = max(name.count("\n") for name in names.values()) - names[part].count("\n")
+    above = fill(title, ROOM * min(len(names), LINE), break_on_hyphens=False)
+    return f"{above}\n{below * chr(10)}{names[part]}"
 
 
 def _lines(table: pd.DataFrame, most: int) -> list[list[tuple[str, pd.DataFrame, str]]]:
@@ -133,13 +145,12 @@ def _draw(axis: Axes, rows: pd.DataFrame, part: str, shown: list[str]) -> None:
     others = own[~own.method.isin(shown)]["mean"]
     axis.plot(others, [len(shown)] * len(others), "|", color=GREY, markersize=9, markeredgewidth=1.3)
     low, high = reach(rows["mean"], rows["std"].fillna(0), limits)
-    room = 0.06 * (high.max() - low.min() or 1)
+    room = 0.06 * (high.max() - low.min()) or 1
     axis.set_xlim(low.min() - room, high.max() + room)
     axis.set_ylim(len(shown) - 0.4 + (len(others) > 0), -0.6)
     axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.set_title(f"{part} (n = {own.examples.max():,})", fontsize=9)
     axis.set_xlabel(" / ".join(rows.metric.unique()), fontsize=8)
 
 
