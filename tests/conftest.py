@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -41,6 +41,17 @@ def part(cases: Sequence[T], count: int) -> list[T]:
         return [*cases]
     chosen = Random(" ".join(str(getattr(case, "__name__", case)) for case in cases)).sample(range(len(cases)), count)
     return [cases[i] for i in sorted(chosen)]
+
+
+def one_each(cases: Sequence[T], of: Callable[[T], Hashable], seed: str) -> list[T]:
+    """Of the cases that have `of` in common one, drawn by the seed, in their order; all where all are wanted."""
+    if EVERYTHING:
+        return [*cases]
+    kinds: dict[Hashable, list[T]] = {}
+    for case in cases:
+        kinds.setdefault(of(case), []).append(case)
+    chosen = [Random(f"{seed} {kind}").choice(some) for kind, some in kinds.items()]
+    return [case for case in cases if case in chosen]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from dataclasses import replace
+from operator import itemgetter
 
 import peft
 import pytest
@@ -20,7 +21,7 @@ from pet_bench.registry import METHODS
 from pet_bench.spec import MethodSpec, Runtime, TrialSpec
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
-from tests.conftest import ROOT
+from tests.conftest import ROOT, one_each
 from tests.tiny import BART, TASKS, TINY, VISUAL, tiny_batch, tiny_model
 
 # Types whose default sizes do not fit into a width of 32, or that train nothing by default.
@@ -35,9 +36,14 @@ SIZES = {
     "waveft": {"n_frequency": 50},
 }
 USABLE = sorted(TYPES.keys() - REFUSED.keys() - ({"adamss"} if importlib.util.find_spec("sklearn") is None else set()))
-every = pytest.mark.parametrize(("family", "kind"), [(f, k) for f in TINY for k in USABLE])
+CASES = [(family, kind) for family in TINY for kind in USABLE]
 LM = ("lm.", "pet.peft.")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def every(test):
+    """Every type, on one of the families, which the test's name draws; `make test-all`: on each."""
+    return pytest.mark.parametrize(("family", "kind"), one_each(CASES, itemgetter(1), test.__name__))(test)
 
 
 def tiny(family, kind, seed=0, nudged=True, **options):

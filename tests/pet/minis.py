@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from operator import itemgetter
 
 import pytest
 import torch
@@ -14,11 +16,16 @@ from pet_bench.data.suite import suite_by_name
 from pet_bench.pet import Design, Method, attach, build_method, trained_parameters
 from pet_bench.registry import METHODS
 from pet_bench.spec import MethodSpec
+from tests.conftest import one_each
 
 SUITE = suite_by_name("mini-image-text")
 FAMILIES = ("bart", "t5")
 CASES = [(family, method) for family in FAMILIES for method in METHODS.names()]
-every = pytest.mark.parametrize(("family", "method"), CASES)
+
+
+def every(test: Callable[..., None]) -> Callable[..., None]:
+    """Every method, on one of the families, which the test's name draws; `make test-all`: on each."""
+    return pytest.mark.parametrize(("family", "method"), one_each(CASES, itemgetter(1), test.__name__))(test)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from operator import itemgetter
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 from pet_bench.pet import build_method, count, default_spec, load_trained, save_trained, trained_parameters
 from pet_bench.pet.select import select
 from pet_bench.spec import MethodSpec
-from tests.conftest import ROOT
+from tests.conftest import ROOT, one_each
 from tests.pet.minis import CASES, SUITE, alone, batch, built, every, logits, mini, nudge, stock
 
+FRESH = one_each(CASES, itemgetter(1), "fresh")
 not_invariant = pytest.mark.parametrize(
     ("family", "method"), [(f, m) for f, m in CASES if not built(f, m).batch_invariant]
 )
@@ -74,7 +76,7 @@ def fresh(tmp_path_factory):
     """Logits of every method here, those of its saved tensors in a process of its own, and what that one printed."""
     folder = tmp_path_factory.mktemp("fresh")
     here = {}
-    for family, method in CASES:
+    for family, method in FRESH:
         model = nudge(mini(family, method))
         save_trained(model, folder / f"{family} {method}.safetensors")
         here[f"{family} {method}"] = logits(model, batch(family))
@@ -85,7 +87,7 @@ def fresh(tmp_path_factory):
 
 
 @pytest.mark.xdist_group("fresh")
-@every
+@pytest.mark.parametrize(("family", "method"), FRESH)
 def test_the_same_in_a_fresh_process(family, method, fresh):
     here, there, printed = fresh
     assert f"{family} {method}" in there, printed
