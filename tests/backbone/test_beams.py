@@ -46,7 +46,7 @@ def likelier_end(model, by: float) -> None:
 
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
-@pytest.mark.parametrize("settings", part(SETTINGS, 12), ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize("settings", part(SETTINGS, 8), ids=lambda settings: "-".join(map(str, settings.values())))
 def test_the_words_of_transformers(family, settings, monkeypatch):
     model = nudge(mini(family, "lora"))
     model.lm.generation_config.update(**settings)
@@ -70,7 +70,7 @@ def test_who_is_done_leaves(monkeypatch):
     assert all(size % 3 == 0 for size in sizes)
 
 
-@pytest.mark.parametrize(("family", "method"), part(CASES, 32))
+@pytest.mark.parametrize(("family", "method"), part(CASES, 20))
 def test_beams_of_every_method(family, method, monkeypatch):
     model = nudge(mini(family, method))
     likelier_end(model, 1.0)

@@ -17,6 +17,7 @@ from pet_bench.pet.experts import DrawnExperts
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.count import count_parameters
 from pet_bench.trial.run import run_trial
+from tests.conftest import part
 from tests.pet.minis import FAMILIES, SUITE, batch, built, logits, mini, nudge
 from tests.trial.conftest import cache, mini_trial, runtime, world  # noqa: F401  fixtures
 from tests.trial.test_checkpoint import assert_equal, run_with_interrupts
@@ -234,16 +235,19 @@ def test_the_most_used_experts_freeze_after_a_task():
 # training ------------------------------------------------------------------------------------------------------------
 
 
+INTERRUPTED = {
+    "mixphm": ("mixphm", "vqa", {"max_steps": 6}),
+    "adamix": ("adamix", "vqa", {"max_steps": 6}),
+    "mixphm-gate": ({"name": "mixphm", "gate": True, "shared": "none"}, "vqa", {"max_steps": 6}),
+    "moe-adapter": ({"name": "moe-adapter", "experts": 4, "top_k": 2, "balance": 0.01}, "vqa", {"max_steps": 6}),
+    "moe-adapter-freeze": (
+        {"name": "moe-adapter", "experts": 6, "freeze": 2}, "nlvr2+gqa", {"max_steps": None, "epochs": 2},
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("method", "tasks", "recipe"),
-    [
-        ("mixphm", "vqa", {"max_steps": 6}),
-        ("adamix", "vqa", {"max_steps": 6}),
-        ({"name": "mixphm", "gate": True, "shared": "none"}, "vqa", {"max_steps": 6}),
-        ({"name": "moe-adapter", "experts": 4, "top_k": 2, "balance": 0.01}, "vqa", {"max_steps": 6}),
-        ({"name": "moe-adapter", "experts": 6, "freeze": 2}, "nlvr2+gqa", {"max_steps": None, "epochs": 2}),
-    ],
-    ids=["mixphm", "adamix", "mixphm-gate", "moe-adapter", "moe-adapter-freeze"],
+    ("method", "tasks", "recipe"), [pytest.param(*INTERRUPTED[name], id=name) for name in part([*INTERRUPTED], 2)]
 )
 def test_interrupted_it_ends_as_it_would_have(method, tasks, recipe, mini_trial, runtime, tmp_path):  # noqa: F811
     if recipe["max_steps"] is None:

@@ -19,7 +19,7 @@ from pet_bench.registry import METHODS
 from pet_bench.trial import checkpoint
 from pet_bench.trial.checkpoint import NAME, Checkpoints, Unreadable, generators, set_generators
 from pet_bench.trial.run import run_trial
-from tests.conftest import EVERYTHING, part
+from tests.conftest import EVERYTHING, one_each, part
 
 SIZES = Sizes(
     coco_train=20, coco_restval=2, coco_val=4, coco_test=8, vg_train=10, vg_valid=2, gqa_testdev=4, nlvr_train=4,
@@ -129,9 +129,17 @@ def trial(mini_trial):
     return make
 
 
-@pytest.mark.parametrize("backbone", ["mini-bart", "mini-t5"])
 @pytest.mark.parametrize(
-    ("method", "accumulation"), [({"name": "lora", "dropout": 0.1}, 1), ("vl-pet-large", 3), ("full", 1)]
+    ("backbone", "method", "accumulation"),
+    one_each(
+        [
+            (backbone, *case)
+            for backbone in ("mini-bart", "mini-t5")
+            for case in (({"name": "lora", "dropout": 0.1}, 1), ("vl-pet-large", 3), ("full", 1))
+        ],
+        lambda case: str(case[1]),
+        "interrupted",
+    ),
 )
 def test_interrupted_at_any_moment(method, accumulation, backbone, trial, whole, runtime):
     spec = trial(method, backbone)
@@ -157,7 +165,10 @@ def test_interrupted_at_any_moment(method, accumulation, backbone, trial, whole,
 
 @pytest.mark.parametrize(
     ("method", "backbone"),
-    [({"name": "lst", "samples": 8}, "mini-bart"), (ADALORA, "mini-t5"), (ADAMSS, "mini-bart"), (POOLS, "mini-t5")],
+    part(
+        [({"name": "lst", "samples": 8}, "mini-bart"), (ADALORA, "mini-t5"), (ADAMSS, "mini-bart"), (POOLS, "mini-t5")],
+        2,
+    ),
 )
 def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtime):
     """LST's blocks are not pruned a second time, AdaLoRA's and AdaMSS's allocators remember, and so do the stages of
@@ -173,7 +184,7 @@ def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtim
     assert_equal(result, runtime.out, expected, out)
 
 
-@pytest.mark.parametrize("method", part(METHODS.names(), 16))
+@pytest.mark.parametrize("method", part(METHODS.names(), 10))
 def test_every_method_goes_on_where_it_was(method, trial, whole, runtime):
     """Interrupted once, on one of the mini backbones; `make test-all`: every method, on both."""
     both = ["mini-bart", "mini-t5"]

@@ -80,7 +80,7 @@ def recorded(result, out):
 
 def test_a_fresh_process_predicts_what_was_saved(make, world, tmp_path):
     expected = {}
-    for backbone, method in part(TRIALS, 5):
+    for backbone, method in part(TRIALS, 3):
         result, _ = make(backbone, method, out=tmp_path, protocol=FEW)
         expected[result.id] = recorded(result, tmp_path)
     for control in ("noise", "text-only"):

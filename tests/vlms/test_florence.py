@@ -20,7 +20,7 @@ from pet_bench.results import predictions
 from pet_bench.spec import SCOPE, MethodSpec, Runtime, Visual
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
-from tests.conftest import ROUNDED
+from tests.conftest import ROUNDED, part
 from tests.vlms.tiny import folder
 
 FAMILIES = ("florence2", "internvl", "llava-onevision", "smolvlm")
@@ -212,6 +212,7 @@ def test_parts_of_the_model(stock):
     assert all(counts.values())
 
 
+@pytest.mark.parametrize("family", part(FAMILIES, 2), indirect=True)
 def test_a_folder_trains_loads_and_answers(family, stock, tmp_path):
     backbone, _ = stock
     recipe = {"lr": 1e-3, "max_steps": 2, "batch_size": 8, "valid_every": 0}
