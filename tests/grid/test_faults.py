@@ -34,10 +34,13 @@ from pet_bench.grid.plan.status import checkpoint_step, status
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime
+from tests.conftest import EVERYTHING
 from tests.grid.conftest import PLUGIN, processes_with, until
 
 MARK = "PET_BENCH_TEST"
 ray = pytest.mark.xdist_group("ray")
+# on Ray too in `make test-all`
+executors = pytest.mark.parametrize("executor", ["inline", *[pytest.param("ray", marks=ray)] * EVERYTHING])
 real = pytest.mark.xdist_group("real trials")  # they share what is read
 
 
@@ -243,7 +246,7 @@ def umount(folder):
     subprocess.run(["umount", "-l", folder], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=ray)])
+@executors
 def test_a_disk_that_is_full_in_the_middle(plain, stand_in, quiet, small_disk, executor):
     folder, fill, _ = small_disk
     grid = grid_of(plain, dict.fromkeys(["lora", "full", "vl-adapter", "bitfit"]), resources={"gpus": 0})
@@ -470,7 +473,7 @@ def test_a_worker_the_scheduler_and_the_head_are_killed_one_after_another(plain,
 # two at once ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=ray)])
+@executors
 def test_two_runs_of_one_grid_at_once(plain, stand_in, out, file_of, executor):
     """Both are in the middle of a trial at one moment, each of its own; then they share the rest."""
     names = ["lora", "full", "vl-adapter", "bitfit"]
@@ -728,7 +731,7 @@ def test_the_command_is_killed_then_interrupted_then_left_to_end(
     world, undisturbed, out, tmp_path, pet_bench, processes
 ):
     """SIGKILL takes Ray with it; the next start goes on from the checkpoint, SIGINT makes another."""
-    grid = parse(SHORT | {"recipe": SHORT["recipe"] | {"max_steps": 500, "batch_size": 6}})
+    grid = parse(SHORT | {"recipe": SHORT["recipe"] | {"max_steps": 300, "batch_size": 6}})
     (trial,) = grid.trials()
     (tmp_path / "g.yaml").write_text(grid.dump())
     line = "run", tmp_path / "g.yaml", "--data", world, "--device", "cpu", "--out", out, "--checkpoint-every", "10steps"
