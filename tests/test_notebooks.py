@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, part
 
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -48,7 +48,7 @@ def nobodys_home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", part(NOTEBOOKS, 3))
 def test_it_runs_from_top_to_bottom(name, nobodys_home):
     done = run(load(name))
     outputs = [(cell.id, output) for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]

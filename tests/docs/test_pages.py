@@ -18,6 +18,7 @@ from tests.docs.pages import PAGES, blocks, text_of
 from tests.reference.discover import fixtures
 from tests.vlms.attached import TINY, skipped
 
+pytestmark = pytest.mark.xdist_group("pages")  # the generator describes each method once
 GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
         "recipe": {"lr": 1e-3}}  # fmt: skip
 OURS = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]

@@ -87,7 +87,7 @@ def test_the_package_once_installed_is_a_method_like_any_other(call, world, tmp_
     shutil.copytree(PACKAGE, source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*install, "--target", target, source], check=True, capture_output=True)
-    assert "VeRA (Kopiczko et al., ICLR 2024)" in call("list", "methods", path=[target])
+    assert "VeRA (Kopiczko et al., ICLR 2024)" in call("show", "vera", path=[target])
     grid = yaml.safe_load((ROOT / "examples" / "vera.yaml").read_text())
     grid |= {"suites": ["mini-image-text/nlvr2"], "recipe": RECIPE}
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(grid))

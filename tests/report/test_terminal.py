@@ -12,7 +12,7 @@ from rich.table import Table
 from pet_bench.cli.tables import fitted, print_tables
 from pet_bench.report import figures
 from pet_bench.results import store
-from tests.conftest import ROOT
+from tests.conftest import EVERYTHING, ROOT
 
 MINI = str(ROOT / "results" / "mini-image-text-bart")
 LABELS = {"lora": "vl-pet-large(bottleneck=96)", "full": "compacter+middle-x"}
@@ -27,7 +27,7 @@ def named(results_of_a_grid):
     return results_of_a_grid
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("width", [60, 80, 200] if EVERYTHING else [60])
 @pytest.mark.parametrize(
     "arguments, whole, left",
     [
