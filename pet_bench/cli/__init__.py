@@ -17,6 +17,7 @@ from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
 from pet_bench.cli.output import guarded
+from pet_bench.cli.power import power
 from pet_bench.cli.report import report
 from pet_bench.cli.results import app as results_app
 from pet_bench.cli.results import merge, show_trial
@@ -275,6 +276,13 @@ app.command(
         "pet-bench compare 0123 results/try/89ab01234567.json",
     )
 )(compare)
+app.command(
+    epilog=examples(
+        "pet-bench power results/demo",
+        "pet-bench power my_grid.yaml --difference 3",
+        "pet-bench power my_grid.yaml --difference 3 --examples 2000 --examples coco-caption=500",
+    )
+)(power)
 app.command(
     epilog=examples(
         "pet-bench gates 0123 --task vqa --index 3",

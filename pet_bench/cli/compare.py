@@ -46,7 +46,8 @@ def compare(
     """Compare two methods, or two trials, on what both were tested on: differences, how sure they are, how large.
 
     The interval is a paired bootstrap's over examples; p is the larger of that over examples and that of a t-test over
-    seeds (with n = 1 of the first alone), and is corrected by Holm over the rows. d is Cohen's, of paired examples.
+    seeds, or that over both at once (with n = 1 of the first alone), and is corrected by Holm over the rows. d is
+    Cohen's, of paired examples.
     """
     load_plugins(plugin)
     if a == b:
@@ -209,10 +210,13 @@ def _notes(table: pd.DataFrame) -> list[str]:
     lines = []
     if table["p examples"].notna().any():
         lines.append("over examples: paired bootstrap, 10,000 draws, seeds as they are")
-    if "Welch" in set(table.seeds):
-        lines.append("over seeds: Welch's t-test; mean ± sample standard deviation over n seeds")
+    for kind, name in (("Welch", "Welch's t-test"), ("paired t", "paired t-test, both have the same seeds")):
+        if kind in set(table.seeds):
+            lines.append(f"over seeds: {name}; mean ± sample standard deviation over n seeds")
     if "n = 1" in set(table.seeds):
         lines.append("n = 1: nothing is tested over seeds; another seed may turn what is said here")
+    if table["p joint"].notna().any():
+        lines.append("larger p: of these two, or of a t-test over both at once, with the sum of their variances")
     corrected = f", after Holm's correction for the {len(table)} rows," if len(table) > 1 else ""
     lines.append(f"better: where the larger p{corrected} is at most 5 %; open: not told apart")
     return lines

@@ -33,6 +33,9 @@ def report(
     format: Annotated[TableFormat, typer.Option(help="With --style: what to print; files are in all formats.")] = (
         TableFormat.TERMINAL
     ),
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="With --style: how far our order of methods is the paper's, too.")
+    ] = False,
     without_suspect: Annotated[
         bool, typer.Option("--without-suspect", help="Leave trials marked † out of all means.")
     ] = False,
@@ -55,6 +58,8 @@ def report(
     load_plugins(plugin)
     if format != TableFormat.TERMINAL and not style:
         raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
+    if agreement and not style:
+        raise UserError("--agreement is for --style NAME: with which paper's table?")
     if html and style:
         raise UserError("--html is of the comparison: leave --style away, which writes a page of its own")
     only_with("--html", html, data=data, images=images, examples=examples)
@@ -70,7 +75,7 @@ def report(
             results.frame = bare(results.frame)
         page = Page(", ".join(results.names), data, images, 100 if examples is None else examples) if html else None
         with writing("--to FOLDER writes to another folder"):
-            written = report_style(results, style, format) if style else _comparison(results, page)
+            written = report_style(results, style, format, agreement) if style else _comparison(results, page)
     for path in written:  # not on stdout where that may be a file
         typer.echo(f"wrote {path}", err=format != TableFormat.TERMINAL)
 
@@ -185,6 +190,7 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
         *skipped_notes(results.skipped),
         *notes(results.frame, commit()[0]),
         *marks.caption,
+        *marks.power,
         *rank_notes(table),
         *results.notes,
     ]

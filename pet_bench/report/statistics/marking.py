@@ -9,28 +9,32 @@ import numpy as np
 import pandas as pd
 
 from pet_bench.errors import UserError
-from pet_bench.report.statistics.examples import Folders, Untested, check_comparable, example_scores
-from pet_bench.report.statistics.notes import marking_notes
-from pet_bench.report.statistics.tests import DRAWS, LEVEL, Test, both, holm, of_draws, resampled_means, seed_test
+from pet_bench.report.statistics.columns import Column, Method, columns
+from pet_bench.report.statistics.examples import Folders, check_comparable
+from pet_bench.report.statistics.notes import marking_notes, power_notes
+from pet_bench.report.statistics.spread import Seen, seen
+from pet_bench.report.statistics.tests import DRAWS, LEVEL, Test, holm, of_draws, resampled_means, seed_test, together
 from pet_bench.report.summary import primary_scores
 
-Method = tuple[str, str]  # its name and its setup
 Mark = tuple[str, ...]  # suite, backbone, method, setup, score
 
 
 @dataclass(frozen=True)
 class Marks:
-    """best: (suite, backbone, method, setup, score) of what is bold. caption: how that was decided, lines."""
+    """best: (suite, backbone, method, setup, score) of what is bold. caption: how that was decided, lines. power: which
+    differences the tables could not have shown, lines."""
 
     best: set[Mark] = field(default_factory=set)
     caption: list[str] = field(default_factory=list)
+    power: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Marked:
     """One table: what is bold in it, by which kinds of tests, over how many comparisons.
 
-    one_seed: whether in some of them only the examples could speak.
+    one_seed: whether in some of them only the examples could speak. seen: the least difference of the last column, the
+    average, that it could show; None where that is not known.
     """
 
     place: tuple[str, ...]
@@ -38,24 +42,7 @@ class Marked:
     kinds: set[str]
     comparisons: int
     one_seed: bool
-
-
-@dataclass(frozen=True)
-class Column:
-    """seeds: each method's scores by seed. drawn: means of resampled examples, where they are to be had."""
-
-    name: str
-    seeds: dict[Method, pd.Series]
-    drawn: dict[Method, np.ndarray] | None
-
-    def tests(self) -> Iterator[tuple[Method, Test, Test | None]]:
-        """Every method but the one of the highest mean: its tests against that one, over seeds and over examples."""
-        top = max(self.seeds, key=lambda method: self.seeds[method].mean())
-        for method, scores in self.seeds.items():
-            if method != top:
-                difference = self.seeds[top].mean() - scores.mean()
-                resampled = of_draws(difference, self.drawn[top] - self.drawn[method]) if self.drawn else None
-                yield method, seed_test(self.seeds[top], scores), resampled
+    seen: Seen | None
 
 
 def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> Marks:
@@ -64,9 +51,9 @@ def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> 
     nothing.
 
     A table is a suite on a backbone. In each of its columns, the average among them, every method is compared with
-    the one of the highest mean by `both` tests at 5 %, corrected by Holm over all of these comparisons. So a method
-    that is truly best is bold with a probability of 95 % (subset selection: Hsu 1984); of methods that are truly alike
-    the luckiest is picked before it is compared, so that one of them is left out rather more often than in 5 %.
+    the one of the highest mean by all tests `together` at 5 %, corrected by Holm over all of these comparisons. So a
+    method that is truly best is bold with a probability of 95 % (subset selection: Hsu 1984); of methods that are truly
+    alike the luckiest is picked before it is compared, so that one of them is left out rather more often than in 5 %.
     Where predictions are missing, or there is one seed, only the other test speaks, and the caption says so.
     """
     rows = primary_scores(frame)
@@ -82,56 +69,50 @@ def significantly_best(frame: pd.DataFrame, folders: Folders, seed: int = 0) -> 
         except UserError as error:
             faults += [f"nothing is marked: {where}{fault}" for fault in error.faults]
             continue
-        columns, lacking = _columns(section, folders, seed)
+        found, lacking = columns(section, folders)
         faults += [f"only seeds are tested where examples cannot be: {where}{fault}" for fault in lacking]
-        tables.append(_marked(place, columns))
+        tables.append(_marked(place, found, seed))
     best = {mark for table in tables for mark in table.best}
-    return Marks(best, [*marking_notes(tables, len(sections) > 1), *faults])
+    several = len(sections) > 1
+    return Marks(best, [*marking_notes(tables, several), *faults], power_notes(tables, several))
 
 
-def _marked(place: tuple[str, ...], columns: list[Column]) -> Marked:
-    tests = [(column.name, *test) for column in columns for test in column.tests()]
-    p_values = holm(both(examples.p if examples else np.nan, seeds.p) for *_, seeds, examples in tests)
+def _marked(place: tuple[str, ...], found: list[Column], seed: int) -> Marked:
+    draws = _draws(found, seed)
+    tests = [(column.name, *test) for column in found for test in _tests(column, draws)]
+    p_values = holm(together(seeds, examples) for *_, seeds, examples in tests)
     worse = {(name, method) for (name, method, *_), p in zip(tests, p_values, strict=True) if p <= LEVEL}
     best: set[Mark] = set()
-    for column in columns:
+    for column in found:
         left = [method for method in column.seeds if (column.name, method) not in worse]
         if len(column.seeds) - len(left) >= len(column.seeds) // 2:
             best |= {(*place, *method, column.name) for method in left}
     kinds = {test.kind for *_, seeds, examples in tests for test in (seeds, examples) if test}
     one_seed = any(seeds.kind == "n = 1" and examples is not None for *_, seeds, examples in tests)
-    return Marked(place, best, kinds, len(tests), one_seed)
+    return Marked(place, best, kinds, len(tests), one_seed, seen(found[-1], len(tests)))
 
 
-def _columns(section: pd.DataFrame, folders: Folders, seed: int) -> tuple[list[Column], list[str]]:
-    """A table's columns, the average last, and why of some of them examples cannot be tested."""
-    methods = {
-        (str(name), str(setup)): rows for (name, setup), rows in section.groupby(["method", "setup"], sort=False)
+def _draws(found: list[Column], seed: int) -> dict[str, dict[Method, np.ndarray]]:
+    """By task each method's means over resampled examples, the same for all methods."""
+    draws = max(DRAWS, 100 * sum(len(column.seeds) for column in found))  # the least possible p-value must survive Holm
+    parts = {task: of for column in found for task, of in column.examples.items()}
+    return {
+        task: dict(zip(of, resampled_means(_means(of), draws, [seed, *task.encode()]).T, strict=True))
+        for task, of in parts.items()
     }
-    tasks = [str(task) for task in dict.fromkeys(section.task)]
-    draws = max(DRAWS, 100 * len(methods) * (len(tasks) + 1))  # the least possible p-value must survive Holm
-    columns: list[Column] = []
-    faults: list[str] = []
-    for task in tasks:
-        of = {method: rows[rows.task == task] for method, rows in methods.items()}
-        of = {method: rows for method, rows in of.items() if len(rows)}
-        drawn = None
-        try:
-            scores = example_scores(section[section.task == task], folders)
-            values = np.stack([scores[rows.id].mean(axis=1).to_numpy() for rows in of.values()])
-            drawn = dict(zip(of, resampled_means(values, draws, [seed, *task.encode()]).T, strict=True))
-        except Untested as error:
-            faults += error.faults
-        columns.append(Column(task, {method: rows.set_index("seed").value for method, rows in of.items()}, drawn))
-    averages = {key: rows.drop_duplicates("id").set_index("seed").average.dropna() for key, rows in methods.items()}
-    if averages := {key: values for key, values in averages.items() if len(values)}:
-        columns.append(Column("average", averages, _mean_draws(columns, list(averages))))
-    return columns, faults
 
 
-def _mean_draws(columns: list[Column], methods: list[Method]) -> dict[Method, np.ndarray] | None:
-    """The draws of the average, where those of all its tasks are to be had."""
-    draws = [column.drawn or {} for column in columns]
-    if any(method not in drawn for drawn in draws for method in methods):
-        return None
-    return {method: np.mean([drawn[method] for drawn in draws], axis=0) for method in methods}
+def _means(of: dict[Method, np.ndarray]) -> np.ndarray:
+    """Over seeds, which all answer the same examples: (methods, examples)."""
+    return np.stack([scores.mean(axis=0) for scores in of.values()])
+
+
+def _tests(column: Column, draws: dict[str, dict[Method, np.ndarray]]) -> Iterator[tuple[Method, Test, Test | None]]:
+    """Every method but the one of the highest mean: its tests against that one, over seeds and over examples."""
+    top = max(column.seeds, key=lambda method: column.seeds[method].mean())
+    for method, scores in column.seeds.items():
+        if method != top:
+            difference = column.seeds[top].mean() - scores.mean()
+            drawn = [draws[task][top] - draws[task][method] for task in column.examples]
+            resampled = of_draws(difference, np.mean(drawn, axis=0)) if drawn else None
+            yield method, seed_test(column.seeds[top], scores), resampled

@@ -14,17 +14,24 @@ from pet_bench.report.summary import tasks_of
 if TYPE_CHECKING:
     from pet_bench.report.statistics.marking import Marked
 
-TESTS = {"bootstrap": "a paired bootstrap over examples", "Welch": "Welch's t-test over seeds"}
+EXAMPLES = "a paired bootstrap over examples"
+SEEDS = {
+    ("Welch",): "Welch's t-test over seeds",
+    ("paired t",): "a paired t-test over seeds",
+    ("Welch", "paired t"): "a t-test over seeds (paired where both have the same, else Welch's)",
+}
 
 
 def marking_notes(tables: Sequence[Marked], several: bool) -> list[str]:
     """How it was decided what is bold. several: whether there are several tables in all."""
     if not tables:
         return []
-    tests = [name for kind, name in TESTS.items() if any(kind in table.kinds for table in tables)]
+    kinds = {kind for table in tables for kind in table.kinds}
+    tests = [EXAMPLES] if "bootstrap" in kinds else []
+    tests += [SEEDS[found]] if (found := tuple(kind for kind in ("Welch", "paired t") if kind in kinds)) else []
     if not tests:
         return ["nothing is bold: n = 1 and no predictions, so nothing can be tested"]
-    how = tests[0] if len(tests) == 1 else f"the larger p of {' and '.join(tests)}"
+    how = tests[0] if len(tests) == 1 else f"the larger p of {' and '.join(tests)}, or that of both at once"
     counts = " or ".join(dict.fromkeys(str(table.comparisons) for table in tables))
     level = f"{how}, 5 % after Holm's correction over the {counts} comparisons of {'a' if several else 'the'} table"
     alike = [" on ".join(table.place) for table in tables if not table.best]
@@ -41,6 +48,22 @@ def marking_notes(tables: Sequence[Marked], several: bool) -> list[str]:
         lines.append(f"nothing is bold{where}: fewer than half of a column's methods are significantly worse{how}")
     if any(table.one_seed for table in tables):
         lines.append("n = 1: only examples are tested; another seed may turn the order")
+    return lines
+
+
+def power_notes(tables: Sequence[Marked], several: bool) -> list[str]:
+    """Which differences tables cannot show, a line each; none where one seed, or one method, tells nothing of it."""
+    lines = []
+    for table in tables:
+        if (found := table.seen) is None:
+            continue
+        examples = f"{found.examples:,} examples" if found.examples else "examples not counted"
+        line = (
+            f"differences below {found.in_table:.1f} points (average) cannot be seen here (80 % power at 5 % / "
+            f"{found.comparisons}, {found.seeds} seeds, {examples}; in a single comparison {found.alone:.1f}; "
+            "pet-bench power GRID has more)"
+        )
+        lines.append(f"{' on '.join(table.place)}: {line}" if several else line)
     return lines
 
 

@@ -11,12 +11,12 @@ import pandas as pd
 from pet_bench.errors import UserError, unknown
 from pet_bench.report.statistics.effects import effect, mcnemar
 from pet_bench.report.statistics.examples import Folders, Untested, check_comparable, example_scores, predictions
-from pet_bench.report.statistics.tests import ZERO, both, holm, of_draws, resampled_means, seed_test
+from pet_bench.report.statistics.tests import ZERO, holm, joint_test, of_draws, resampled_means, seed_test, together
 from pet_bench.report.summary import primary_scores, scored
 
 COMPARED = [
     "task", "metric", "a", "a std", "a n", "b", "b std", "b n", "difference", "low", "high", "seeds low", "seeds high",
-    "p examples", "p seeds", "seeds", "p", "p holm", "d", "d low", "d high", "better", "equal", "worse",
+    "p examples", "p seeds", "p joint", "seeds", "p", "p holm", "d", "d low", "d high", "better", "equal", "worse",
 ]  # fmt: skip
 Row = dict[str, Any]
 
@@ -26,8 +26,9 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
 
     Gives a row per task and for the average, and lines on what could not be tested. Columns: task, metric, a, `a std`,
     `a n` and so for b, difference (a − b), low, high (95 % over examples), `seeds low`, `seeds high` (95 % over seeds),
-    `p examples`, `p seeds`, seeds (kind of test), p (`both`), `p holm` (over the rows), d, `d low`, `d high`, better,
-    equal, worse (`Effect`). Raises UserError where the two are not comparable or have no task in common.
+    `p examples`, `p seeds`, `p joint` (over both at once), seeds (kind of test), p (`together`), `p holm` (over the
+    rows), d, `d low`, `d high`, better, equal, worse (`Effect`). Raises UserError where the two are not comparable or
+    have no task in common.
     """
     a, b = primary_scores(a), primary_scores(b)
     tasks = [task for task in dict.fromkeys(a.task) if task in set(b.task)]
@@ -36,52 +37,50 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
             f"no task in common: A has {', '.join(dict.fromkeys(a.task)) or 'no scores'}, "
             f"B has {', '.join(dict.fromkeys(b.task)) or 'no scores'}"
         )
-    together = pd.concat([a, b])
-    check_comparable(together[together.task.isin(tasks)])
+    sides = pd.concat([a, b])
+    check_comparable(sides[sides.task.isin(tasks)])
     rows, lines, drawn = [], [], []
     for task in tasks:
         one, other = (side[side.task == task] for side in (a, b))
         row: Row = {"task": task, "metric": one.metric.iloc[0]}
-        row |= _over_seeds(one.set_index("seed").value, other.set_index("seed").value)
+        values = [side.set_index("seed").value for side in (one, other)]
         try:
-            tested, draws = _over_examples(row["difference"], one, other, folders, [seed, *task.encode()])
-            row |= tested
+            size, draws = _over_examples(one, other, folders, [seed, *task.encode()])
+            rows.append(row | _tested(*values, draws) | size)
             drawn.append(draws)
         except Untested as error:
             lines += [f"examples cannot be tested: {fault}" for fault in error.faults]
-        rows.append(row)
+            rows.append(row | _tested(*values, None))
     if len(tasks) > 1:
         means = [side[side.task.isin(tasks)].groupby("seed").value.mean() for side in (a, b)]
-        row = _over_seeds(*means) | {"task": "average", "metric": ""}
-        rows.append(row | (_of_draws(row["difference"], np.mean(drawn, axis=0)) if len(drawn) == len(tasks) else {}))
+        draws = np.mean(drawn, axis=0) if len(drawn) == len(tasks) else None
+        rows.append({"task": "average", "metric": ""} | _tested(*means, draws))
     table = pd.DataFrame(rows, columns=COMPARED)
-    table["p"] = [both(*ps) for ps in zip(table["p examples"], table["p seeds"], strict=True)]
     table["p holm"] = holm(table.p)
     return table, lines
 
 
-def _over_seeds(a: pd.Series, b: pd.Series) -> Row:
-    test = seed_test(a, b)
-    sides = {"a": a.mean(), "a std": a.std(ddof=1), "a n": len(a), "b": b.mean(), "b std": b.std(ddof=1), "b n": len(b)}
-    tested = {"seeds low": test.low, "seeds high": test.high, "p seeds": test.p, "seeds": test.kind}
-    return sides | {"difference": test.difference} | tested
+def _tested(a: pd.Series, b: pd.Series, drawn: np.ndarray | None) -> Row:
+    """Both sides over seeds, and what the tests say. drawn: the difference over resampled examples."""
+    seeds = seed_test(a, b)
+    row = {"a": a.mean(), "a std": a.std(ddof=1), "a n": len(a), "b": b.mean(), "b std": b.std(ddof=1), "b n": len(b)}
+    row |= {"difference": seeds.difference, "seeds low": seeds.low, "seeds high": seeds.high, "seeds": seeds.kind}
+    row |= {"p seeds": seeds.p, "p": together(seeds, None)}
+    if drawn is None:
+        return row
+    examples = of_draws(seeds.difference, drawn)
+    row |= {"low": examples.low, "high": examples.high, "p examples": examples.p}
+    return row | {"p joint": joint_test(seeds, examples).p, "p": together(seeds, examples)}
 
 
-def _over_examples(
-    difference: float, a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: list[int]
-) -> tuple[Row, np.ndarray]:
-    """What examples say of one task, and the draws of the difference; raises as `example_scores`."""
+def _over_examples(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: list[int]) -> tuple[Row, np.ndarray]:
+    """The effect's size over the examples of one task, and draws of the difference; raises as `example_scores`."""
     scores = example_scores(pd.concat([a, b]).drop_duplicates("id"), folders)
     one, other = (scores[side.id].to_numpy().T for side in (a, b))
-    drawn = resampled_means(one.mean(axis=0) - other.mean(axis=0), seed=seed)[:, 0]
     size = effect(one, other, seed=seed)
-    row = _of_draws(difference, drawn) | {"d": size.d, "d low": size.low, "d high": size.high}
-    return row | {"better": size.better, "equal": size.equal, "worse": size.worse}, drawn
-
-
-def _of_draws(difference: float, drawn: np.ndarray) -> Row:
-    test = of_draws(difference, drawn)
-    return {"low": test.low, "high": test.high, "p examples": test.p}
+    row = {"d": size.d, "d low": size.low, "d high": size.high}
+    row |= {"better": size.better, "equal": size.equal, "worse": size.worse}
+    return row, resampled_means(one.mean(axis=0) - other.mean(axis=0), seed=seed)[:, 0]
 
 
 def pairs(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -104,7 +104,7 @@ def fill(
     beneath = _world_notes(filled, style, world) if world.mini else []
     beneath += [*style.notes, CONVENTION, *skipped_notes(left_out), *_our_notes(frame, ours, style, commit)]
     marks = Marks() if folders is None else significantly_best(ours, folders)
-    return Filled(style, filled, (*beneath, *marks.caption), world.mini, _bold(filled, style, marks))
+    return Filled(style, filled, (*beneath, *marks.caption, *marks.power), world.mini, _bold(filled, style, marks))
 
 
 def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:

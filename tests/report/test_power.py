@@ -1,0 +1,206 @@
+"""What `power` promises, by simulation of the tests that tables use; what it estimates; the command and the line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pet_bench.report.statistics import (
+    Column,
+    Design,
+    Part,
+    Spread,
+    examples_needed,
+    seed_test,
+    seeds_needed,
+    spread,
+    together,
+)
+from pet_bench.report.statistics.spread import between_pairs
+from pet_bench.report.statistics.tests import of_draws, resampled_means
+
+DRAWN = 2000  # of everything: 80 % is known within 2.7 points by three standard errors, 5 % within 1.5
+
+
+@dataclass(frozen=True)
+class World:
+    """score = shared · seed + own · (method, seed) + example · (method, example) + rest · (method, seed, example)."""
+
+    shared: float
+    own: float
+    example: float
+    rest: float
+    seeds: int
+    examples: int
+    comparisons: int = 1
+
+    @property
+    def spread(self):
+        apart, part = self.own**2 + self.shared**2, Part(self.examples, 2 * self.example**2, 2 * self.rest**2)
+        return Spread(2 * self.own**2, 2 * apart, (part,))
+
+    @property
+    def design(self):
+        return Design(self.spread, self.seeds, 0.05 / self.comparisons)
+
+    def scores(self, generator, times):
+        """(times, 2 methods, seeds, examples), the methods truly alike."""
+        normal = generator.standard_normal
+        k, n = self.seeds, self.examples
+        return (
+            self.shared * normal((times, 1, k, 1))
+            + self.own * normal((times, 2, k, 1))
+            + self.example * normal((times, 2, 1, n))
+            + self.rest * normal((times, 2, k, n), dtype=np.float32)
+        )
+
+
+WORLDS = {
+    "seeds rule": World(3, 4, 10, 10, 3, 100),
+    "examples rule": World(0, 0.5, 30, 20, 3, 200),
+    "alike, three seeds": World(2, 2, 30, 20, 3, 200),
+    "alike, five seeds": World(3, 2, 16, 20, 5, 150),
+    "alike, ten seeds": World(4, 4, 30, 20, 10, 150),
+    "much is shared": World(12, 3, 20, 20, 10, 200),
+    "two seeds": World(0, 1, 30, 10, 2, 200),
+    "in a table of 20": World(4, 3, 20, 20, 10, 200, 20),
+}
+
+
+@pytest.fixture(scope="module", params=WORLDS.values(), ids=WORLDS)
+def simulated(request):
+    """A world, and the p-values of `DRAWN` comparisons in it: {difference: [those over seeds, examples, together]}."""
+    world, generator = request.param, np.random.default_rng(5)
+    parts = [world.scores(generator, 200) for _ in range(DRAWN // 200)]
+    by_seed = np.concatenate([part.mean(axis=3) for part in parts])  # (DRAWN, 2, seeds)
+    by_example = np.concatenate([(part[:, 0] - part[:, 1]).mean(axis=1) for part in parts])  # (DRAWN, examples)
+    drawn = resampled_means(by_example, 2000, 1).T
+    found = {}
+    for truth in (0.0, world.design.detectable()):
+        rows = []
+        for (a, b), of in zip(by_seed, drawn, strict=True):
+            seeds = seed_test(*(dict(enumerate(scores)) for scores in (a + truth, b)))
+            examples = of_draws(seeds.difference, of + truth)
+            rows.append((seeds.p, examples.p, together(seeds, examples)))
+        found[truth] = np.array(rows)
+    return world, found
+
+
+def test_80_percent_power_is_80_percent_and_false_positives_are_no_more_than_5(simulated):
+    world, found = simulated
+    level = 0.05 / world.comparisons
+    false, power = ((p[:, 2] <= level).mean() for p in found.values())
+    assert 0.75 <= power <= 0.85
+    assert false <= level + 3 * np.sqrt(level * (1 - level) / DRAWN)
+
+
+def test_it_takes_the_test_over_both_at_once(simulated):
+    """The larger p of the other two lets through what scatters by seeds and by examples alike."""
+    world, found = simulated
+    if world is WORLDS["alike, ten seeds"]:
+        assert (found[0.0][:, :2].max(axis=1) <= 0.05).mean() > 0.09
+
+
+# by hand --------------------------------------------------------------------------------------------------------------
+
+
+def test_without_examples_it_is_the_power_of_a_t_test():
+    """scipy's noncentral t: paired with ten seeds; nothing is known of examples."""
+    design, error = Design(Spread(10.0, 100.0), 10), np.sqrt(10 / 10)
+    critical = stats.t.isf(0.025, 9)
+    for difference in (0.0, 1.0, 3.0):
+        exact = stats.nct.sf(critical, 9, difference / error) + stats.nct.cdf(-critical, 9, difference / error)
+        assert design.power(difference) == pytest.approx(exact, abs=2e-3)
+    assert design.power(design.detectable()) == pytest.approx(0.8)
+
+
+def test_with_endless_seeds_only_examples_are_left():
+    """Mean of n examples: (1.96 + 0.84) standard errors, by the book."""
+    of = Spread(0.0, 0.0, (Part(400, 900.0, 0.0),))
+    assert Design(of, 1000).detectable() == pytest.approx((1.959964 + 0.841621) * 30 / 20, abs=1e-4)
+    assert examples_needed(of, 2 * 2.801585 * 1.5) == pytest.approx(0.25, abs=1e-6)
+    assert seeds_needed(of, 4.0) is None
+    assert seeds_needed(of.enlarged({0: 1600}), 4.0) is not None
+
+
+def test_an_average_scatters_less_than_its_tasks():
+    of = Spread(0.0, 0.0, (Part(100, 400.0, 100.0), Part(50, 100.0, 100.0)))
+    assert (of.examples, of.residual) == (pytest.approx((4 + 2) / 4), pytest.approx((1 + 2) / 4))
+
+
+@pytest.mark.parametrize("seeds, variance", [(7, 8.0), (8, 2.0)])
+def test_pairs_are_made_of_eight_seeds(seeds, variance):
+    """What the same seeds share is no part of a difference; only a paired test knows that."""
+    design = Design(Spread(2.0, 8.0), seeds)
+    freedom = seeds - 1 if variance == 2 else 2 * (seeds - 1)
+    assert design.error == pytest.approx(np.sqrt(2 / seeds))
+    assert np.median(design.thresholds) == pytest.approx(
+        stats.t.isf(0.025, freedom) * np.sqrt(variance / seeds), rel=0.1
+    )
+
+
+def test_seeds_needed_is_the_least_number():
+    of = Spread(18.0, 40.0, (Part(2000, 900.0, 300.0),))
+    found = seeds_needed(of, 5.0)
+    assert found and Design(of, found).power(5.0) >= 0.8 > Design(of, found - 1).power(5.0)
+    in_table = seeds_needed(of, 5.0, 0.05 / 100)
+    assert in_table and in_table > found
+
+
+# estimated ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_over_pairs():
+    rows = np.random.default_rng(0).normal(size=(5, 7))
+    pairs = [(rows[i] - rows[j]).var(ddof=1) for i in range(5) for j in range(i)]
+    assert between_pairs(rows) == pytest.approx(np.mean(pairs))
+
+
+def test_a_spread_is_found_again():
+    world, generator = World(6, 3, 30, 20, 12, 500), np.random.default_rng(3)
+    shared = 6 * generator.standard_normal((1, 12, 1))
+    noise = shared + 3 * generator.standard_normal((30, 12, 1))
+    noise = noise + 30 * generator.standard_normal((30, 1, 500)) + 20 * generator.standard_normal((30, 12, 500))
+    methods = {(f"m{i}", ""): scores for i, scores in enumerate(noise)}
+    seeds = {method: pd.Series(scores.mean(axis=1)) for method, scores in methods.items()}
+    found = spread(Column("vqa", seeds, {"vqa": methods}))
+    assert found.paired == pytest.approx(world.spread.paired, rel=0.15)
+    assert found.apart == pytest.approx(2 * (shared.var(ddof=1) + 3**2), rel=0.15)
+    (part,), (truth,) = found.parts, world.spread.parts
+    assert (part.examples, part.residual) == (
+        pytest.approx(truth.examples, rel=0.05), pytest.approx(truth.residual, rel=0.05),
+    )  # fmt: skip
+    twice = seeds | {("again", ""): seeds["m0", ""]}
+    again = spread(Column("vqa", twice, {"vqa": methods | {("again", ""): methods["m0", ""]}}))
+    assert (again.paired, again.apart) == pytest.approx((found.paired, found.apart))
+
+
+def test_no_spread_of_one_seed_or_one_method():
+    scores = pd.Series({0: 1.0, 1: 2.0})
+    assert spread(Column("vqa", {("a", ""): scores}, {})) is None
+    assert spread(Column("vqa", {("a", ""): scores[:1], ("b", ""): scores[:1]}, {})) is None
+
+
+# the rule -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "one, other, kind",
+    [
+        (range(8), range(8), "paired t"),
+        (range(8), range(7, -1, -1), "paired t"),
+        (range(7), range(7), "Welch"),
+        (range(8), range(1, 9), "Welch"),
+        (range(9), range(8), "Welch"),
+    ],
+)
+def test_eight_common_seeds_are_paired(one, other, kind):
+    a, b = ({seed: float(seed**2 + place * seed + place) for seed in side} for place, side in enumerate((one, other)))
+    found = seed_test(a, b)
+    assert found.kind == kind
+    if kind == "paired t":
+        assert found.p == pytest.approx(stats.ttest_rel([a[i] for i in range(8)], [b[i] for i in range(8)]).pvalue)
