@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,17 +52,17 @@ def power(
     plan = load(grid)
     folder = folder_of(plan, grid, out)
     with uncollected(), working("reading results"):
-        found = _sections(plan.name, [trial.id for trial in plan.trials()], folder)
+        found, left_out = _sections(plan.name, [trial.id for trial in plan.trials()], folder)
     given = _given(examples, {column.name for columns in found.values() for column in columns})
     tables = [_table(place, columns, seeds, given, difference) for place, columns in found.items()]
     print_tables(tables, keep=2)
     console = Console(highlight=False)
-    for line in _notes(difference):
+    for line in [*_notes(difference), *left_out]:
         console.print(line, soft_wrap=True)
 
 
-def _sections(name: str, ids: list[str], folder: Path) -> dict[str, list[Column]]:
-    """The columns of each table, by its title; raises UserError where nothing can be said of any."""
+def _sections(name: str, ids: list[str], folder: Path) -> tuple[dict[str, list[Column]], list[str]]:
+    """The columns of each table, by its title, and of which of them nothing can be said; raises UserError if of all."""
     from pet_bench.report.statistics import check_comparable, columns, usual_seeds
     from pet_bench.report.summary import primary_scores
     from pet_bench.results import store
@@ -85,9 +86,7 @@ def _sections(name: str, ids: list[str], folder: Path) -> dict[str, list[Column]
             found[title] = own
     if not found:
         faults.check()
-    for error in faults.found:
-        typer.echo(f"left out: {error}")
-    return found
+    return found, [f"left out: {error}" for error in faults.found]
 
 
 def _given(texts: list[str] | None, known: set[str]) -> dict[str, int]:
@@ -97,7 +96,7 @@ def _given(texts: list[str] | None, known: set[str]) -> dict[str, int]:
     for text in texts or []:
         with faults:
             task, _, number = text.rpartition("=")
-            if not (number.isascii() and number.isdigit() and 2 <= int(number) <= LARGEST):
+            if not re.fullmatch(r"[0-9]{1,8}", number) or not 2 <= int(number) <= LARGEST:
                 raise UserError(
                     f'--examples takes a number of 2 to {LARGEST:,}, or TASK=NUMBER, found "{shortened(text)}"'
                 )

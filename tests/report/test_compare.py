@@ -44,6 +44,16 @@ def test_two_methods(call, folder):
         assert part in words(out)
 
 
+def test_eight_common_seeds_are_paired(call, folder, make_result):
+    for method, right in (("full", 30), ("lora", 20)):
+        for seed in range(2, 8):
+            more = right + seed % 3
+            write(make_result(method=method, seed=seed, vqa=2.5 * more, gqa=2.5 * more), folder, more)
+    out = words(call("compare", "full", "lora")[1])
+    assert "over seeds: paired t-test, both have the same seeds; mean ±" in out
+    assert "larger p: of these two, or of a t-test over both at once" in out and "Welch" not in out
+
+
 def test_a_method_with_its_control_and_one_task(call, folder):
     code, out, _ = call("compare", "lora", "lora, text-only", "--out", folder, "--task", "gqa")
     assert code == 0

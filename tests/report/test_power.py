@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
+from pet_bench.files import write_text
+from pet_bench.grid.plan.spec import parse
 from pet_bench.report.statistics import (
     Column,
     Design,
     Part,
     Spread,
+    columns,
     examples_needed,
     seed_test,
     seeds_needed,
+    significantly_best,
     spread,
     together,
 )
 from pet_bench.report.statistics.spread import between_pairs
 from pet_bench.report.statistics.tests import of_draws, resampled_means
+from pet_bench.report.summary import primary_scores
+from pet_bench.results import store
 
 DRAWN = 2000  # of everything: 80 % is known within 2.7 points by three standard errors, 5 % within 1.5
 
@@ -64,7 +72,7 @@ WORLDS = {
     "examples rule": World(0, 0.5, 30, 20, 3, 200),
     "alike, three seeds": World(2, 2, 30, 20, 3, 200),
     "alike, five seeds": World(3, 2, 16, 20, 5, 150),
-    "alike, ten seeds": World(4, 4, 30, 20, 10, 150),
+    "alike, twenty seeds": World(5.6, 5.6, 15, 20, 20, 150),
     "much is shared": World(12, 3, 20, 20, 10, 200),
     "two seeds": World(0, 1, 30, 10, 2, 200),
     "in a table of 20": World(4, 3, 20, 20, 10, 200, 20),
@@ -101,7 +109,7 @@ def test_80_percent_power_is_80_percent_and_false_positives_are_no_more_than_5(s
 def test_it_takes_the_test_over_both_at_once(simulated):
     """The larger p of the other two lets through what scatters by seeds and by examples alike."""
     world, found = simulated
-    if world is WORLDS["alike, ten seeds"]:
+    if world is WORLDS["alike, twenty seeds"]:
         assert (found[0.0][:, :2].max(axis=1) <= 0.05).mean() > 0.09
 
 
@@ -204,3 +212,124 @@ def test_eight_common_seeds_are_paired(one, other, kind):
     assert found.kind == kind
     if kind == "paired t":
         assert found.p == pytest.approx(stats.ttest_rel([a[i] for i in range(8)], [b[i] for i in range(8)]).pvalue)
+
+
+# the command, and the line --------------------------------------------------------------------------------------------
+
+GRID = {
+    "name": "g", "suites": ["image-text/vqa+gqa"], "backbones": ["bart-base"], "methods": ["lora", "full", "bitfit"],
+    "seeds": [0, 1, 2],
+}  # fmt: skip
+
+
+@pytest.fixture
+def finished(make_result, tmp_path, monkeypatch):
+    """results/g: three methods with three seeds, right on 30 to 80 of 100 questions; gives a function that makes it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(**changes):
+        out, generator = tmp_path / "results" / "g", np.random.default_rng(2)
+        write_text(out / "grid.yaml", yaml.safe_dump(GRID | changes))
+        for trial in parse(GRID | changes, "g").trials():
+            rights = {task: generator.uniform(size=100) < generator.uniform(0.3, 0.8) for task in ("vqa", "gqa")}
+            values = {task: float(100 * right.mean()) for task, right in rights.items()}
+            result = make_result(n=100, **values).model_copy(update={"id": trial.id, "spec": trial.to_dict()})
+            for task, right in rights.items():
+                lines = [{"id": f"{i}", "prediction": "yes", "score": 100.0 * one} for i, one in enumerate(right)]
+                write_text(out / trial.id / f"predictions.{task}.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
+            store.save(result, out)
+        return out
+
+    return make
+
+
+def cells(out, name):
+    return next(line for line in out.splitlines() if line.strip().startswith(name)).split()
+
+
+def test_the_command_says_what_the_functions_say(call, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = finished()
+    code, text, err = call("power", out)
+    assert (code, err) == (0, "")
+    assert "image-text/vqa+gqa on bart-base: 3 seeds, 6 comparisons" in text.replace(
+        "image-text on", "image-text/vqa+gqa on"
+    )
+    rows = primary_scores(store.to_frame(store.load_all(out).values()))
+    found, lacking = columns(rows, out)
+    assert not lacking
+    for column in found:
+        of = spread(column)
+        expected = [column.name, str(200 if column.name == "average" else 100)]
+        expected += [f"{np.sqrt(v):.1f}" for v in (of.paired + of.residual, of.apart + of.residual, of.examples)]
+        for seeds in (3, 5, 10, 20):
+            alone, table = (Design(of, seeds, level).detectable() for level in (0.05, 0.05 / 6))
+            expected += [f"{alone:.1f}", "/", f"{table:.1f}"]
+        assert cells(text, column.name) == expected
+
+
+def test_more_seeds_and_more_examples(call, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = finished()
+    code, text, _ = call("power", out, "--seeds", 12, "--difference", 40, "--examples", 50, "--examples", "gqa=9000")
+    assert code == 0
+    assert "12 seeds" in text and "20 seeds" not in text
+    (vqa, gqa, average) = (cells(text, name) for name in ("vqa", "gqa", "average"))
+    assert (vqa[1], gqa[1], average[1]) == ("50", "9,000", "9,050")
+    assert all(number.isdigit() for number in (gqa[-3], gqa[-1]))
+    assert float(gqa[5]) < float(vqa[5])
+    nothing = call("power", out, "--difference", 0.5)[1]
+    assert "× examples" in nothing
+
+
+@pytest.mark.parametrize(
+    "changes, arguments, said",
+    [
+        (
+            {"seeds": [0]},
+            (),
+            "on bart-base: n = 1: how far seeds lie apart takes two of each method at least",
+        ),
+        ({"methods": ["lora"]}, (), "on bart-base: one method alone is compared with nothing"),
+        ({}, ("--examples", "vqaa=9"), 'unknown task "vqaa": did you mean "vqa"? (possible: gqa, vqa)'),
+        ({}, ("--examples", "1"), '--examples takes a number of 2 to 10,000,000, or TASK=NUMBER, found "1"'),
+        ({}, ("--examples", "vqa=many"), 'or TASK=NUMBER, found "vqa=many"'),
+        ({}, ("--examples", "5", "--examples", "6"), "--examples for every task is given twice"),
+        ({}, ("--seeds", "1"), "greater than or equal to 2"),
+        ({}, ("--out", "nowhere"), 'no trial of grid "g" is finished in "nowhere"'),
+    ],
+)
+def test_what_cannot_be_said_is_one_line(call, finished, changes, arguments, said):
+    code, out, err = call("power", finished(**changes), *arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err
+
+
+def test_without_predictions_only_seeds_are_counted(call, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = finished()
+    for file in out.glob("*/predictions.gqa.jsonl"):
+        file.unlink()
+    text = call("power", out)[1]
+    assert cells(text, "gqa")[1] == cells(text, "gqa")[4] == cells(text, "average")[1] == "–"
+    assert cells(text, "vqa")[1] == "100"
+    assert cells(call("power", out, "--examples", 500)[1], "gqa")[1:] == ["–"] * 8
+
+
+def test_the_line_beneath_a_table(call, finished):
+    out = finished()
+    text = " ".join(call("report", out)[1].split())
+    frame = store.to_frame(store.load_all(out).values())
+    (line,) = significantly_best(frame, out).power
+    average = columns(primary_scores(frame), out)[0][-1]
+    least = Design(spread(average), 3, 0.05 / 6).detectable()
+    assert line.startswith(
+        f"differences below {least:.1f} points (average) cannot be seen here (80 % power at 5 % / 6, 3 "
+    )
+    assert "3 seeds, 200 examples; in a single comparison " in line
+    assert line in text and line in (out / "report" / "table.md").read_text()
+
+
+def test_no_line_where_nothing_is_known(finished):
+    out = finished(seeds=[0])
+    assert significantly_best(store.to_frame(store.load_all(out).values()), out).power == []

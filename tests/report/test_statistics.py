@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from pet_bench.report.statistics import (
     disagreements,
     effect,
     holm,
+    joint_test,
     mcnemar,
     paired_bootstrap,
     rank_notes,
@@ -22,6 +24,7 @@ from pet_bench.report.statistics import (
     right_and_wrong,
     seed_test,
     significantly_best,
+    together,
 )
 from pet_bench.report.summary import comparison
 from pet_bench.report.tables.views import to_markdown
@@ -116,6 +119,25 @@ def test_one_seed_is_no_test_and_no_spread_no_certainty():
 def test_together_the_larger_p_counts(examples, seeds, p):
     assert both(examples, seeds) == p
     assert both(np.nan, np.nan) == 1
+
+
+def test_both_at_once_is_clarks_min_f(generator):
+    a, b = {0: 60.0, 1: 62.0, 2: 67.0}, {0: 55.0, 1: 59.0, 2: 58.0}
+    seeds, examples = seed_test(a, b), paired_bootstrap(generator.normal(5, 60, 300) + 5.6667, np.zeros(300))
+    examples = replace(examples, difference=seeds.difference)
+    found = joint_test(seeds, examples)
+    f1, f2 = ((one.difference / one.error) ** 2 for one in (seeds, examples))
+    smallest, freedom = f1 * f2 / (f1 + f2), (f1 + f2) ** 2 / (f2**2 / seeds.freedom)
+    assert (found.kind, found.freedom) == ("joint", pytest.approx(freedom))
+    assert found.p == pytest.approx(stats.f.sf(smallest, 1, freedom))
+    assert together(seeds, examples) == max(seeds.p, examples.p, found.p)
+    assert together(seeds, None) == seeds.p
+    assert together(seed_test({0: 1.0}, {0: 0.0}), examples) == examples.p
+
+
+def test_seeds_without_spread_say_nothing_of_both():
+    flat = seed_test({0: 60.0, 1: 60.0}, {0: 50.0, 1: 50.0})
+    assert together(flat, paired_bootstrap(np.ones(50), np.zeros(50))) == 1
 
 
 def test_holm_by_hand():
@@ -246,6 +268,21 @@ def test_with_one_seed_only_examples_speak(saved, tmp_path):
     assert bold(marks, "vqa") == {"full"}
     assert "(a paired bootstrap over examples, 5 %" in marks.caption[0]
     assert marks.caption[1:] == ["n = 1: only examples are tested; another seed may turn the order"]
+
+
+@pytest.mark.parametrize(
+    "seeds, said",
+    [
+        ((7, 7), "Welch's t-test over seeds, or that of both at once"),
+        ((8, 8), "a paired t-test over seeds, or that of both at once"),
+        ((8, 7), "a t-test over seeds (paired where both have the same, else Welch's), or that of both at once"),
+    ],
+)
+def test_the_caption_names_the_test_over_seeds(saved, tmp_path, seeds, said):
+    results = saved(full=[(70, 50)] * 8, lora=[(60, 50)] * seeds[0], bitfit=[(30, 50)] * seeds[1])
+    results = [one for one in results if one.spec["seed"] < max(seeds)]
+    marks = significantly_best(store.to_frame(results), tmp_path)
+    assert f"the larger p of a paired bootstrap over examples and {said}, 5 % after Holm's" in marks.caption[0]
 
 
 def test_without_predictions_only_seeds_speak(make_result, tmp_path):

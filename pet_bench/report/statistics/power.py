@@ -19,6 +19,7 @@ comparison is.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -123,10 +124,16 @@ class Design:
 
 def seeds_needed(spread: Spread, difference: float, level: float = LEVEL, power: float = POWER) -> int | None:
     """The least number of seeds, of `LIMIT` at most, with which a difference is found; None where none is enough."""
-    for seeds in range(2, LIMIT + 1):
-        if Design(spread, seeds, level).power(difference) >= power:
-            return seeds
-    return None
+
+    def enough(seeds: int) -> bool:
+        return Design(spread, seeds, level).power(difference) >= power
+
+    for few in range(2, PAIRED):  # the change of test makes a step
+        if enough(few):
+            return few
+    more = range(PAIRED, LIMIT + 1)
+    place = bisect_left(more, True, key=enough)
+    return more[place] if place < len(more) else None
 
 
 def examples_needed(spread: Spread, difference: float, level: float = LEVEL, power: float = POWER) -> float:

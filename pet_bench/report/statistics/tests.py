@@ -9,10 +9,10 @@ by one although some share an image or a sentence, which predictions do not say:
 **Over seeds** (`seed_test`): a t-test on the scores of trials. Trials of one seed share the order of the data, the new
 words and the first visual embedding, and what they share does not tell methods apart: a paired t-test takes it out, at
 the price of half the degrees of freedom. So the rule, which looks at no score: paired where both sides have the same
-seeds and at least `PAIRED` of them, else Welch's. In a single comparison of five seeds pairing pays where a quarter of
-the variance is shared; at the level of a table of a hundred comparisons (5 % / 100) that takes two thirds with five
-seeds, 40 % with eight, a third with ten, and with eight the gain up to a share of 80 % is on average worth the loss
-below (`power.Design` has the figures). In the committed grids of three seeds 0 to 35 % of an average's variance are
+seeds and at least `PAIRED` of them, else Welch's. In a single comparison of five seeds pairing pays where 28 % of the
+variance are shared or more; at the level of a table of a hundred comparisons (5 % / 100) that takes 64 % with five
+seeds, 44 % with eight, 36 % with ten. Eight are the fewest with which it loses nothing there on average over shares of
+0 to 80 % (`power.Design` has the figures). In the committed grids of three seeds 0 to 34 % of an average's variance are
 shared.
 
 **Over both at once** (`joint_test`): each of these tests takes the other's draw for given. Where both scatter alike, a
