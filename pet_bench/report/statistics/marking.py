@@ -89,7 +89,7 @@ def _marked(place: tuple[str, ...], found: list[Column], seed: int) -> Marked:
             best |= {(*place, *method, column.name) for method in left}
     kinds = {test.kind for *_, seeds, examples in tests for test in (seeds, examples) if test}
     one_seed = any(seeds.kind == "n = 1" and examples is not None for *_, seeds, examples in tests)
-    return Marked(place, best, kinds, len(tests), one_seed, seen(found[-1], len(tests)))
+    return Marked(place, best, kinds, len(tests), one_seed, seen(found[-1], len(tests)) if tests else None)
 
 
 def _draws(found: list[Column], seed: int) -> dict[str, dict[Method, np.ndarray]]:

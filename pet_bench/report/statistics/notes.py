@@ -59,7 +59,7 @@ def power_notes(tables: Sequence[Marked], several: bool) -> list[str]:
             continue
         examples = f"{found.examples:,} examples" if found.examples else "examples not counted"
         line = (
-            f"differences below {found.in_table:.1f} points (average) cannot be seen here (80 % power at 5 % / "
+            f"differences below {found.in_table:.1f} points ({found.column}) cannot be seen here (80 % power at 5 % / "
             f"{found.comparisons}, {found.seeds} seeds, {examples}; in a single comparison {found.alone:.1f}; "
             "pet-bench power GRID has more)"
         )

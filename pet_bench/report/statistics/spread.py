@@ -18,6 +18,7 @@ class Seen:
     """What a column can show with the seeds (of most of its methods) and examples it has: the least difference that is
     seen in a table of so many comparisons, and alone, in a single one. examples: 0 where only seeds are tested."""
 
+    column: str
     seeds: int
     examples: int
     comparisons: int
@@ -31,7 +32,7 @@ def seen(column: Column, comparisons: int) -> Seen | None:
     if of is None or seeds < 2:
         return None
     in_table, alone = (Design(of, seeds, level).detectable() for level in (LEVEL / comparisons, LEVEL))
-    return Seen(seeds, sum(part.n for part in of.parts), comparisons, in_table, alone)
+    return Seen(column.name, seeds, sum(part.n for part in of.parts), comparisons, in_table, alone)
 
 
 def usual_seeds(column: Column) -> int:
@@ -67,7 +68,11 @@ def _paired(seeds: list[pd.Series], apart: float) -> float:
 
 
 def _part(of: list[np.ndarray]) -> Part:
-    """of: each method's scores (seeds, examples)."""
+    """of: each method's scores (seeds, examples), of one seed where the others lack the task."""
+    whole = [scores for scores in of if min(scores.shape) > 1]
+    if not whole:
+        return Part(of[0].shape[1], 0.0, 0.0)
+    of = whole
     residuals = [_residual(scores) for scores in of]
     over_seeds = 2 * float(np.mean([own / len(scores) for own, scores in zip(residuals, of, strict=True)]))
     examples = between_pairs(np.stack([scores.mean(axis=0) for scores in of])) if len(of) > 1 else 0.0
