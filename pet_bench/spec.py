@@ -95,6 +95,11 @@ class Recipe:
     precision: of the forward pass in training, tf32 being float32 whose matrices are multiplied so, on GPUs that can;
     evaluation: that of validation and test, float32 as published. frozen: how what does not train is kept
     (`pet_bench.pet.large`); where that is not float32, both compute in half precision.
+
+    init_seed: what all that is new in the model is drawn from, its visual embedding and the method's modules (None: the
+    trial's seed). With one for all seeds, trials start at the same values and differ in what follows: answers drawn,
+    dropout, with `data_order: seeded` the order of the data. What is averaged over such trials is a soup
+    (`pet_bench.trial.soup`).
     """
 
     lr: float = Field(gt=0)
@@ -118,6 +123,7 @@ class Recipe:
     rates: Annotated[dict[str, Factor], identity.Since(2, neutral={})] = Field(default_factory=dict)
     task_order: Annotated[Literal["joint", "sequence"], identity.Since(2, neutral="joint")] = "joint"
     evaluation: Annotated[Precision, identity.Since(2, neutral="float32")] = "float32"
+    init_seed: Annotated[Seed | None, identity.Since(2, neutral=None)] = None
 
     @model_validator(mode="after")
     def _frozen_halves_need_half_precision(self):
@@ -207,6 +213,11 @@ class TrialSpec:
     def but_seed(self) -> tuple[str, str]:
         """The same for trials that differ in nothing but seed and label; raises as `id`."""
         return identity.but_seed(self)
+
+    @property
+    def initial(self) -> int:
+        """The seed that what is new in its model is drawn from."""
+        return self.seed if self.recipe.init_seed is None else self.recipe.init_seed
 
     def seeded(self, seed: int) -> Self:
         """This trial with another seed; what its id is made of is not written out again."""

@@ -33,6 +33,7 @@ class Context:
     not there. encoded: (B, N, d), the encoder's last states, once the decoder runs. side: (B, N, width), what a side
     network has made of that stack's positions, for the one that writes. beside: (B, M, …), what a method keeps of the
     images beside that sequence. example: (B,) which of those that were encoded a row is of, once the decoder runs.
+    by_task: whether a module has asked for its part of the batch's task.
     While a model generates, B counts every beam, but of what stands in cross-attention (`backbone.beams`).
     """
 
@@ -45,9 +46,11 @@ class Context:
     side: Tensor | None = None
     beside: Tensor | None = None
     example: Tensor | None = None
+    by_task: bool = False
 
     def task_among(self, tasks: Iterable[str]) -> str:
         """The batch's task; raises UserError where it is not one of those that a module was built for."""
+        self.by_task = True
         if self.task is None or self.task not in tasks:
             raise UserError(f'task "{self.task}": the method was built for {", ".join(tasks)}')
         return self.task

@@ -13,6 +13,7 @@ import typer
 from pet_bench.cli.catalogue import Kind
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
+from pet_bench.cli.evaluate import evaluate
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
 from pet_bench.cli.grid import rerun, run, status
@@ -37,6 +38,7 @@ from pet_bench.cli.shared import (
     scoped,
     uncollected,
 )
+from pet_bench.cli.soup import soup
 from pet_bench.cli.tables import print_tables
 from pet_bench.errors import Faults, UserError, shortened
 
@@ -290,6 +292,20 @@ app.command(
         "pet-bench gates results/full/89ab01234567.json --data ~/datasets --images ~/coco/val2014",
     )
 )(gates)
+app.command(
+    epilog=examples(
+        "pet-bench evaluate 0123 --task gqa --set gqa.test=valid",
+        "pet-bench evaluate 0123 --task okvqa --as vqa --data ~/datasets",
+        "pet-bench evaluate 0123 --corrupt noise:3 --corrupt text",
+        "pet-bench evaluate results/demo --corrupt all",
+    )
+)(evaluate)
+app.command(
+    epilog=examples(
+        "pet-bench soup mini-soup --method lora",
+        "pet-bench soup results/mini-soup --method vl-pet-large --kind greedy",
+    )
+)(soup)
 app.command(
     epilog=examples(
         "pet-bench merge results/machine-a results/machine-b --out results/full",

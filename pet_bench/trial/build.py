@@ -117,10 +117,12 @@ def build_trial(
     check_package(spec.recipe.frozen)
     data = shared.data(spec, runtime, lambda done, total: on_progress(Progress(spec.id, "prepare", done, total)))
     backbone, stock = find_backbone(spec.backbone), shared.stock(spec)
-    seed_everything(spec.seed)
+    seed_everything(spec.initial)
     model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
     design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
     attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
+    if spec.recipe.init_seed is not None:
+        seed_everything(spec.seed)  # what training draws is not the same for all that start alike
     if runtime.gradient_checkpointing:
         recompute_activations(model)
     model.masks_empty = frozenset(task.name for task in data.tasks if task.masks_empty)

@@ -153,9 +153,9 @@ def _generate(model: Model, reader: Reader, batch: Batch, decoding: Generate, *,
 def _choose(model: Model, reader: Reader, batch: Batch, decoding: Choose) -> list[str]:
     """The choice whose first sub-token has the largest logit; the last of them wins a tie."""
     values = model.choose(batch.inputs, reader.firsts(decoding.choices))
-    return [decoding.choices[i] for i in _last_argmax(values)]
+    return [decoding.choices[i] for i in last_argmax(values)]
 
 
-def _last_argmax(values: Tensor) -> list[int]:
+def last_argmax(values: Tensor) -> list[int]:
     """Row-wise index of the largest value of (B, C), the last of equals."""
     return (values.shape[1] - 1 - values.flip(1).argmax(dim=1)).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import load, read_stock
 from pet_bench.backbone.reader import Tokenizer
 from pet_bench.data.albums import Albums
+from pet_bench.data.batches import Store as BatchStore
 from pet_bench.data.batches import TaskBatches
 from pet_bench.data.reading import Store, build_tasks, data_root, packed_for, read_data
 from pet_bench.data.suite import suite_by_name
@@ -30,7 +31,7 @@ from pet_bench.results.schema import TrialResult
 from pet_bench.spec import MissingFeatures, Runtime, TrialSpec
 from pet_bench.trial.build import prepare_device, seed_everything
 from pet_bench.trial.checkpoint import generators, set_generators
-from pet_bench.trial.evaluate import fitting, sizes_of, unheard
+from pet_bench.trial.evaluate import OnBatch, fitting, sizes_of, unheard
 from pet_bench.trial.questions import Question, given_store, question
 from pet_bench.trial.ranks import ALONE
 from pet_bench.trial.run import ADAPTER
@@ -97,14 +98,25 @@ class Loaded:
 
     def _answers(self, task: Task, examples: list[Example], given: Store | None) -> list[str]:
         """given: the features; None: they are where the data are."""
-        recipe, features = self.spec.recipe, given or self._features(task, examples)
-        reads = self.model.family.reader(self.tokenizer)
         numbered = [replace(example, id=str(i)) for i, example in enumerate(examples)]
-        batches = TaskBatches(task, numbered, reads, features, control=self.spec.control)
-        size = -(-recipe.batch_size // self.result.run.accumulation)
-        sizes = sizes_of(size, self.model.device)
-        texts = ALONE.gathered(fitting(self.model, reads, batches, sizes, recipe, unheard, ALONE))
+        texts = self.answers(self.batches(task, numbered, given or self._features(task, examples)))
         return [texts[example.id] for example in numbered]
+
+    def batches(self, task: Task, examples: Sequence[Example], store: BatchStore) -> TaskBatches:
+        """Examples as the trial's model reads them, under the trial's control. store: what it sees of their images."""
+        return TaskBatches(
+            task, examples, self.model.family.reader(self.tokenizer), store, control=self.spec.control
+        )  # fmt: skip
+
+    @property
+    def batch_size(self) -> int:
+        """Examples that the trial computed with at once."""
+        return -(-self.spec.recipe.batch_size // self.result.run.accumulation)
+
+    def answers(self, batches: TaskBatches, on_batch: OnBatch = unheard) -> dict[str, str]:
+        """The prediction of every example, by id, in batches of the trial's size, or larger ones on an accelerator."""
+        reads, sizes = self.model.family.reader(self.tokenizer), sizes_of(self.batch_size, self.model.device)
+        return ALONE.gathered(fitting(self.model, reads, batches, sizes, self.spec.recipe, on_batch, ALONE))
 
     def _features(self, task: Task, examples: list[Example]) -> Store:
         """What the model sees of these examples, where the data are.
@@ -180,17 +192,8 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Tokenizer]:
     What is random and does not train lies beside the adapter, where the checkpoint does not give it; without that file,
     as trials once left it, it is drawn from the trial's seed again. The generators of the process stay as they are.
     """
-    gc.collect()  # models built before stand in cycles with their hooks
-    backbone, cpu, frozen = find_backbone(spec.backbone), torch.device("cpu"), adapter.with_name(FROZEN)
-    stock, before = read_stock(backbone), generators(cpu)
-    try:
-        if not frozen.is_file():
-            seed_everything(spec.seed)
-        model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
-        design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
-        attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
-    finally:
-        set_generators(before, cpu)
+    frozen = adapter.with_name(FROZEN)
+    model, tokenizer = untrained(spec)
     load_trained(model, adapter)
     if frozen.is_file():
         load_frozen(model, frozen)
@@ -200,6 +203,22 @@ def rebuild(spec: TrialSpec, adapter: Path) -> tuple[Model, Tokenizer]:
     tasks = build_tasks(spec.tasks, spec.protocol)
     model.masks_empty = frozenset(task.name for task in tasks if task.masks_empty)
     return model.eval(), tokenizer
+
+
+def untrained(spec: TrialSpec) -> tuple[Model, Tokenizer]:
+    """A trial's model as it was before its first update, on the CPU, and its tokenizer; the generators of the process
+    stay as they are. What a door makes ready of the data when training begins is not."""
+    gc.collect()  # models built before stand in cycles with their hooks
+    backbone, cpu = find_backbone(spec.backbone), torch.device("cpu")
+    stock, before = read_stock(backbone), generators(cpu)
+    try:
+        seed_everything(spec.initial)
+        model, tokenizer = load(backbone, spec.visual, stock, spec.method.scope)
+        design = design_of(build_method(restored(spec.method), model.anatomy), model.anatomy)
+        attach_frozen(model, design, spec.tasks, spec.recipe.frozen, spec.recipe.rates)
+    finally:
+        set_generators(before, cpu)
+    return model, tokenizer
 
 
 def _trial_of(file: Path) -> str | None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pet_bench.grid.shown import COLOURS, duration
 from pet_bench.report.tables.digits import signed, three
-from pet_bench.results import store
+from pet_bench.results import evaluations, store
 from pet_bench.results.dropped import summary
 from pet_bench.results.plugins import codes, differences, running
 from pet_bench.results.schema import TrialResult, shares
@@ -49,6 +49,7 @@ def trial_view(path: Path, commit: str | None = None) -> list[RenderableType]:
         "parts": _shares(result, "parts"),
         "stacks": _shares(result, "stacks"),
         "tested": _tested(result),
+        "tested also": evaluations.lines(path.with_suffix("")),
         "answers": list(_answers(result)),
         "forgetting": list(_forgetting(result)),
         "files": list(_files(path)),
