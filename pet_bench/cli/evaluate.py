@@ -27,8 +27,8 @@ def evaluate(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="TRIAL|GRID...",
-            help="A trial: its result's path, or the first 4 digits of its id. All finished ones of a grid or a folder.",
+            metavar="TRIAL|GRID|FOLDER...",
+            help="A trial: its result's path, or the first 4 digits of its id. Of a grid all finished ones.",
         ),
     ],
     task: Annotated[
@@ -122,20 +122,19 @@ def _trials(source: list[str], out: Path | None) -> list[Path]:
     for name in source:
         with faults:
             grid = name in shipped() or Path(name).suffix in (".yaml", ".yml")
-            folder = trials_of(name, out)[1] if grid else Path(name)
-            if not grid and not (is_folder(folder) and store.files(folder)):
-                paths |= {find_trial(name, out): None}
+            if not grid and (store.find(name, []) or not is_folder(name)):
+                paths[find_trial(name, out)] = None
                 continue
-            ids = {trial.id for trial in trials_of(name, out)[0]} if grid else None
-            results = store.load_all(folder)
+            specs, folder = trials_of(name, out) if grid else (None, Path(name))
+            results, ids = store.load_all(folder), {spec.id for spec in specs or ()}
             done = [id for id, one in results.items() if one.status in store.FINISHED and one.metrics]
-            chosen = [folder / f"{id}.json" for id in done if ids is None or id in ids]
+            chosen = [folder / f"{id}.json" for id in done if specs is None or id in ids]
             if not chosen:
                 raise UserError(f'"{name}" has no finished trial in "{folder}"')
             for path in chosen:
                 with faults:
                     adapter_of(path)
-                    paths |= {path: None}
+                    paths[path] = None
     faults.check()
     return [*paths]
 

@@ -86,7 +86,7 @@ def updates(model: Model) -> dict[str, nn.Module]:
     for path, module in model.named_modules():
         if isinstance(module, Inserted):
             plain = module.gate is None and module.insert.norm is None
-            if plain and module.delta is not None and _linear(module.delta) and any(module.delta.parameters()):
+            if plain and module.delta is not None and _linear(module.delta) and [*module.delta.parameters()]:
                 found[f"{path}.delta"] = module.delta
         elif hasattr(module, "get_delta_weight") and not _below(path, found):
             found[path] = module

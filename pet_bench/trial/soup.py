@@ -28,27 +28,28 @@ def members_of(
 
     Raises UserError where there are fewer than two, and where they differ in more, naming in what.
     """
-    named = {"backbone": backbone, "suite": suite}
-    found, others = [], set()
-    for result in results.values():
-        about = store.base(result.spec)
-        others.add(about["method"])
-        asked = all(value in (None, about[key]) for key, value in named.items()) and about["control"] == "none"
-        names = about["method"], result.spec["method"]["name"]
-        if result.status in store.FINISHED and result.metrics and asked and method in names:
-            found.append((about, result))
-    if len(setups := {about["setup"]: about for about, _ in found}) > 1:
-        said = dict.fromkeys("{method} on {backbone} for {suite}".format(**about) for about in setups.values())
+    wanted = {key: value for key, value in (("backbone", backbone), ("suite", suite)) if value is not None}
+    about = {
+        id: store.base(result.spec) | {"name": result.spec["method"]["name"]}
+        for id, result in results.items()
+        if result.status in store.FINISHED and result.metrics
+    }
+    about = {id: one for id, one in about.items() if one["control"] == "none" and wanted.items() <= one.items()}
+    labelled = {id: one for id, one in about.items() if one["method"] == method}
+    found = labelled or {id: one for id, one in about.items() if one["name"] == method}
+    if len(setups := {one["setup"]: one for one in found.values()}) > 1:
+        said = dict.fromkeys("{method} on {backbone} for {suite}".format(**one) for one in setups.values())
         raise UserError(
             f'"{method}" is {len(setups)} methods, recipes or suites here ({"; ".join(said)}): name one with --method, '
             "as tables call it, --backbone and --suite, or the folder of one grid"
         )
     if len(found) < 2:
+        there = ", ".join(sorted({one["method"] for one in about.values()})) or "none"
         raise UserError(
             f'a soup is of two finished trials at least, and "{method}" has {len(found) or "none"} here (methods that '
-            f"are: {', '.join(sorted(others)) or 'none'})"
+            f"have some: {there})"
         )
-    return sorted((result for _, result in found), key=lambda result: result.spec["seed"])
+    return sorted((results[id] for id in found), key=lambda result: result.spec["seed"])
 
 
 @dataclass(frozen=True)
