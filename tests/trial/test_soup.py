@@ -20,24 +20,27 @@ from pet_bench.trial.loaded import untrained
 from pet_bench.trial.soup import averaged, check_start, members_of, read_member
 from tests.trial.test_loaded import uncollected  # noqa: F401  of this module too
 
-SUITE = "mini-image-text/vqa+nlvr2"
+SHORT = {"lr": 1e-2, "max_steps": 4, "batch_size": 24, "valid_every": 0}
+TEST = {"vqa": {"test": "karpathy_test[:25%]"}}
 GRID = {
     "name": "soups",
-    "suites": [SUITE],
+    "suites": ["mini-image-text/vqa+nlvr2"],
     "backbones": ["mini-bart"],
-    "methods": ["lora", "vl-adapter"],
+    "methods": ["lora"],
     "seeds": [0, 1, 2],
-    "recipe": {
-        "lr": 1e-2, "max_steps": 12, "batch_size": 24, "valid_every": 0, "init_seed": 0, "data_order": "seeded"
-    },
-    "protocol": {"vqa": {"test": "karpathy_test[:50%]"}},
+    "recipe": SHORT | {"init_seed": 0, "data_order": "seeded"},
+    "protocol": TEST,
     "also": [
         {
-            "suites": [SUITE], "backbones": ["mini-bart"], "methods": [{"name": "lora", "rank": 2}], "seeds": [0, 1],
-            "recipe": {"lr": 1e-2, "max_steps": 2, "batch_size": 24, "valid_every": 0},
+            "suites": ["mini-image-text/vqa"],
+            "backbones": ["mini-bart"],
+            "methods": [{"name": "lora", "rank": 2}],
+            "seeds": [0, 1],
+            "recipe": SHORT,
+            "protocol": {"vqa": TEST["vqa"] | {"valid": "karpathy_test"}},
         }
     ],
-}  # fmt: skip
+}
 
 
 def call(*arguments):
@@ -56,20 +59,11 @@ def grid(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def members(grid):
-    """The members of a method's soup, by name."""
+def lora(grid):
+    """The members of its soup."""
     _, out, world = grid
-
-    def members(method):
-        results = members_of(store.load_all(out), method)
-        return [read_member(out / f"{result.id}.json", data=world) for result in results]
-
-    return members
-
-
-@pytest.fixture(scope="module")
-def lora(members):
-    return members("lora")
+    results = members_of(store.load_all(out), "lora")
+    return [read_member(out / f"{result.id}.json", data=world) for result in results]
 
 
 def test_with_an_initial_seed_trials_start_alike_and_go_on_differently(lora):
@@ -112,27 +106,32 @@ def test_of_lora_the_soup_has_the_mean_update_and_else_mean_parameters(lora):
 
 def test_members_are_those_of_one_set_up(grid):
     results = store.load_all(grid[1])
-    assert [result.spec["seed"] for result in members_of(results, "vl-adapter")] == [0, 1, 2]
+    assert [result.spec["seed"] for result in members_of(results, "lora")] == [0, 1, 2]
     assert len(members_of(results, "lora(rank=2)")) == 2
     with pytest.raises(UserError, match='"adapter" has none here'):
         members_of(results, "adapter")
-    with pytest.raises(UserError, match='"vl-adapter" has none here'):
-        members_of(results, "vl-adapter", backbone="mini-t5")
+    with pytest.raises(UserError, match='"lora" has none here'):
+        members_of(results, "lora", backbone="mini-t5")
     one = {id: result for id, result in results.items() if result.spec["seed"] == 0}
-    with pytest.raises(UserError, match='"vl-adapter" has 1 here'):
-        members_of(one, "vl-adapter")
+    with pytest.raises(UserError, match='"lora" has 1 here'):
+        members_of(one, "lora")
+    several = {result.id: result for result in results.values() if store.base(result.spec)["method"] == "lora"}
+    for result in several.values():
+        result.spec["label"] = f"lora {result.spec['seed']}"
+    with pytest.raises(UserError, match='"lora" is 2 methods, recipes or suites'):
+        members_of(results, "lora")
 
 
 def test_a_soup_from_the_command_line(grid, capsys, tmp_path):
     file, out, world = grid
-    code = call("soup", file, "--method", "vl-adapter", "--out", out, "--data", world)
+    code = call("soup", file, "--method", "lora", "--out", out, "--data", world)
     printed = capsys.readouterr().out
     assert code == 0
-    (path,) = (out / "report").glob("soup-vl-adapter-mini-bart-*.json")
+    (path,) = (out / "report").glob("soup-lora-mini-bart-*.json")
     record = evaluations.read(Soup, path)
-    results = members_of(store.load_all(out), "vl-adapter")
+    results = members_of(store.load_all(out), "lora")
     assert [one.trial for one in record.ingredients] == [result.id for result in results]
-    assert record.shared and not record.updates and record.tensors
+    assert record.shared and record.updates and record.tensors
     for one, result in zip(record.ingredients, results, strict=True):
         assert one.scores == {task: next(iter(scores.values())).value for task, scores in result.metrics.items()}
         assert one.average == pytest.approx(sum(one.scores.values()) / 2) and one.validation is not None
@@ -150,40 +149,23 @@ def test_a_soup_from_the_command_line(grid, capsys, tmp_path):
         assert counts[text] == max(counts.values())
     for word in ("mean of the trials", "uniform soup", "greedy soup", "ensemble", f"{record.uniform.average:.2f}"):
         assert word in printed
-    assert "0 modules" in printed and "seeds 0, 1, 2" in printed
+    assert f"ΔW of {record.updates} modules" in printed and "seeds 0, 1, 2" in printed
 
 
-def test_other_starts_are_refused_unless_they_are_asked_for(grid, capsys, tmp_path):
+def test_other_starts_and_a_validation_on_the_test_are_refused(grid, capsys, tmp_path):
     file, out, world = grid
     arguments = "soup", file, "--method", "lora(rank=2)", "--out", out, "--data", world, "--to", tmp_path / "here"
     assert call(*arguments) == 2
     error = capsys.readouterr().err
+    assert 'vqa has "karpathy_test" in its valid and in its test split' in error and "--kind uniform" in error
+    assert call(*arguments, "--kind", "uniform") == 2
+    error = capsys.readouterr().err
     assert error.count("\n") == 1 and "visual (" in error and "init_seed" in error and "delta" not in error
     assert not (tmp_path / "here").exists()
     assert call(*arguments, "--unshared", "--kind", "uniform") == 0
-    assert "a mean of no model" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "a mean of no model" in printed and "greedy" not in printed
     (path,) = (tmp_path / "here").glob("*.json")
     record = evaluations.read(Soup, path)
     assert not record.shared and record.updates
     assert record.greedy is None and record.uniform.validation is None
-
-
-def test_a_greedy_soup_needs_a_validation_of_its_own(grid, world, capsys):
-    """As published, GQA's is its test split."""
-    file, out, world = grid
-    other = GRID | {
-        "name": "g",
-        "suites": ["mini-image-text/gqa"],
-        "methods": ["bitfit"],
-        "seeds": [0, 1],
-        "protocol": {},
-    }
-    (file := file.with_name("g.yaml")).write_text(yaml.safe_dump({k: v for k, v in other.items() if k != "also"}))
-    assert call("run", file, "--data", world, "--out", out / "g", "--executor", "inline") == 0
-    capsys.readouterr()
-    arguments = "soup", file, "--method", "bitfit", "--out", out / "g", "--data", world
-    assert call(*arguments) == 2
-    error = capsys.readouterr().err
-    assert 'gqa has "testdev" in its valid and in its test split' in error and "--kind uniform" in error
-    assert call(*arguments, "--kind", "uniform") == 0
-    assert "greedy" not in capsys.readouterr().out
