@@ -125,6 +125,8 @@ def test_suites_and_tasks_are_listed_with_what_is_in_them(call, monkeypatch):
         "status",
         "report",
         "gates",
+        "evaluate",
+        "soup",
         "export",
         "merge",
         "best",

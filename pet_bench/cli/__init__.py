@@ -294,7 +294,7 @@ app.command(
 )(gates)
 app.command(
     epilog=examples(
-        "pet-bench evaluate 0123 --task gqa --set gqa.test=valid",
+        "pet-bench evaluate 0123 --task nlvr2 --split valid",
         "pet-bench evaluate 0123 --task okvqa --as vqa --data ~/datasets",
         "pet-bench evaluate 0123 --corrupt noise:3 --corrupt text",
         "pet-bench evaluate results/demo --corrupt all",

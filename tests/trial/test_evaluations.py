@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 import pet_bench
@@ -120,7 +121,7 @@ FAULTS = [
     (["--task", "nlvr2", "--set", "nlvr2.tset=x"], 'unknown task "nlvr2" key "tset"'),
     (["--task", "nlvr2", "--set", "vqa.test=x"], "expected TASK.OPTION=VALUE of a task that --task names"),
     (["--task", "vqa", "--split", "valid", "--set", "vqa.valid=none"], "vqa: there is no valid split"),
-    (["--task", "tvqa"], "tvqa of suite video-text has features (64, 512), and trial"),
+    (["--task", "tvqa"], "tvqa has features (64, 512), and trial"),
     (["--task", "nlvr2", "--as", "gqa"], 'unknown task of trial'),
     ([], "say what to evaluate on"),
     (["--task", "vqa", "--seed", "1"], "--seed is for --corrupt"),
@@ -161,8 +162,14 @@ def test_strength_0_is_the_test_as_it_was(grid, ids, world):
     before = {id: text for id, (text, _) in saved.read(grid[1] / name).items()}
     for corruption in ("noise", "word-drop"):
         assert under(trial, tasks[0], read, Corruption(corruption, 0))[0] == before
-    assert under(trial, tasks[0], read, Corruption("token-shuffle", 5))[0] != before
     assert under(trial, tasks[0], read, Corruption("word-drop", 5))[0] != before
+    said = []
+    for strength in (0, 1):  # what is read otherwise may still be answered alike
+        store = Corruption("token-shuffle", strength).store(read.store, tasks[0], "features")
+        batch = next(trial.batches(tasks[0], read.examples["vqa"]["test"], store).eval_batches(8))
+        with torch.no_grad():
+            said.append(trial.model.logits(batch.inputs, batch.targets))
+    assert not torch.equal(*said)
 
 
 def test_its_own_tasks_corrupted(grid, ids, world, capsys):
