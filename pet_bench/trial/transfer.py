@@ -72,8 +72,8 @@ def asked(
         raise UserError(f"{name} has features of clips and no pictures, and {spec.backbone} is fed with pixels")
     if fed == "features" and shape != seen:
         raise UserError(
-            f"{name} has features {shape}, and trial {spec.id} was trained on {seen} ({spec.suite}): only tasks with the "
-            "same features can be asked of it"
+            f"{name} has features {shape}, and trial {spec.id} was trained on {seen} ({spec.suite}): only tasks with "
+            "the same features can be asked of it"
         )
     return Asked(task, suite, normal(task, own | given), split, parts_of)
 
