@@ -90,7 +90,8 @@ class CorruptedStore:
     """The images of examples, each corrupted for its example: rows are those of (image, example, number in it)."""
 
     def __init__(self, store: Store, corruption: Corruption, task: Task, fed: Fed):
-        self.whole, self.corruption, self.fed = store, corruption, fed
+        self.whole, self.corruption = store, corruption
+        self.fed: Fed = fed
         self.square, self.keeps_empty = task.pictures, task.masks_empty
         self.of: list[tuple[int, str, int]] = []
 

@@ -35,7 +35,8 @@ class MeanOf(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("of")[0], name)
+            of: Any = super().__getattr__("of")
+            return getattr(of[0], name)
 
     def _mean(self, name: str) -> Tensor:
         return _mean([getattr(module, name)() for module in self.of])

@@ -92,12 +92,12 @@ def transfer(trial: Loaded, asked: Asked, folder: Path, on_batch: OnBatch = unhe
     Raises UserError for unusable data, and where the method has parts of each task and none of this one, unless
     `parts_of` says whose are to be used.
     """
-    started, (task, split) = now(), (asked.task, asked.split)
+    started, task = now(), asked.task
     task.check_metrics()
     root, fed = data_root(asked.suite.name, trial.runtime), trial.model.family.fed
     missing = trial.runtime.missing_features
-    read = read_and_pack(root, [task], trial.spec.visual, splits=(split,), missing=missing, fed=fed)
-    examples = read.examples[task.name][split]
+    read = read_and_pack(root, [task], trial.spec.visual, splits=(asked.split,), missing=missing, fed=fed)
+    examples = read.examples[task.name][asked.split]
     assert read.store is not None  # it was packed
     told = Told(
         task, examples, trial.model.family.reader(trial.tokenizer), read.store, control=trial.spec.control
@@ -108,18 +108,18 @@ def transfer(trial: Loaded, asked: Asked, folder: Path, on_batch: OnBatch = unhe
         predictions = trial.answers(told, on_batch)
     scores = ask(task, "score", predictions, examples, returns=Scores)
     majority, notes = _majority(task, root, examples)
-    name = evaluations.transfer_name(task.name, split, asked.options, parts_of)
+    name = evaluations.transfer_name(task.name, asked.split, asked.options, parts_of)
     record = Transfer(
         trial=trial.spec.id,
         task=task.name,
         trained=task.name in trial.spec.tasks,
         options=asked.options,
         parts_of=parts_of,
-        split=split,
+        split=asked.split,
         metrics={
             metric: Score(
                 value=value,
-                split=getattr(task, split),
+                split=getattr(task, asked.split),
                 n=len(examples),
                 majority=None if i else majority,
                 options={key: str(value) for key, value in task.metric_options.items()},
