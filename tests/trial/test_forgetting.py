@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from pet_bench.backbone import Reader, find_backbone
 from pet_bench.backbone.knowledge import MOST_LINES, TEXT, Knowledge, digest, knowledge_of
+from pet_bench.cli import main
 from pet_bench.errors import UserError
 from pet_bench.mini.knowledge import knowledge
 from pet_bench.pet import attach_method, build_method, design_of
@@ -190,6 +191,15 @@ def test_a_file_that_is_no_such_text_is_refused(content, tmp_path):
     with pytest.raises(UserError, match=f'^text "{Path(file)}" ') as error:
         knowledge_of(find_backbone("mini-bart"), file)
     assert said in str(error.value)
+
+
+def test_the_command_refuses_it_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--method", "lora", "--forgetting", "wiki.txt", "--out", "results"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == 'pet-bench: error: text "wiki.txt" is missing\n'
+    assert not [*tmp_path.iterdir()]
 
 
 def test_words_that_a_vocabulary_grew_by_cannot_be_said(tmp_path, mini_trial, runtime):
