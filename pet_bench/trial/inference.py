@@ -34,7 +34,7 @@ def _of_task(trial: Trial, task: Task) -> Inference:
     paces, model, recipe = trial.paces[task.name], trial.model, trial.spec.recipe
     size = max(pace.examples for pace in paces)
     (middling,) = _middling(trial, task, min(size, COUNTED), 1)
-    measured = {
+    measured: dict[str, Any] = {
         "batch_size": size,
         "latency_seconds": latency(paces),
         "flops": flops(model, middling, recipe.evaluation),
