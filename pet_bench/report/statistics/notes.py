@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pet_bench.report.statistics.marking import Marked
 
 EXAMPLES = "a paired bootstrap over examples"
-SEEDS = {
+SEEDS: dict[tuple[str, ...], str] = {
     ("Welch",): "Welch's t-test over seeds",
     ("paired t",): "a paired t-test over seeds",
     ("Welch", "paired t"): "a t-test over seeds (paired where both have the same, else Welch's)",

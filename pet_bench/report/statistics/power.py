@@ -99,7 +99,8 @@ class Design:
         if pairs:
             return (self.spread.paired + self.spread.residual) * drawn, np.full(size, float(f))
         one, other = np.meshgrid(*2 * [(self.spread.apart + self.spread.residual) / 2 * drawn])
-        return tuple(map(np.ravel, added([one, other], [f, f])))  # type: ignore[return-value]
+        variance, freedom = added([one, other], [f, f])
+        return variance.ravel(), freedom.ravel()
 
     @property
     def error(self) -> float:

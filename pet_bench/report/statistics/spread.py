@@ -46,7 +46,7 @@ def spread(column: Column) -> Spread | None:
     What is estimated from the trials' own number of seeds and examples is freed of the ρ² that is in it. None where no
     method has two seeds, or there are no two methods. Methods that are the same under two names count once.
     """
-    same = {tuple(sorted(scores.items())): method for method, scores in reversed(column.seeds.items())}
+    same = {tuple(scores.sort_index().items()): method for method, scores in reversed(column.seeds.items())}
     seeds = {method: column.seeds[method] for method in same.values() if len(column.seeds[method]) > 1}
     if len(column.seeds) < 2 or not seeds:
         return None

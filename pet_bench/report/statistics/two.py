@@ -43,18 +43,18 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
     for task in tasks:
         one, other = (side[side.task == task] for side in (a, b))
         row: Row = {"task": task, "metric": one.metric.iloc[0]}
-        values = [side.set_index("seed").value for side in (one, other)]
+        scores, others = (side.set_index("seed").value for side in (one, other))
         try:
             size, draws = _over_examples(one, other, folders, [seed, *task.encode()])
-            rows.append(row | _tested(*values, draws) | size)
+            rows.append(row | _tested(scores, others, draws) | size)
             drawn.append(draws)
         except Untested as error:
             lines += [f"examples cannot be tested: {fault}" for fault in error.faults]
-            rows.append(row | _tested(*values, None))
+            rows.append(row | _tested(scores, others, None))
     if len(tasks) > 1:
-        means = [side[side.task.isin(tasks)].groupby("seed").value.mean() for side in (a, b)]
+        scores, others = (side[side.task.isin(tasks)].groupby("seed").value.mean() for side in (a, b))
         draws = np.mean(drawn, axis=0) if len(drawn) == len(tasks) else None
-        rows.append({"task": "average", "metric": ""} | _tested(*means, draws))
+        rows.append({"task": "average", "metric": ""} | _tested(scores, others, draws))
     table = pd.DataFrame(rows, columns=COMPARED)
     table["p holm"] = holm(table.p)
     return table, lines
