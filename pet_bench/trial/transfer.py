@@ -19,7 +19,7 @@ from pet_bench.identity import normal
 from pet_bench.metrics.scores import Scores, breakdowns
 from pet_bench.pet.method import build_method, restored
 from pet_bench.registry import SUITES, TASKS, ask
-from pet_bench.results import evaluations
+from pet_bench.results import evaluations, store
 from pet_bench.results import predictions as saved
 from pet_bench.results.evaluations import Transfer
 from pet_bench.results.provenance import now, provenance
@@ -187,4 +187,5 @@ def _majority(task: Task, root: Path, examples: Sequence[Example]) -> tuple[floa
     try:
         return task.majority(task.read_split(root, "train")[0], examples), []
     except UserError as error:
-        return None, [f"no majority answer, since the training split cannot be read: {error.faults[0]}"]
+        why = store.ABSOLUTE.sub("…/", error.faults[0])
+        return None, [f"no majority answer, since the training split cannot be read: {why}"]
