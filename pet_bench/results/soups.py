@@ -10,7 +10,7 @@ from pet_bench.results.evaluations import Id
 from pet_bench.results.schema import Count, Provenance, Record
 
 Kind = Literal["uniform", "greedy"]
-Task = Annotated[dict[str, float], Field(min_length=1, description="task → primary metric on the test")]
+Scores = Annotated[dict[str, float], Field(min_length=1, description="task → primary metric on the test")]
 
 
 class Ingredient(Record):
@@ -19,7 +19,7 @@ class Ingredient(Record):
     trial: Id = Field(description="its id")
     seed: Count = Field(description="its seed")
     validation: float | None = Field(description="mean over tasks of the primary metric on their validation splits")
-    scores: Task
+    scores: Scores
     average: float = Field(description="mean of the scores, as the trial recorded it")
 
 
@@ -28,7 +28,7 @@ class Outcome(Record):
 
     members: list[Id] = Field(min_length=1, description="the trials")
     validation: float | None = Field(description="mean over tasks on their validation splits, where that chose")
-    scores: Task
+    scores: Scores
     average: float = Field(description="mean of the scores")
     predictions: dict[str, str] = Field(description="task → per-example predictions, path relative to this file")
 

@@ -88,3 +88,18 @@ def test_a_mean_of_factors_is_another_one():
     torch.testing.assert_close(mean.get_submodule(path).weight(), by_hand)
     assert not torch.allclose(of_factors, by_hand)
     assert torch.linalg.matrix_rank(by_hand) > first.spec.rank
+
+
+@pytest.mark.parametrize("method", ["peft:lora", "peft:vera"])
+def test_layers_that_peft_has_wrapped_are_averaged_in_what_they_give(method):
+    one, other = (nudge(mini("bart", method), seed=seed) for seed in (5, 6))
+    expected = logits(one, batch("bart"))
+    assert torch.equal(logits(average(mini("bart", method), [Parts.of(one)] * 2), batch("bart")), expected)
+    mean, found = average(mini("bart", method), [Parts.of(one), Parts.of(other)]), 0
+    for path, module in mean.named_modules():
+        if isinstance(module, MeanOf):
+            layers = [model.get_submodule(path) for model in (one, other)]
+            x = torch.randn(2, 3, layers[0].in_features)
+            torch.testing.assert_close(module(x), sum(layer(x) for layer in layers) / 2)
+            found += 1
+    assert found == len(updates(one)) > 0
