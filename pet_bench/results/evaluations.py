@@ -126,10 +126,9 @@ def lines(folder: Path) -> list[str]:
         parts = f", by the parts of {one.parts_of}" if one.parts_of else ""
         majority = "" if score.majority is None else f" (majority answer {score.majority:.2f})"
         said.append(f"{one.task} ({score.split}{options}{parts}): {metric} {score.value:.2f}{majority}, n = {score.n}")
-    for one in robustnesses(folder):
-        names = {row.corruption for row in one.scores}
-        mean = "–" if one.relative is None else f"{one.relative:.3f}"
-        said.append(
-            f"relative robustness {mean} over {len(names)} corruption{'s' * (len(names) != 1)}, seed {one.seed}"
-        )
+    for corrupted in robustnesses(folder):
+        names = {row.corruption for row in corrupted.scores}
+        mean = "–" if corrupted.relative is None else f"{corrupted.relative:.3f}"
+        of = f"{len(names)} corruption{'s' * (len(names) != 1)}"
+        said.append(f"relative robustness {mean} over {of}, seed {corrupted.seed}")
     return said

@@ -143,7 +143,8 @@ class Tests:
     def _logs(self, trial: Loaded, task: Task, decoding: Choose) -> dict[str, torch.Tensor]:
         """Of every test example, the log-softmax (C,) over its choices' first sub-tokens."""
         batches, model = trial.batches(task, self.examples[task.name]["test"], self.store), trial.model
-        firsts, logs = model.family.reader(trial.tokenizer).firsts(decoding.choices), {}
+        firsts = model.family.reader(trial.tokenizer).firsts(decoding.choices)
+        logs: dict[str, torch.Tensor] = {}
         with evaluating(model, trial.spec.recipe.evaluation):
             for batch in batches.eval_batches(trial.batch_size):
                 values = model.choose(batch.to(model.device).inputs, firsts).float().log_softmax(-1)

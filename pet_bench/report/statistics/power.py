@@ -23,6 +23,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,10 @@ class Design:
         from scipy.optimize import brentq
 
         most = float(self.thresholds.max() + 5 * self.error)
-        return float(brentq(lambda difference: self.power(difference) - power, 0, most)) if most else 0.0
+        if not most:
+            return 0.0
+        root: Any = brentq(lambda difference: self.power(difference) - power, 0, most)
+        return float(root)
 
 
 def seeds_needed(spread: Spread, difference: float, level: float = LEVEL, power: float = POWER) -> int | None:

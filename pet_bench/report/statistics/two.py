@@ -39,15 +39,16 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
         )
     sides = pd.concat([a, b])
     check_comparable(sides[sides.task.isin(tasks)])
-    rows, lines, drawn = [], [], []
+    rows, lines = [], []
+    drawn: list[np.ndarray] = []
     for task in tasks:
         one, other = (side[side.task == task] for side in (a, b))
         row: Row = {"task": task, "metric": one.metric.iloc[0]}
         scores, others = (side.set_index("seed").value for side in (one, other))
         try:
-            size, draws = _over_examples(one, other, folders, [seed, *task.encode()])
-            rows.append(row | _tested(scores, others, draws) | size)
-            drawn.append(draws)
+            size, means = _over_examples(one, other, folders, [seed, *task.encode()])
+            rows.append(row | _tested(scores, others, means) | size)
+            drawn.append(means)
         except Untested as error:
             lines += [f"examples cannot be tested: {fault}" for fault in error.faults]
             rows.append(row | _tested(scores, others, None))
@@ -63,7 +64,14 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, folders: Folders, seed: int = 0) -
 def _tested(a: pd.Series, b: pd.Series, drawn: np.ndarray | None) -> Row:
     """Both sides over seeds, and what the tests say. drawn: the difference over resampled examples."""
     seeds = seed_test(a, b)
-    row = {"a": a.mean(), "a std": a.std(ddof=1), "a n": len(a), "b": b.mean(), "b std": b.std(ddof=1), "b n": len(b)}
+    row: Row = {
+        "a": a.mean(),
+        "a std": a.std(ddof=1),
+        "a n": len(a),
+        "b": b.mean(),
+        "b std": b.std(ddof=1),
+        "b n": len(b),
+    }
     row |= {"difference": seeds.difference, "seeds low": seeds.low, "seeds high": seeds.high, "seeds": seeds.kind}
     row |= {"p seeds": seeds.p, "p": together(seeds, None)}
     if drawn is None:

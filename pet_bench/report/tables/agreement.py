@@ -50,7 +50,7 @@ def _ours(scores: pd.DataFrame, printed: pd.DataFrame, column: Column) -> pd.Dat
 
 
 def _row(found: Agreement) -> dict[str, object]:
-    numbers = {
+    numbers: dict[str, object] = {
         key: value
         for name, of in (("kendall", found.kendall), ("spearman", found.spearman))
         for key, value in {name: of.value, f"{name} low": of.low, f"{name} high": of.high}.items()
