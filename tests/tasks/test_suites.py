@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
+from pet_bench.mini.world import BACKGROUND
+from pet_bench.mini.write import SECOND
 from pet_bench.registry import SUITES, TASKS
 from pet_bench.tasks import suites
 from tests.mini.conftest import SMALL
@@ -60,22 +64,39 @@ def test_every_task_of_a_suite_has_a_reader(suite):
     assert all(TASKS.get(task).name == task for task in suite_by_name(suite).tasks)
 
 
-def test_the_mini_world_is_drawn_once_into_the_cache(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suite", [suites.MINI_IMAGE_TEXT, suites.MINI_IMAGE_TEXT_V2], ids=lambda suite: suite.name)
+def test_the_mini_world_is_drawn_once_into_the_cache(suite, tmp_path, monkeypatch):
+    """Its features are those that people's own pictures get."""
     from pet_bench.mini import write
 
     drawn = []
     original = write.write_image_text
 
-    def small(root):
+    def small(root, sizes=None, **how):
         drawn.append(root)
-        original(root, sizes=SMALL)
+        original(root, sizes=SMALL, **how)
 
     monkeypatch.setenv("PET_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(write, "write_image_text", small)
-    root = suites.MINI_IMAGE_TEXT.embedded()
-    assert root == suites.MINI_IMAGE_TEXT.embedded() and drawn == [root] and tmp_path in root.parents
-    for name in suites.MINI_IMAGE_TEXT.tasks:
+    root = suite.embedded()
+    assert root == suite.embedded() and drawn == [root] and tmp_path in root.parents
+    for name in suite.tasks:
         task = TASKS.get(name)()
         for split in ("train", "valid", "test"):
-            example = task.examples(root, split)[0]
-            assert task.feature(root, example.images[0]).shape == (36, 192)
+            image = task.examples(root, split)[0].images[0]
+            folder, _, key = image.partition("/")
+            picture = root / folder / "images" / f"{key}.png"
+            np.testing.assert_array_equal(task.feature(root, image), suite.extractor(picture))
+
+
+def test_what_is_empty_is_nought_in_the_second_mini_world_and_a_large_number_in_the_first(tmp_path):
+    picture = tmp_path / "empty.png"
+    Image.new("RGB", (48, 48), (BACKGROUND,) * 3).save(picture)
+    assert (suites.MINI_IMAGE_TEXT_V2.extractor(picture) == 0).all()
+    assert (suites.MINI_IMAGE_TEXT.extractor(picture) < -0.37).all()
+
+
+def test_the_second_mini_world_has_two_thousand_questions_of_a_task_and_five_hundred_captions():
+    sizes = SECOND
+    assert (sizes.coco_test, sizes.gqa_testdev * sizes.per_image, 8 * sizes.nlvr_test) == (500, 2000, 2000)
+    assert sizes.coco_test * sizes.per_image >= 2000
