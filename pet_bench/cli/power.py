@@ -145,8 +145,12 @@ def _cells(
     examples = f"{sum(part.n for part in of.parts):,}" if of.parts else "–"
     spreads = (f"{sqrt(variance):.1f}" for variance in (of.paired + of.residual, of.apart + of.residual))
     cells = [column.name, examples, *spreads, f"{sqrt(of.examples):.1f}" if of.parts else "–"]
-    cells += [" / ".join(f"{Design(of, k, level).detectable():.1f}" for level in levels) for k in seeds]
+    cells += [" / ".join(_points(Design(of, k, level).detectable()) for level in levels) for k in seeds]
     return cells + ([" / ".join(_needed(of, difference, level) for level in levels)] if difference else [])
+
+
+def _points(difference: float) -> str:
+    return f"{difference:.1f}" if difference < float("inf") else "–"
 
 
 def _needed(of: Spread, difference: float, level: float) -> str:

@@ -39,9 +39,9 @@ class Transfer(Record):
 class Corrupted(Record):
     """A task of the trial under one corruption."""
 
-    task: str
+    task: str = Field(description="its name")
     corruption: str = Field(description="name, see pet_bench.data.corrupt")
-    strength: int = Field(ge=1, le=5)
+    strength: int = Field(ge=1, le=5, description="5 corrupts most")
     value: float = Field(description="the primary metric")
     relative: float | None = Field(description="relative robustness 1 - (clean - value) / clean; null where clean is 0")
 

@@ -26,7 +26,7 @@ from pet_bench.report.statistics import (
     spread,
     together,
 )
-from pet_bench.report.statistics.spread import between_pairs
+from pet_bench.report.statistics.spread import between_pairs, seen
 from pet_bench.report.statistics.tests import of_draws, resampled_means
 from pet_bench.report.summary import primary_scores
 from pet_bench.results import store
@@ -191,6 +191,24 @@ def test_no_spread_of_one_seed_or_one_method():
     scores = pd.Series({0: 1.0, 1: 2.0})
     assert spread(Column("vqa", {("a", ""): scores}, {})) is None
     assert spread(Column("vqa", {("a", ""): scores[:1], ("b", ""): scores[:1]}, {})) is None
+
+
+@pytest.mark.parametrize("seeds", [2, 8])
+@pytest.mark.parametrize("over_seeds", [0.0, 1.0, "shared"])
+@pytest.mark.parametrize("over_examples", [None, 0.0, 1.0])
+def test_what_does_not_vary_makes_no_number_that_is_none(seeds, over_seeds, over_examples):
+    """Methods whose seeds are all alike, shift alike, or answer every example alike."""
+    drawn, shared = np.random.default_rng(0), np.random.default_rng(1).normal(size=seeds)
+    methods, examples = {}, {}
+    for place in range(2):
+        seed = shared if over_seeds == "shared" else over_seeds * drawn.normal(size=seeds)
+        scores = 50 + 10 * place + seed[:, None] + (over_examples or 0.0) * drawn.normal(size=(seeds, 6))
+        methods[f"m{place}", ""] = pd.Series(scores.mean(axis=1), range(seeds))
+        examples[f"m{place}", ""] = scores
+    found = seen(Column("vqa", methods, {} if over_examples is None else {"vqa": examples}), 5)
+    assert found is None or np.isfinite([found.alone, found.in_table]).all()
+    alike = over_seeds == 0.0 or (over_seeds == "shared" and seeds == 8)  # eight are paired
+    assert (found is None) == (alike and not over_examples)
 
 
 # the rule -------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pet_bench.data.reading import build_tasks
 from pet_bench.errors import UserError
 from pet_bench.grid.plan.planned import Group
 from pet_bench.grid.plan.space import Values, options_of, recipe_of
@@ -52,6 +51,8 @@ def validation(result: TrialResult) -> Validation | None:
 
 def tested_on_validation(result: TrialResult) -> bool:
     """Whether it is of a search without tests (`space.Search.test`)."""
+    from pet_bench.data.reading import build_tasks  # which imports torch
+
     spec = TrialSpec.from_dict(result.spec)
     return bool(result.metrics) and all(task.test == task.valid for task in build_tasks(spec.tasks, spec.protocol))
 

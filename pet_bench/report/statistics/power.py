@@ -117,12 +117,13 @@ class Design:
         return float(np.mean(above + below))
 
     def detectable(self, power: float = POWER) -> float:
-        """The least difference that is found with this power."""
+        """The least difference that is found with this power; infinite where no seed is any different, of which the
+        test over seeds concludes nothing."""
         from scipy.optimize import brentq
 
+        if max(self.error, self.thresholds.max()) <= ZERO:
+            return np.inf
         most = float(self.thresholds.max() + 5 * self.error)
-        if not most:
-            return 0.0
         root: Any = brentq(lambda difference: self.power(difference) - power, 0, most)
         return float(root)
 

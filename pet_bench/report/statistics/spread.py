@@ -27,11 +27,13 @@ class Seen:
 
 
 def seen(column: Column, comparisons: int) -> Seen | None:
-    """None as `spread`."""
+    """None as `spread`, and where nothing could be seen."""
     of, seeds = spread(column), usual_seeds(column)
     if of is None or seeds < 2:
         return None
     in_table, alone = (Design(of, seeds, level).detectable() for level in (LEVEL / comparisons, LEVEL))
+    if not np.isfinite(in_table):
+        return None
     return Seen(column.name, seeds, sum(part.n for part in of.parts), comparisons, in_table, alone)
 
 
@@ -44,7 +46,8 @@ def spread(column: Column) -> Spread | None:
     """Of a typical pair of its methods: each variance is the mean over all pairs, so that figures are RMS.
 
     What is estimated from the trials' own number of seeds and examples is freed of the ρ² that is in it. None where no
-    method has two seeds, or there are no two methods. Methods that are the same under two names count once.
+    method has two seeds, there are no two methods, or no seed is any different. Methods that are the same under two
+    names count once.
     """
     same = {tuple(scores.sort_index().items()): method for method, scores in reversed(column.seeds.items())}
     seeds = {method: column.seeds[method] for method in same.values() if len(column.seeds[method]) > 1}
@@ -53,6 +56,8 @@ def spread(column: Column) -> Spread | None:
     parts = tuple(_part([of[method] for method in seeds]) for of in column.examples.values())
     residual = Spread(0, 0, parts).residual
     apart = 2 * float(np.mean([scores.var() for scores in seeds.values()]))
+    if not apart:
+        return None
     return Spread(max(0.0, _paired(list(seeds.values()), apart) - residual), max(0.0, apart - residual), parts)
 
 
