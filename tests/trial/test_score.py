@@ -67,7 +67,7 @@ def test_from_the_trial_to_new_scores(trial, runtime, call):  # noqa: F811
 
 def test_a_trial_that_failed_while_scoring_is_scored(trial, runtime):
     result, path = trial
-    nothing = {"metrics": {}, "predictions": {}, "breakdowns": {}, "average": None}
+    nothing = {"metrics": {}, "predictions": {}, "breakdowns": {}, "average": None, "inference": {}, "forgetting": {}}
     failed = result.model_copy(update={"status": "failed", "error": "Java is gone"} | nothing)
     path.write_text(failed.model_dump_json())
     found = score_trial(path, runtime.data)
