@@ -12,7 +12,7 @@ from pet_bench.data.features import Encoder, extract, find
 from pet_bench.data.images import ImageStore
 from pet_bench.data.task import FEATURES
 from pet_bench.registry import TASKS
-from pet_bench.tasks.scienceqa import BLANK
+from pet_bench.tasks.scienceqa import ScienceQA
 from tests.data import hub_zoo, zoo_roots
 from tests.data.hub_layouts import in_cache, shards
 from tests.data.roots import dump
@@ -102,7 +102,7 @@ def test_features_of_what_convert_names(call, tmp_path):
     task = TASKS.get("scienceqa")(questions="all")
     keys = {key for split in ("train", "valid", "test") for e in task.examples(root, split) for key in e.images}
     assert {f"scienceqa/{split}/{name}" for split in ("train", "val", "test") for name in listing.items} >= keys - {
-        BLANK
+        ScienceQA().blank
     }
     assert len(listing.items) == len(keys) - 1
     extract(listing, root / "scienceqa" / FEATURES, Encoder(cells, ORIGIN))
