@@ -61,17 +61,27 @@ class Grid:
     ) -> Outcome:
         """Run the trials that have no finished result, or with `again` all; trial ids by what became of them.
 
+        Of a tuned grid the tries come first; interrupted there, what became of those.
+
         runtime: as `pet_bench.spec.Runtime` has them, data, device or accumulation say.
         """
         from pet_bench.grid.execute.run import run_grid
+        from pet_bench.grid.execute.tune import tune
 
         own: dict[str, Any] = {"out": str(out or self.folder), "plugins": list(self.plugins)}
         given = {key: str(value) if isinstance(value, Path) else value for key, value in runtime.items()}
         where = validate(Runtime, own | given, "run")
-        expanded = self.plan.plan(anew=True)
+        plan = spec.with_kept(self.plan, where.out) if self.plan.tuning else self.plan
+        expanded = plan.plan(anew=True)
         for one in expanded.skipped:
             print(one)
-        return run_grid(self.plan, where, executor, trials=expanded.trials, again=again)
+        if plan.tuning:
+            plan, stopped = tune(
+                plan, where, lambda *tries: run_grid(*tries[:2], executor, trials=tries[2]), plan.trials()
+            )
+            if stopped:
+                return stopped
+        return run_grid(plan, where, executor, trials=plan.trials(), again=again)
 
     def status(self, out: str | Path | None = None) -> pd.DataFrame:
         """A row per trial: id, status, suite, backbone, method, control, seed and a note."""

@@ -266,6 +266,8 @@ def run(
         plan = _tune(plan, trials, folder, how)
         trials = select(plan.plan(lost, anew=True).trials, **chosen)
     if how.dry_run:
+        if plan.tuning and not plan.tuning.chosen:
+            print(f"tuned: up to {plan.tuning.tries} tries a method and backbone come first, and are not counted here")
         _dry_run(plan, trials, lost, folder, how)
     else:
         _execute(plan, trials, lost, folder, how)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import pet_bench
 from pet_bench.cli import main
 from pet_bench.data.reading import build_tasks
 from pet_bench.errors import UserError
@@ -181,7 +182,9 @@ def test_two_processes_keep_what_each_has_chosen(stand_in, place):  # noqa: F811
     whole = one.joined(other)
     assert {chosen.method for chosen in whole.tuning.chosen} == {"lora", "full"}
     assert {t.id for t in one.trials() if t.label == "lora"} <= {t.id for t in whole.trials()}
-    assert not one.joined(parse(GRID | {"tuning": {"rates": [1, 2]}})).tuning.chosen  # another protocol begins anew
+    for tuning, said in (({"rates": [1, 2]}, "another protocol"), (None, "untuned")):
+        with pytest.raises(UserError, match=f"is tuned, and this run is .*{said}: choose another --out"):
+            whole.joined(parse(GRID | {"tuning": tuning}))
 
 
 # what is said of it ---------------------------------------------------------------------------------------------------
@@ -236,6 +239,19 @@ def test_a_fault_of_a_protocol_is_one_line(tuning, parts):
 @pytest.mark.parametrize("path", sorted(PROTOCOLS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_protocols_are_protocols(path):
     assert parse(GRID | {"tuning": protocol(path.stem)}).tuning.tries >= 3
+
+
+def test_from_python_the_tries_come_first(stand_in, tmp_path, monkeypatch):  # noqa: F811
+    def run_trial(spec, runtime, on_progress=lambda progress: None, shared=None):
+        scored(stand_in, best=4e-3)(None, runtime, [spec])
+        return store.load(runtime.out / f"{spec.id}.json")
+
+    monkeypatch.setattr(sys.modules["pet_bench.trial.run"], "run_trial", run_trial)
+    (tmp_path / "g.yaml").write_text(yaml.dump(GRID | {"backbones": ["mini-bart"], "out": str(tmp_path / "out")}))
+    grid = pet_bench.Grid.from_yaml(tmp_path / "g.yaml")
+    assert len(grid.run(executor="inline").done) == 2 * 3
+    assert {t.recipe.lr for t in pet_bench.Grid.from_yaml(tmp_path / "g.yaml").trials} == {4e-3}
+    assert len(store.load_all(tmp_path / "out" / "tuning")) == 2 * 7
 
 
 def test_through_the_command_line(stand_in, tmp_path, capsys, monkeypatch):  # noqa: F811

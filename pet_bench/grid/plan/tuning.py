@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 from pet_bench.errors import UserError, unknown
 from pet_bench.files import is_file, read_yaml
 from pet_bench.grid.plan.planned import Group
-from pet_bench.grid.plan.space import TIMES, Search, Seeds, Values, options_of, recipe_of
+from pet_bench.grid.plan.space import TIMES, Search, Seeds, Values
 from pet_bench.registry import METHODS
 from pet_bench.spec import STRICT, validate
 
@@ -93,9 +93,16 @@ class Tuning:
 
 
 def joined(kept: Tuning | None, new: Tuning | None) -> Tuning | None:
-    """The new one with what was chosen by the same protocol before, by another process say."""
-    same = kept and new and kept.as_protocol == new.as_protocol
-    return kept.with_chosen(new.chosen) if same and kept and new else new
+    """The new one with what was chosen by the same protocol before, by another process say.
+
+    Raises UserError where something was chosen by another protocol, which would be lost.
+    """
+    if kept is None or not kept.chosen:
+        return new
+    if new is None or new.as_protocol != kept.as_protocol:
+        how = "untuned" if new is None else "tuned by another protocol"
+        raise UserError(f"the results folder is tuned, and this run is {how}: choose another --out")
+    return kept.with_chosen(new.chosen)
 
 
 def protocol(name: str) -> dict[str, Any]:
@@ -165,8 +172,3 @@ def _tried(candidate: Candidate) -> Values:
     own = {key: trial.method.options[key] for key in (size,) if key in trial.method.options}
     score = None if validation is None else round(validation.score, 4)
     return {RATE: trial.recipe.lr} | own | candidate.values | {"validation": score}
-
-
-def changes(values: Values) -> dict[str, Any]:
-    """Chosen values as an override of a grid has them."""
-    return {"recipe": recipe_of(values), "options": options_of(values)}
