@@ -76,9 +76,11 @@ class Grid:
         for one in expanded.skipped:
             print(one)
         if plan.tuning:
-            plan, stopped = tune(
-                plan, where, lambda *tries: run_grid(*tries[:2], executor, trials=tries[2]), plan.trials()
-            )
+
+            def run_tries(tries: spec.Grid, runtime: Runtime, trials: list[TrialSpec]) -> Outcome:
+                return run_grid(tries, runtime, executor, trials=trials)
+
+            plan, stopped = tune(plan, where, run_tries, expanded.trials)
             if stopped:
                 return stopped
         return run_grid(plan, where, executor, trials=plan.trials(), again=again)
