@@ -18,6 +18,7 @@ from pet_bench.grid.plan.spec import Grid, Skipped
 from pet_bench.registry import STYLES, load_plugin
 from pet_bench.report import figures, published
 from pet_bench.report.tables import formats
+from pet_bench.report.tables.agreement import agreements
 from pet_bench.report.tables.fill import fill, find, rank_correlation
 from pet_bench.results import store
 from tests.conftest import ROOT
@@ -153,6 +154,26 @@ def test_the_mini_world_is_not_compared(results):
     both = filled([*results("mini-image-text", "mini-bart", scores), *results()])
     assert not both.mini
     assert row(both, "lora")["VQA"] == pytest.approx(63.0)
+
+
+def test_the_mini_worlds_later_version_is_preferred(results):
+    table = filled([*results("mini-image-text", "mini-bart"), *results("mini-image-text-v2", "mini-bart")])
+    assert {row["suite"] for row in table.frame.to_dict("records")} == {"mini-image-text-v2"} and table.mini
+    assert "our columns are the mini world's (mini-image-text-v2; mini-bart for BART-base" in "\n".join(table.notes)
+
+
+def test_one_model_of_two_names_is_run_once(results):
+    scores = {"vl-pet-small": [70.0, 72.0], "vl-pet-large": [80.0, 82.0], "vl-adapter+large": [60.0]}
+    found = results(scores=scores)
+    table = filled(found, "vlpet-table9")
+    rows = {row["method"]: (row["n"], row["VQA"]) for row in table.frame.to_dict("records")}
+    assert rows["vl-adapter+small"] == (2, 71.0)
+    assert rows["vl-adapter+large"] == (1, 60.0)  # its own
+    assert rows["vl-adapter+middle-x"][0] == 0
+    assert "ours of VL-Adapter + small (VL-PET-small): the trials of the same model, run once" in table.notes
+    assert "vl-pet-small" not in next(note for note in table.notes if note.startswith("of this grid, but not in"))
+    assert set(agreements(table, store.to_frame(found)).n) == {0, 2}  # ends are left out of the second
+    assert not any("same model" in note for note in filled(found).notes)  # Table 2
 
 
 def test_rank_correlation_is_scipys_with_an_exact_p():

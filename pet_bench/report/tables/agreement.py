@@ -11,7 +11,7 @@ from rich.table import Table
 from pet_bench.report.published import average, name_of
 from pet_bench.report.statistics.agreement import Agreement, Correlation, agreement, extremes
 from pet_bench.report.summary import primary_scores
-from pet_bench.report.tables.fill import Filled
+from pet_bench.report.tables.fill import Filled, with_same
 from pet_bench.report.tables.markup import markdown_line, markdown_text
 from pet_bench.report.tables.style import Column
 
@@ -26,7 +26,7 @@ def agreements(filled: Filled, frame: pd.DataFrame) -> pd.DataFrame:
     methods that both have, and without the best and the worst published in the style's last column.
     """
     rows = []
-    scores = primary_scores(frame[frame.control == "none"])
+    scores = primary_scores(with_same(frame[frame.control == "none"], filled.style)[0])
     for backbone, printed in filled.frame.drop_duplicates(["backbone", "method"]).groupby("backbone", sort=False):
         ranked = printed.set_index("method")[f"{filled.style.columns[-1].name} published"]
         present = [method for method, n in zip(printed.method, printed.n, strict=True) if n]

@@ -71,10 +71,11 @@ class World:
     @classmethod
     def of(cls, style: Style, frame: pd.DataFrame) -> World:
         """The mini world's where there are results of it and none of the real world."""
-        mini = style.suite not in set(frame.suite) and style.stand_in in set(frame.suite)
-        if not mini or style.stand_in is None:
+        present = set(frame.suite)
+        mini = None if style.suite in present else next((one for one in style.stand_in if one in present), None)
+        if mini is None:
             return cls(style.suite, {backbone: backbone for backbone in style.backbones}, False)
-        return cls(style.stand_in, {one: printed.stand_in or one for one, printed in style.backbones.items()}, True)
+        return cls(mini, {one: printed.stand_in or one for one, printed in style.backbones.items()}, True)
 
 
 def fill(
@@ -91,7 +92,8 @@ def fill(
     commit: of the running code, for the notes. folders: where the predictions are; None: nothing is tested, or bold.
     skipped: what the grids leave out.
     """
-    frame, printed = frame[frame.control == "none"], style.published()
+    frame, stood_for = with_same(frame[frame.control == "none"], style)
+    printed = style.published()
     world = World.of(style, frame)
     places = {(world.backbones[backbone], method) for backbone, method in printed.index}
     ours = frame.loc[[row.suite == world.suite and (row.backbone, row.method) in places for row in frame.itertuples()]]
@@ -103,8 +105,24 @@ def fill(
     left_out = [one for place, one in reasons.items() if place in places and place not in set(_pairs(ours))]
     beneath = _world_notes(filled, style, world) if world.mini else []
     beneath += [*style.notes, CONVENTION, *skipped_notes(left_out), *_our_notes(frame, ours, style, commit)]
+    beneath += [f"ours of {names}: the trials of the same model, run once" for names in [_listed(stood_for)] if names]
     marks = Marks() if folders is None else significantly_best(ours, folders)
     return Filled(style, filled, (*beneath, *marks.caption, *marks.power), world.mini, _bold(filled, style, marks))
+
+
+def with_same(frame: pd.DataFrame, style: Style) -> tuple[pd.DataFrame, dict[str, str]]:
+    """frame with, for each method of `style.same` that has no rows, those of its other name; and which these are."""
+    stood_for = {
+        method: other
+        for method, other in style.same.items()
+        if method not in set(frame.method) and other in set(frame.method)
+    }
+    copies = [frame[frame.method == other].assign(method=method) for method, other in stood_for.items()]
+    return pd.concat([frame, *copies], ignore_index=True) if copies else frame, stood_for
+
+
+def _listed(stood_for: dict[str, str]) -> str:
+    return ", ".join(f"{name_of(method)} ({name_of(other)})" for method, other in stood_for.items())
 
 
 def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:

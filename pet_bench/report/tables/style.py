@@ -60,10 +60,12 @@ class Style:
     """A table of a paper.
 
     table: the published numbers, a CSV file in `folder`; of its rows those on `backbones`, in its order; methods:
-    instead, these. stand_in: the suite of the mini world that fills the table where no results of `suite` do; a table
-    of it is no claim about the real one. The last column is the one that methods are ranked by. seeds: how many the
-    published rows have, where known. source: what the published numbers are called. names, marks: of methods, name and
-    [colour, marker] (`report.marks`), where they are other than `results/published/methods.yaml` says.
+    instead, these. stand_in: the suites of the mini world, the first that there are results of, that fill the table
+    where no results of `suite` do; a table of them is no claim about the real one. The last column is the one that
+    methods are ranked by. same: methods that are another one's model to the bit, whose results stand for theirs where
+    theirs were not run. seeds: how many the published rows have, where known. source: what the published numbers are
+    called. names, marks: of methods, name and [colour, marker] (`report.marks`), where they are other than
+    `results/published/methods.yaml` says.
     """
 
     plugin_kind: ClassVar[str] = "style"
@@ -73,8 +75,9 @@ class Style:
     table: str
     backbones: dict[str, Printed]
     columns: tuple[Column, ...]
-    stand_in: str | None = None
+    stand_in: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    same: dict[str, str] = field(default_factory=dict)
     seeds: int | None = None
     notes: tuple[str, ...] = ()
     source: str = "published"
