@@ -25,13 +25,13 @@ def mini_image_text() -> Path:
 
 
 def mini_image_text_v2() -> Path:
-    """The mini world in its second sizes, likewise, with features that are 0 where nothing is."""
+    """The mini world in its second sizes, likewise: features are 0 where nothing is, captions of one kind."""
     from pet_bench.data import patches
     from pet_bench.mini import language, world, write
 
     def drawn(root: Path) -> None:
         extract = partial(patches.patches, zero=world.BACKGROUND)
-        write.write_image_text(root, sizes=write.SECOND, extract=extract)
+        write.write_image_text(root, sizes=write.SECOND, extract=extract, wordings=language.NAMED)
 
     return _drawn("mini-image-text-v2", (world, language, write, patches), drawn)
 

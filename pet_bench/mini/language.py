@@ -8,7 +8,7 @@ that reads but does not see can do no better than the most frequent answer of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -308,28 +308,35 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _caption(scene: Scene, rng: Random) -> str:
-    things = scene.things
-    plain = _listed([f"a {_name(t)}" for t in things])
-    sized = _listed([f"a {t.size} {_name(t)}" for t in things])
-    shapes = Counter(t.shape for t in things)
-    grouped = _listed(
-        [f"a {shape}" if n == 1 else f"{NUMBERS[n]} {plural(shape)}" for shape, n in sorted(shapes.items())]
-    )
-    match rng.randrange(4):
-        case 0:
-            return f"there is {plain}."
-        case 1:
-            return f"a picture of {plain}."
-        case 2:
-            return f"{sized}."
-        case _:
-            return f"{NUMBERS[len(things)]} objects: {grouped}."
+Wording = Callable[[Scene], str]
 
 
-def captions(scene: Scene, rng: Random, count: int = 5) -> list[str]:
-    """`count` people's captions; objects are named in reading order, by shape and colour, size or number."""
-    return [_caption(scene, rng) for _ in range(count)]
+def _plain(things: Iterable[Thing]) -> str:
+    return _listed([f"a {_name(thing)}" for thing in things])
+
+
+def _sized(scene: Scene) -> str:
+    return _listed([f"a {thing.size} {_name(thing)}" for thing in scene.things]) + "."
+
+
+def _counted(scene: Scene) -> str:
+    shapes = sorted(Counter(thing.shape for thing in scene.things).items())
+    grouped = _listed([f"a {shape}" if n == 1 else f"{NUMBERS[n]} {plural(shape)}" for shape, n in shapes])
+    return f"{NUMBERS[len(scene.things)]} objects: {grouped}."
+
+
+NAMED: tuple[Wording, ...] = (
+    lambda scene: f"there is {_plain(scene.things)}.",
+    lambda scene: f"a picture of {_plain(scene.things)}.",
+)
+"""By colour and shape."""
+WORDINGS: tuple[Wording, ...] = (*NAMED, _sized, _counted)
+"""And by size too, or by shape and number."""
+
+
+def captions(scene: Scene, rng: Random, count: int = 5, wordings: Sequence[Wording] = WORDINGS) -> list[str]:
+    """`count` people's captions; objects are named in reading order."""
+    return [rng.choice(wordings)(scene) for _ in range(count)]
 
 
 # -- scenes as text ------------------------------------------------------------------------------------------

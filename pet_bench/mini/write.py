@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +22,10 @@ from pet_bench.data.patches import patches
 from pet_bench.mini.language import (
     GQA,
     VQA,
+    WORDINGS,
     Question,
     Statement,
+    Wording,
     annotators,
     captions,
     pair,
@@ -81,6 +83,7 @@ def write_image_text(
     sizes: Sizes | None = None,
     progress: Progress | None = None,
     extract: Callable[[Image], np.ndarray] = patches,
+    wordings: Sequence[Wording] = WORDINGS,
 ) -> None:
     """Write the four image-text tasks under `root`, which must not exist yet or be empty.
 
@@ -90,14 +93,14 @@ def write_image_text(
     ``scenes.json`` holds what was drawn, ``{image: [[cell, size, color, shape], ...]}``, which no task
     reads.
 
-    The same (seed, sizes) gives the same text and pixels. Everything is written beside `root` first and
-    renamed into place, so an interrupted call leaves nothing half-made. `progress(done, total)` is called
-    once an image.
+    wordings: of captions. The same (seed, sizes, wordings) gives the same text and pixels. Everything is
+    written beside `root` first and renamed into place, so an interrupted call leaves nothing half-made.
+    `progress(done, total)` is called once an image.
 
     Raises `FileExistsError` if `root` holds anything.
     """
     with whole(root) as draft:
-        Writer(draft, seed, sizes or Sizes(), progress, extract).write()
+        Writer(draft, seed, sizes or Sizes(), progress, extract, wordings).write()
 
 
 @contextmanager
@@ -132,8 +135,9 @@ class Writer:
         sizes: Sizes,
         progress: Progress | None,
         extract: Callable[[Image], np.ndarray] = patches,
+        wordings: Sequence[Wording] = WORDINGS,
     ):
-        self.root, self.sizes, self.progress, self.extract = root, sizes, progress, extract
+        self.root, self.sizes, self.progress, self.extract, self.wordings = root, sizes, progress, extract, wordings
         self.rng = Random(seed)
         self.pixels = np.random.default_rng(seed)
         self.scenes: dict[str, Scene] = {}
@@ -204,7 +208,7 @@ class Writer:
                 number = len(images) + 1
                 name = f"COCO_{part}_{number:012d}"
                 self.image("COCO", name, scene)
-                raws = captions(scene, self.rng)
+                raws = captions(scene, self.rng, wordings=self.wordings)
                 images.append(
                     {
                         "filepath": part,
