@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -266,8 +266,11 @@ def run(
         plan = _tune(plan, trials, folder, how)
         trials = select(plan.plan(lost, anew=True).trials, **chosen)
     if how.dry_run:
-        if plan.tuning and not plan.tuning.chosen:
-            print(f"tuned: up to {plan.tuning.tries} tries a method and backbone come first, and are not counted here")
+        if plan.tuning:
+            kept = {trial.id for trial in trials}
+            groups = {replace(one.group, control="none") for one in expanded.planned if one.trial.id in kept}
+            if count := plan.tuning.tries * sum(not plan.tuning.values(group) for group in groups):
+                print(f"tuned: up to {count} tries come first, {plan.tuning.tries} each, and are not counted here")
         _dry_run(plan, trials, lost, folder, how)
     else:
         _execute(plan, trials, lost, folder, how)
@@ -275,8 +278,6 @@ def run(
 
 def under(plan: Grid, name: str, folder: Path) -> Grid:
     """The grid under another protocol of tuning, with what was chosen by it in its results folder before."""
-    from dataclasses import replace
-
     from pet_bench.grid.plan.spec import parse, with_kept
 
     if name == "untuned":

@@ -262,6 +262,7 @@ def test_through_the_command_line(stand_in, tmp_path, capsys, monkeypatch):  # n
         return store.load(runtime.out / f"{spec.id}.json")
 
     monkeypatch.setattr(sys.modules["pet_bench.trial.run"], "run_trial", run_trial)
+    monkeypatch.setattr("pet_bench.cli.grid._dry_run", lambda *_: None)
     file, out = tmp_path / "g.yaml", tmp_path / "out"
     file.write_text(yaml.dump(GRID | {"backbones": ["mini-bart"]} | {"tuning": None}))
     command = ["run", str(file), "--protocol", "tuned", "--executor", "inline", "--out", str(out)]
@@ -272,8 +273,10 @@ def test_through_the_command_line(stand_in, tmp_path, capsys, monkeypatch):  # n
         assert stopped.value.code == 0
         return capsys.readouterr().out
 
+    assert "tuned: up to 14 tries come first, 7 each, and are not counted here" in call(*command, "--dry-run")
     for ran in (True, False):
         assert ("tries, each tested on its validation splits" in call(*command)) is ran
+    assert "come first" not in call(*command, "--dry-run")
     assert len(store.load_all(out)) == 2 * 3
     assert len(store.load_all(out / "tuning")) == 2 * 7
     assert "tuned: 7 tries a method" in call("report", str(out))

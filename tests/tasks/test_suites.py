@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+from random import Random
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
-from pet_bench.mini.world import BACKGROUND
-from pet_bench.mini.write import SECOND
+from pet_bench.mini.language import NAMED, captions
+from pet_bench.mini.world import BACKGROUND, Scene
+from pet_bench.mini.write import SECOND, write_image_text
 from pet_bench.registry import SUITES, TASKS
 from pet_bench.tasks import suites
 from tests.mini.conftest import SMALL
@@ -100,3 +104,15 @@ def test_the_second_mini_world_has_two_thousand_questions_of_a_task_and_five_hun
     sizes = SECOND
     assert (sizes.coco_test, sizes.gqa_testdev * sizes.per_image, 8 * sizes.nlvr_test) == (500, 2000, 2000)
     assert sizes.coco_test * sizes.per_image >= 2000
+
+
+def test_captions_of_the_second_mini_world_name_colours_and_shapes(tmp_path):
+    scene = Scene.sample(Random(3))
+    named = [f"{thing.color} {thing.shape}" for thing in scene.things]
+    told = captions(scene, Random(0), 99, NAMED)
+    assert len(set(told)) == 2 and all(words in caption for caption in told for words in named)
+    assert any("objects:" in caption for caption in captions(scene, Random(0), 99))  # in the first also numbers
+    write_image_text(tmp_path / "world", sizes=SMALL, wordings=NAMED)
+    told = json.loads((tmp_path / "world/COCO/dataset_coco.json").read_text())
+    raws = [sentence["raw"] for image in told["images"] for sentence in image["sentences"]]
+    assert raws and all(raw.startswith(("there is a ", "a picture of a ")) for raw in raws)
