@@ -43,6 +43,16 @@ def mini_video_text() -> Path:
     return _drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
 
 
+def mini_video_text_v2() -> Path:
+    """The mini world in motion in its second sizes, likewise: no description says where things go."""
+    from pet_bench.mini import clip_language, clips, world, write_clips
+
+    def drawn(root: Path) -> None:
+        write_clips.write_video_text(root, sizes=write_clips.SECOND, moving=0)
+
+    return _drawn("mini-video-text-v2", (world, clips, clip_language, write_clips), drawn)
+
+
 def picture_patches(picture: Path, zero: float = 127.5) -> np.ndarray:
     """The features of a picture of one's own, as those of the mini world's are made."""
     from PIL import Image
@@ -104,6 +114,7 @@ MINI_VIDEO_TEXT = Suite(
     recipe={"epochs": 8},
     embedded=mini_video_text,
 )
+MINI_VIDEO_TEXT_V2 = replace(MINI_VIDEO_TEXT, name="mini-video-text-v2", embedded=mini_video_text_v2)
 NLVR_V1 = Suite(
     name="nlvr-v1",
     tasks=("nlvr-v1",),

@@ -122,10 +122,10 @@ def choices(question: Question, count: int, rng: Random) -> tuple[list[str], int
     return offered, offered.index(question.answer)
 
 
-def description(clip: Clip, rng: Random) -> str:
-    """What is there, in order; at times where it goes, too."""
+def description(clip: Clip, rng: Random, moving: float = 0.5) -> str:
+    """What is there, in order; at times, with this probability, where it goes, too."""
     parts = [f"a {shot.color} {shot.shape}" for shot in clip.shots]
-    if rng.random() < 0.5:
+    if rng.random() < moving:
         parts = [f"{part} goes {shot.direction}" for part, shot in zip(parts, clip.shots, strict=True)]
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) + "."
 

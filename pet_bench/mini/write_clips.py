@@ -36,8 +36,17 @@ class ClipSizes:
         return sum(getattr(self, field.name) for field in fields(self)) - self.per_clip
 
 
+SECOND = ClipSizes(tv_val=500, how2_val=500, yc2_val=500)
+"""Five times as many questions and descriptions to be tested on: 2,000 of each task's questions, 500 clips."""
+
+
 def write_video_text(
-    root: Path, *, seed: int = 0, sizes: ClipSizes | None = None, progress: Progress | None = None
+    root: Path,
+    *,
+    seed: int = 0,
+    sizes: ClipSizes | None = None,
+    progress: Progress | None = None,
+    moving: float = 0.5,
 ) -> None:
     """Write the four video-text tasks under `root`, which must not exist yet or be empty.
 
@@ -46,10 +55,10 @@ def write_video_text(
     ``video/frames/<folder>/<clip>.png`` is a strip of the same frames, ``video/clips.json`` holds what was drawn,
     ``{folder/clip: [[color, shape, direction], ...]}``; no task reads either.
 
-    Otherwise as `pet_bench.mini.write.write_image_text`.
+    moving: the share of descriptions that say where things go. Otherwise as `pet_bench.mini.write.write_image_text`.
     """
     with whole(root) as draft:
-        ClipWriter(draft, seed, sizes or ClipSizes(), progress).write()
+        ClipWriter(draft, seed, sizes or ClipSizes(), progress, moving).write()
 
 
 def write_all(root: Path, *, seed: int = 0, progress: Progress | None = None) -> None:
@@ -65,8 +74,8 @@ def write_all(root: Path, *, seed: int = 0, progress: Progress | None = None) ->
 class ClipWriter:
     """One world in the making."""
 
-    def __init__(self, root: Path, seed: int, sizes: ClipSizes, progress: Progress | None):
-        self.video, self.sizes, self.progress = root / "video", sizes, progress
+    def __init__(self, root: Path, seed: int, sizes: ClipSizes, progress: Progress | None, moving: float = 0.5):
+        self.video, self.sizes, self.progress, self.moving = root / "video", sizes, progress, moving
         self.rng = Random(seed)
         self.pixels = np.random.default_rng(seed)
         self.clips: dict[str, Clip] = {}
@@ -149,7 +158,7 @@ class ClipWriter:
             )
         task = {"tv": "tvc", "yc2": "yc2c"}.get(folder)
         if task:
-            said = [description(clip, self.rng) for _ in range(2 if task == "tvc" else 1)]
+            said = [description(clip, self.rng, self.moving) for _ in range(2 if task == "tvc" else 1)]
             extra = {"type": "v", "from_retrieval": False} if task == "tvc" else {}
             descriptions = [{"desc": text, "desc_id": 2 * number + i, **extra} for i, text in enumerate(said)]
             moment = {"ts": [0.0, clip.seconds]} if task == "tvc" else {}

@@ -9,6 +9,9 @@ from PIL import Image
 
 from pet_bench.data.suite import suite_by_name
 from pet_bench.errors import UserError
+from pet_bench.mini import write_clips
+from pet_bench.mini.clip_language import description
+from pet_bench.mini.clips import Clip
 from pet_bench.mini.language import NAMED, captions
 from pet_bench.mini.world import BACKGROUND, Scene
 from pet_bench.mini.write import SECOND, write_image_text
@@ -28,6 +31,7 @@ def shape(suite):
         ("image-text", ("vqa", "gqa", "nlvr2", "coco-caption"), (2048, 49, 36, 2)),
         ("mini-image-text", ("vqa", "gqa", "nlvr2", "coco-caption"), (192, 36, 36, 2)),
         ("mini-image-text/vqa+gqa", ("vqa", "gqa"), (192, 36, 36, 2)),
+        ("mini-video-text-v2", ("tvqa", "how2qa", "tvc", "yc2c"), (432, 64, 64, 2)),
         ("video-text", ("tvqa", "how2qa", "tvc", "yc2c"), (512, 64, 64, 2)),
         ("nlvr-v1", ("nlvr-v1",), (192, 36, 36, 3)),
         ("vqa", ("vqa",), (2048, 49, 36, 2)),
@@ -104,6 +108,14 @@ def test_the_second_mini_world_has_two_thousand_questions_of_a_task_and_five_hun
     sizes = SECOND
     assert (sizes.coco_test, sizes.gqa_testdev * sizes.per_image, 8 * sizes.nlvr_test) == (500, 2000, 2000)
     assert sizes.coco_test * sizes.per_image >= 2000
+
+
+def test_descriptions_of_the_second_world_in_motion_say_what_is_there_only():
+    clip = Clip.sample(Random(1))
+    assert all(" goes " not in description(clip, Random(seed), moving=0) for seed in range(9))
+    assert any(" goes " in description(clip, Random(seed)) for seed in range(9))
+    sizes = write_clips.SECOND
+    assert min(sizes.tv_val * sizes.per_clip, sizes.how2_val * sizes.per_clip) >= 2000 and sizes.yc2_val >= 500
 
 
 def test_captions_of_the_second_mini_world_name_colours_and_shapes(tmp_path):
