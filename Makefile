@@ -31,6 +31,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps lmms-eval  # its loader, which reads what we export, needs none
 	touch $@
 
 .venv-features/.ready: pyproject.toml constraints.txt

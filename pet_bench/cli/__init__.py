@@ -317,6 +317,8 @@ app.command(
         "pet-bench export demo --format peft",
         "pet-bench export results/demo --format model-index --out demo.yaml",
         "pet-bench export 0123 --format model-index",
+        "pet-bench export demo --format lmms-eval",
+        "pet-bench export results/mine --format eval-results --benchmark vqa=owner/VQAv2",
     )
 )(export)
 app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/lr-sweep"))(best)

@@ -237,7 +237,7 @@ def _appendix(results: Results) -> list[Path]:
 
 def _drawn(frame: pd.DataFrame) -> list[str]:
     """A warning where data come with the package, so that nobody takes them for those they are named after."""
-    from pet_bench.results.exchange import is_drawn
+    from pet_bench.results.exchange.names import is_drawn
 
     return [
         f"{suite} is a mini world, drawn by this program: its scores cannot be compared with the real data sets'"

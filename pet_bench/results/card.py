@@ -15,7 +15,8 @@ from pet_bench.pet import Design, Method, build_method
 from pet_bench.pet.method import restored
 from pet_bench.pet.select import beyond
 from pet_bench.results.dropped import summary
-from pet_bench.results.exchange import hub_name, is_drawn, to_model_index
+from pet_bench.results.exchange.model_index import to_model_index
+from pet_bench.results.exchange.names import hub_name, is_drawn
 from pet_bench.results.schema import TrialResult
 from pet_bench.spec import Fed, TrialSpec, plain
 

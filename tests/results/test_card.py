@@ -23,7 +23,7 @@ from pet_bench.methods.lora import LoRA
 from pet_bench.results import store
 from pet_bench.results.card import CARD, card
 from pet_bench.results.check import check
-from pet_bench.results.exchange import to_model_index
+from pet_bench.results.exchange.model_index import to_model_index
 from pet_bench.results.merge import merge
 from pet_bench.results.schema import Plugin, Run
 from pet_bench.trial import run

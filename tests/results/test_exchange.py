@@ -15,7 +15,9 @@ from pet_bench.errors import UserError
 from pet_bench.registry import TASKS
 from pet_bench.results import store
 from pet_bench.results.check import check
-from pet_bench.results.exchange import experiment, hub_name, to_model_index, to_peft
+from pet_bench.results.exchange.model_index import to_model_index
+from pet_bench.results.exchange.names import experiment, hub_name
+from pet_bench.results.exchange.peft import to_peft
 from pet_bench.results.schema import Point, Run, TrialResult
 
 # keys and types of a real file, method_comparison/MetaMathQA/results/ewora--llama-3.2-3B-default.json of 2026-09

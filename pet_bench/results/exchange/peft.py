@@ -1,60 +1,16 @@
-"""Results in others' formats: peft's method comparison and Hugging Face's model-index."""
+"""The JSON of peft's method comparison."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from pet_bench.data.suite import suite_by_name
-from pet_bench.registry import BACKBONES, TASKS
+from pet_bench.results.exchange.names import experiment, finite, hub_name
 from pet_bench.results.schema import Point, TrialResult
 from pet_bench.spec import TrialSpec
 
 STATUS = {"done": "success", "stopped_early": "canceled"}  # peft's words; everything else has "failed"
-
-
-def experiment(result: TrialResult) -> str:
-    """`lora/mini-bart-mini-image-text-rank-8-seed-0-0123456789ab`: method, what else tells, the trial's id.
-
-    The form of peft's experiments; no two trials have the same. The file there is called so with "--" for "/".
-    """
-    spec = TrialSpec.from_dict(result.spec)
-    options = spec.label.removeprefix(spec.method.name)
-    control = "" if spec.control == "none" else spec.control
-    parts = map(_slug, (spec.backbone, spec.suite, options, control, f"seed-{spec.seed}", result.id))
-    return f"{_slug(spec.method.name)}/{'-'.join(filter(None, parts))}"
-
-
-def _slug(text: str) -> str:
-    """What any file system and the hub take in a name; not long, for several make one."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:48].strip("-.")
-
-
-def hub_name(backbone: str) -> str | None:
-    """What a backbone is called on the hub (`owner/model`); None for a folder and for those that come with us."""
-    source = BACKBONES.get(backbone).source if backbone in BACKBONES else backbone
-    return source if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not Path(source).exists() else None
-
-
-def is_drawn(suite: str) -> bool:
-    """Whether the data of a suite come with the package: a mini world, not the data sets its tasks are named after.
-
-    Raises UserError for a suite that is not known.
-    """
-    return suite_by_name(suite).embedded is not None
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has no other numbers."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-# peft -----------------------------------------------------------------------------------------------------------------
 
 
 def to_peft(result: TrialResult) -> dict[str, Any]:
@@ -220,46 +176,3 @@ def _mean(losses: dict[str, dict[str, float]]) -> float | None:
 def _named(split: str, values: dict[str, dict[str, float]]) -> dict[str, float | None]:
     """`{"test vqa accuracy": 60.0}`."""
     return {f"{split} {task} {name}": finite(value) for task, of in values.items() for name, value in of.items()}
-
-
-# Hugging Face ---------------------------------------------------------------------------------------------------------
-
-
-def to_model_index(results: Iterable[TrialResult]) -> list[dict[str, Any]]:
-    """The metadata `model-index` of a hub's model card: one model per trial, its scores by task.
-
-    Data that come with the package are named as what they are, and so are controls and suspect results. A data set's
-    revision is our fingerprint of all that the trial read. Values are on the metric's own scale: accuracies in percent.
-    """
-    return [{"name": experiment(result).replace("/", "-"), "results": list(_by_task(result))} for result in results]
-
-
-def _by_task(result: TrialResult) -> Iterable[dict[str, Any]]:
-    spec, doubt = TrialSpec.from_dict(result.spec), " (suspect result)" * (result.status == "suspect")
-    drawn = is_drawn(spec.suite)
-    for task, metrics in result.metrics.items():
-        hub = TASKS.get(task).hub if task in TASKS else None  # a plug-in's that is not loaded here
-        kind, identifier, name = hub or ("image-text-to-text", task, task)
-        if drawn:
-            suite = spec.suite.split("/")[0]
-            identifier, name = f"{suite}-{task}", f"Stand-in for {name}, drawn by pet-bench ({suite})"
-        if spec.control != "none":
-            name += f" ({spec.control} control: the model does not see the images)"
-        first = next(iter(metrics.values()))
-        dataset = {
-            "name": name,
-            "type": identifier,
-            "split": first.split,
-            "revision": result.provenance.data,
-            "args": {"examples": first.n, **spec.protocol.get(task, {})},
-        }
-        yield {
-            "task": {"type": kind, "name": task},
-            "dataset": {key: value for key, value in dataset.items() if value is not None},
-            "metrics": [
-                {"type": _slug(metric).lower(), "value": score.value, "name": metric + doubt}
-                | ({"args": dict(score.options)} if score is first and score.options else {})
-                for metric, score in metrics.items()
-                if math.isfinite(score.value)
-            ],
-        }

@@ -1,0 +1,1 @@
+"""Results in others' formats, a module each."""
