@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ from pet_bench.strict_json import DEPTH, decode_json, json_value
 from pet_bench.strict_yaml import dump_yaml, parse_yaml
 
 __all__ = [
-    "BOM", "DEPTH", "HEAD", "decode_json", "dump_yaml", "impostor", "impostor_at", "is_file", "is_folder", "json_value",
-    "nameable", "parse_json", "parse_yaml", "read_bytes", "read_json", "read_text", "read_yaml", "replacing",
-    "write_text",
+    "BOM", "DEPTH", "HEAD", "decode_json", "dump_yaml", "filling", "impostor", "impostor_at", "is_file", "is_folder",
+    "json_value", "nameable", "parse_json", "parse_yaml", "read_bytes", "read_json", "read_text", "read_yaml",
+    "replacing", "write_text",
 ]  # fmt: skip
 
 BOM = b"\xef\xbb\xbf"
@@ -49,6 +50,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def filling(root: Path) -> Iterator[Path]:
+    """Fill a new folder whole or not at all: the one given becomes `root` at the end, or vanishes.
+
+    Raises `FileExistsError` if `root` holds anything.
+    """
+    root = Path(root)
+    if root.exists() and any(root.iterdir()):
+        raise FileExistsError(f"{root} is not empty")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)
+        if root.exists():
+            root.rmdir()
+        draft.rename(root)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
         raise
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 class ExportFormat(StrEnum):
     PEFT, MODEL_INDEX, EVAL_RESULTS, LMMS_EVAL = "peft", "model-index", "eval-results", "lmms-eval"
+    MERGED, PEFT_ADAPTER = "merged", "peft-adapter"
 
 
 BENCHMARK = re.compile(r"(?P<task>[^=]+)=(?P<dataset>[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?)")
@@ -36,7 +37,7 @@ def export(
         ExportFormat,
         typer.Option(
             help="model-index: one document for all; else files per trial: of peft's method comparison, of the hub's "
-            ".eval_results/, or of lmms-eval."
+            ".eval_results/, of lmms-eval; or a folder per trial: a merged checkpoint, an adapter of peft's."
         ),
     ],
     out: Annotated[
@@ -57,17 +58,22 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="lmms-eval: root folder of the datasets; mini suites need none.")
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="merged: which, of methods with weights of their own for each task.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Export results in the formats of others: peft's method comparison, Hugging Face's model-index and evaluation
-    results, lmms-eval.
+    results, lmms-eval; and trained models.
 
     peft: what is not measured here is null, and scores per task stand among the metrics. model-index: trials without
-    scores are left out. lmms-eval: results, and a JSON line per example, which its --baseline reads.
+    scores are left out. lmms-eval: results, and a JSON line per example, which its --baseline reads. merged: what
+    transformers' from_pretrained loads, where the method folds into the backbone. peft-adapter: LoRA and its kin.
     """
     load_plugins(plugin)
     only_with("--format eval-results", format == ExportFormat.EVAL_RESULTS, benchmark=benchmark, source_url=source_url)
     only_with("--format lmms-eval", format == ExportFormat.LMMS_EVAL, data=data)
+    only_with("--format merged", format == ExportFormat.MERGED, task=task)
     benchmarks = _benchmarks(benchmark or [])
     trials, out = _sources(source, out)
     if out and (place := out.parent if format == ExportFormat.MODEL_INDEX else out).resolve() in {
@@ -83,6 +89,8 @@ def export(
             _write_files(trials, out, format, partial(_lmms_eval, data=data, read={}))
         case ExportFormat.MODEL_INDEX:
             _model_index(trials, out)
+        case ExportFormat.MERGED | ExportFormat.PEFT_ADAPTER:
+            _models(trials, out, format, task)
 
 
 def _benchmarks(texts: list[str]) -> dict[str, str]:
@@ -169,6 +177,24 @@ def _lmms_eval(result: TrialResult, folder: Path, data: Path | None, read: dict[
         files[f"{start}_samples_{task.name}.jsonl"] = "".join(lines)
     text = json.dumps(lmms_eval.results(result, said), indent=2, ensure_ascii=False, allow_nan=False)
     return {f"{start}_results.json": text + "\n"} | files
+
+
+def _models(trials: Trials, out: Path | None, format: ExportFormat, task: str | None) -> None:
+    """A folder per trial; those that cannot be are told together, once the others are written."""
+    from pet_bench.results.exchange.names import experiment
+    from pet_bench.trial.exported import write_adapter, write_merged
+    from pet_bench.trial.loaded import load_trial
+
+    faults, write = Faults(), partial(write_merged, task=task) if format == ExportFormat.MERGED else write_adapter
+    for result, folder in trials.values():
+        target = (out or folder / "report" / format.value) / experiment(result).replace("/", "--")
+        with faults, writing("--out FOLDER writes to another folder"):
+            try:
+                write(load_trial(folder / f"{result.id}.json"), target)
+            except FileExistsError:
+                raise UserError(f'"{target}" is not empty: remove it, or write to another folder with --out') from None
+            print(f"wrote {target}")
+    faults.check()
 
 
 def _model_index(trials: Trials, out: Path | None) -> None:

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pet_bench.files import filling
 from pet_bench.mini.language import IMAGES, Exercise, captions, located
 from pet_bench.mini.pretrain import MOST_STEPS, descend, read_record, record
 from pet_bench.mini.readers import Reader, load_reader
 from pet_bench.mini.seer import CELLS, Seer
 from pet_bench.mini.world import COLORS, SIZES, Scene, Thing, draw
-from pet_bench.mini.write import whole
 from pet_bench.spec import LARGEST
 
 SEEN = {"shape": ("square", "circle"), "color": tuple(COLORS)[:4]}  # of pictures in pre-training
@@ -107,7 +107,7 @@ def pretrain(
         raise ValueError(f"steps are 1 to {MOST_STEPS:,}, found {steps}")
     if not 0 <= seed <= LARGEST:
         raise ValueError(f"a seed is 0 to {LARGEST:,}, found {seed}")
-    with whole(Path(out)) as draft:
+    with filling(Path(out)) as draft:
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         rng, pixels = Random(seed), np.random.default_rng(seed)

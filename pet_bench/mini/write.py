@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,6 +16,7 @@ import numpy as np
 from PIL.Image import Image
 
 from pet_bench.data.patches import patches
+from pet_bench.files import filling
 from pet_bench.mini.language import (
     GQA,
     VQA,
@@ -99,30 +97,8 @@ def write_image_text(
 
     Raises `FileExistsError` if `root` holds anything.
     """
-    with whole(root) as draft:
+    with filling(root) as draft:
         Writer(draft, seed, sizes or Sizes(), progress, extract, wordings).write()
-
-
-@contextmanager
-def whole(root: Path) -> Iterator[Path]:
-    """A folder to write in that becomes `root` at the end, or vanishes.
-
-    Raises `FileExistsError` if `root` holds anything.
-    """
-    root = Path(root)
-    if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"{root} is not empty")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        if root.exists():
-            root.rmdir()
-        draft.rename(root)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 class Writer:

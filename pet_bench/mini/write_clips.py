@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pet_bench.files import filling
 from pet_bench.mini.clip_language import CHOICES, Like, ask, choices, description, subtitles
 from pet_bench.mini.clips import SECONDS, Clip, draw, features
-from pet_bench.mini.write import Progress, Sizes, Writer, whole
+from pet_bench.mini.write import Progress, Sizes, Writer
 
 SHOWS = ("Shape Parade", "The Color Hour")
 
@@ -57,7 +58,7 @@ def write_video_text(
 
     moving: the share of descriptions that say where things go. Otherwise as `pet_bench.mini.write.write_image_text`.
     """
-    with whole(root) as draft:
+    with filling(root) as draft:
         ClipWriter(draft, seed, sizes or ClipSizes(), progress, moving).write()
 
 
@@ -66,7 +67,7 @@ def write_all(root: Path, *, seed: int = 0, progress: Progress | None = None) ->
     images, clips = Sizes(), ClipSizes()
     total = images.images + clips.clips
     report = progress or (lambda done, total: None)
-    with whole(root) as draft:
+    with filling(root) as draft:
         Writer(draft, seed, images, lambda done, _: report(done, total)).write()
         ClipWriter(draft, seed, clips, lambda done, _: report(images.images + done, total)).write()
 

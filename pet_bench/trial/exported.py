@@ -1,0 +1,135 @@
+"""A finished trial's model as others load it: a merged checkpoint, and an adapter of HF peft's.
+
+`transformers`' `from_pretrained` reads the first, `peft.PeftModel.from_pretrained` the second on the stock backbone;
+both then compute what the trial's language model does. A backbone that is fed with features has a visual embedding that
+is no part of the stock model: it lies beside, `visual.safetensors`, under the names that it has here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pet_bench.backbone.interface import Model
+from pet_bench.backbone.known import find_backbone
+from pet_bench.backbone.loading import read_stock
+from pet_bench.errors import Faults
+from pet_bench.files import filling
+from pet_bench.pet import trained_parameters
+from pet_bench.pet.deltas import LowRankModule, WeightDecomposedModule
+from pet_bench.pet.inserted import Inserted
+from pet_bench.pet.merge import merge
+from pet_bench.trial.loaded import Loaded
+
+VISUAL = "visual.safetensors"
+
+
+def write_merged(trial: Loaded, folder: Path, task: str | None = None) -> None:
+    """The trial's model as a stock checkpoint with its tokenizer or processor; what was folded in is taken out again.
+
+    task: of methods with weights of their own for each task, which one. Raises UserError where the method does not
+    merge, and FileExistsError where the folder
+    holds anything.
+    """
+    undo = merge(trial.model, task)
+    try:
+        with filling(folder) as draft:
+            trial.model.lm.save_pretrained(draft)
+            trial.tokenizer.save_pretrained(str(draft))
+            _write_visual(trial.model, draft)
+    finally:
+        undo()
+
+
+def write_adapter(trial: Loaded, folder: Path) -> None:
+    """The trial's low-rank updates (LoRA, DoRA) as peft keeps them, and what else of the backbone trains.
+
+    All biases become `bias: all`; any other module that trains, a projector say, `modules_to_save`. Raises UserError,
+    with all faults together, where the method holds anything else, and FileExistsError where the folder
+    holds anything.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    model, faults = trial.model, Faults()
+    paths = {module: path for path, module in model.lm.named_modules()}
+    found = {path: one for path, one in model.pet.named_modules() if isinstance(one, Inserted)}
+    for key in {*model.pet} - {*model.anatomy.stacks, "shared"}:
+        faults.add(f'"{key}" is no low-rank update: peft\'s LoRA cannot hold it')
+    for path, one in found.items():
+        if not _is_low_rank(one) or one.place.writer not in paths:
+            faults.add(f"{path}: {one.insert.formula} is no low-rank update of a layer: peft's LoRA cannot hold it")
+    kinds = {_kind(one) for one in found.values() if _is_low_rank(one)}
+    if len(kinds) != 1:
+        faults.add(f"{trial.spec.label}: its updates are of {len(kinds) or 'no'} ranks, and an adapter has one")
+    faults.check()
+    ((rank, alpha, dropout, decomposed),) = kinds
+    updates = {paths[cast(nn.Module, one.place.writer)]: one.delta for one in found.values()}
+    biases, whole = _also_trained(model)
+    config = LoraConfig(
+        task_type="CAUSAL_LM" if model.anatomy.reading == model.anatomy.writing else "SEQ_2_SEQ_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        use_dora=decomposed,
+        target_modules=sorted(updates),
+        bias="all" if biases else "none",
+        modules_to_save=whole or None,
+    )
+    stock: Any = read_stock(find_backbone(trial.spec.backbone)).lm
+    config.base_model_name_or_path = find_backbone(trial.spec.backbone).source
+    wrapper: Any = get_peft_model(stock, config)
+    with torch.no_grad():
+        for path, delta in updates.items():
+            layer = stock.get_submodule(path)
+            layer.lora_A["default"].weight.copy_(delta.A)
+            layer.lora_B["default"].weight.copy_(delta.B)
+            if decomposed:
+                layer.lora_magnitude_vector["default"].weight.copy_(delta.m)
+        for path in whole:
+            saved = stock.get_submodule(path).modules_to_save["default"]
+            saved.load_state_dict(model.lm.get_submodule(path).state_dict())
+        for name, value in biases.items():
+            _bias(stock, name).copy_(value)
+    with filling(folder) as draft:
+        wrapper.save_pretrained(str(draft), save_embedding_layers=False)
+        (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        _write_visual(model, draft)
+
+
+def _is_low_rank(one: Inserted) -> bool:
+    """One matrix pair on what a whole linear layer reads, and nothing that scales or gates it."""
+    insert, kind = one.insert, type(one.delta)
+    plain = insert.gate is None and insert.norm is None and insert.base_scale == insert.delta_scale == 1
+    return kind in (LowRankModule, WeightDecomposedModule) and plain and insert.reads == "input" and not one.place.part
+
+
+def _kind(one: Inserted) -> tuple[int, float, float, bool]:
+    """rank, alpha, dropout, and whether the weight is decomposed."""
+    spec: Any = cast(LowRankModule, one.delta).spec
+    return spec.rank, spec.alpha, spec.dropout, isinstance(one.delta, WeightDecomposedModule)
+
+
+def _also_trained(model: Model) -> tuple[dict[str, Tensor], list[str]]:
+    """Of what trains of the backbone: biases, if all do, by name; and the paths of the modules that the rest is in."""
+    names = trained_parameters(model).items()
+    trained: dict[str, Tensor] = {name.removeprefix("lm."): one for name, one in names if name.startswith("lm.")}
+    biases = {name: one for name, one in trained.items() if name.endswith("bias")}
+    if biases.keys() != {name for name, _ in model.lm.named_parameters() if name.endswith("bias")}:
+        biases = {}
+    return biases, sorted({name.rpartition(".")[0] for name in trained.keys() - biases.keys()})
+
+
+def _bias(stock: nn.Module, name: str) -> Tensor:
+    """A bias by its stock name: of a layer that peft has wrapped it is the wrapped one's."""
+    module: Any = stock.get_submodule(name.rpartition(".")[0])
+    return getattr(module, "base_layer", module).bias
+
+
+def _write_visual(model: Model, folder: Path) -> None:
+    if isinstance(visual := getattr(model, "visual", None), nn.Module):
+        tensors = {f"visual.{name}": one.detach().contiguous() for name, one in visual.state_dict().items()}
+        save_file(tensors, folder / VISUAL, metadata={"format": "pt"})
