@@ -59,6 +59,26 @@ app.add_typer(data_app, name="data", cls=Commands)
 app.add_typer(results_app, name="results", cls=Commands)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from pet_bench import __version__
+        from pet_bench.results.provenance import commit
+
+        revision, changed = commit()
+        where = f" (commit {revision[:12]}{', changed since' * bool(changed)})" if revision else ""
+        print(f"pet-bench {__version__}{where}")
+        raise typer.Exit
+
+
+@app.callback()
+def _(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say version, in a checkout its commit."),
+    ] = False,
+) -> None: ...
+
+
 class Format(StrEnum):
     TABLE, CSV, JSON = "table", "csv", "json"
 
