@@ -1,4 +1,4 @@
-"""SECURITY.md is true where the source can tell: no code is loaded from data, no shell run, no archive unpacked blindly."""
+"""SECURITY.md is true where the source can tell: no code comes from data, no shell runs, no archive unpacks blindly."""
 
 from __future__ import annotations
 
