@@ -46,7 +46,7 @@ class Order(StrEnum):
 
 
 class Tracker(StrEnum):
-    TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
+    TENSORBOARD, WANDB, MLFLOW, TRACKIO = "tensorboard", "wandb", "mlflow", "trackio"
 
 
 class Estimate(StrEnum):
@@ -165,7 +165,7 @@ class How:
         """Raises UserError for options that the others leave without a use."""
         only_with("--dry-run", self.dry_run, estimate=self.estimate)
         only_with(
-            "--executor ray", self.executor == Executor.RAY, log=self.log, ray_address=self.ray_address,
+            "--executor ray", self.executor == Executor.RAY, ray_address=self.ray_address,
             dashboard=self.dashboard or None, gpus=self.gpus, max_concurrent=self.max_concurrent,
             reuse_workers=self.reuse_workers, retries=self.retries,
         )  # fmt: skip

@@ -9,11 +9,13 @@ import pytest
 from pet_bench.errors import UserError
 from pet_bench.grid.execute import loggers
 from pet_bench.grid.execute.loggers import callbacks, check_trackers
+from pet_bench.grid.execute.run import run_grid
+from pet_bench.grid.execute.supervise import Cluster
 from pet_bench.grid.execute.trackers import MAKERS, SPARSE, Events, flat, scalars
 from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
 from pet_bench.results.schema import Point, Progress
-from pet_bench.spec import TrialSpec
+from pet_bench.spec import Runtime, TrialSpec
 from tests.results.conftest import make_result, make_spec  # noqa: F401
 
 
@@ -128,7 +130,7 @@ def test_extras_are_those_that_are_named():
     from tests.conftest import ROOT
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for name in ("wandb", "mlflow"):
+    for name in ("wandb", "mlflow", "trackio"):
         assert any(need.startswith(loggers.PACKAGES[name]) for need in project["optional-dependencies"][name])
 
 
@@ -190,9 +192,12 @@ def test_the_result_says_how_a_trial_ended(status, died, failed, tracked, make_r
 
 
 def test_a_second_attempt_goes_on_in_the_same_run(tracked, spec):
-    tracker, _, _ = tracked()
-    first, second = (tracker._of(tune_trial(spec, name)) for name in ("t0", "t1"))
-    assert first is second
+    tracker, calls, _ = tracked()
+    for name in ("t0", "t1"):
+        tracker.on_trial_start(0, [], tune_trial(spec, name))
+    first, second = (call for call in calls if call[0] == "start")
+    assert first == second
+    assert len(tracker.shown) == 1
 
 
 def test_a_server_gets_fewer_training_reports_but_all_validations(tracked, spec, monkeypatch):
@@ -253,3 +258,59 @@ def test_a_full_disk_stops_tensorboard_and_not_the_grid(tmp_path, spec, monkeypa
     monkeypatch.setattr(Events, "add_scalar", full)
     run(tracker, spec, *(report(spec, step, loss=2.0) for step in range(100)))
     assert said == ["--log tensorboard has stopped, the trials go on: [Errno 28] No space left on device"]
+
+
+# Trackio -------------------------------------------------------------------------------------------------------------
+
+
+def test_trackio_has_a_run_for_each_trial_and_goes_on_in_it(plain, tmp_path, make_result, monkeypatch, capfd):
+    """Of two trials side by side, one of which has a second attempt; nothing is printed."""
+    reason = "trackio is not installed (pip install 'pet-bench[trackio]')"
+    pytest.importorskip("trackio", reason=reason)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "store", raising=False)
+    (tracker,) = callbacks(["trackio"], tmp_path, "my-grid", print)
+    one, other = parse(plain).trials()
+    for spec in (one, other):
+        tracker.start(spec)
+    tracker.report(one, report(one, 1, loss=2.0)["progress"])
+    tracker.report(other, report(other, 1, loss=3.0)["progress"])
+    tracker.report(one, report(one, 2, loss=1.0)["progress"])
+    tracker.end(one, died=True)
+    tracker.start(one)
+    tracker.report(one, validated(one, 3)["progress"])
+    for spec in (one, other):
+        tracker.end(spec)
+    assert capfd.readouterr().out == ""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    runs = SQLiteStorage.get_runs("my-grid")
+    assert sorted(runs) == sorted(f"{spec} {spec.id}" for spec in (one, other))
+    logs = SQLiteStorage.get_logs("my-grid", f"{one} {one.id}")
+    assert [(log["step"], log.get("train/loss")) for log in logs[:2]] == [(1, 2.0), (2, 1.0)]
+    assert logs[2]["step"] == 3 and logs[2]["valid/vqa/accuracy"] == 40.0
+
+
+# in one process ------------------------------------------------------------------------------------------------------
+
+
+def test_trackers_follow_trials_in_this_process_too(plain, stand_in, quiet, tmp_path, monkeypatch):
+    recorder, grid = Recorder(), parse(plain)
+    monkeypatch.setitem(MAKERS, "tensorboard", lambda grid_name: recorder)
+    outcome = run_grid(grid, Runtime(out=tmp_path), "inline", cluster=Cluster(log=("tensorboard",)), console=quiet)
+    assert len(outcome.done) == 2
+    kinds = [call[0] for call in recorder.calls]
+    assert kinds[0] == "setup" and kinds[-1] == "over"
+    assert kinds.count("start") == kinds.count("end") == 2
+    for spec in grid.trials():
+        own = [call for call in recorder.calls if call[1:2] == (str(spec),)]
+        assert own[0][0] == "start" and own[-1] == ("end", str(spec), False)
+        assert any("test/average" in call[2] for call in own if call[0] == "result")
+
+
+def test_what_needs_rays_actors_is_refused_without_ray(monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda package: True)
+    check_trackers(["wandb", "trackio"])
+    with pytest.raises(UserError) as caught:
+        check_trackers(["wandb", "tensorboard", "trackio"], "inline")
+    assert caught.value.faults == ("--log wandb is for --executor ray: its callback is an actor of Ray's",)

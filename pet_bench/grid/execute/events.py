@@ -29,6 +29,9 @@ class Job:
         return cls(TrialSpec.from_dict(data["spec"]), data["accumulation"], data["replaces"])
 
 
+REPORT_SECONDS = 1.0  # between two progress reports of a trial: each wakes the scheduler
+
+
 @dataclass(frozen=True)
 class Started:
     id: str

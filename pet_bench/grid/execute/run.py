@@ -17,7 +17,7 @@ from pet_bench.grid.execute.attempt import ENDED, attempt, check, refuse
 from pet_bench.grid.execute.course import Course, Outcome, Screen, doubled, whole
 from pet_bench.grid.execute.early import check_executor
 from pet_bench.grid.execute.events import Job, Note, Started
-from pet_bench.grid.execute.loggers import check_trackers
+from pet_bench.grid.execute.loggers import Followed, callbacks, check_trackers
 from pet_bench.grid.execute.place import Executor, check_place
 from pet_bench.grid.execute.progress import Display
 from pet_bench.grid.execute.stop import StopFlag, stopping
@@ -56,7 +56,7 @@ def run_grid(
     cluster, console = cluster or Cluster(), console or Console()
     if not again:
         check_executor(grid, executor)
-    check_trackers(cluster.log)
+    check_trackers(cluster.log, executor)
     resources = check_place(grid.resources, runtime, executor, cluster)
     trials = grid.trials() if trials is None else trials
     runtime = _absolute(runtime, grid.resources)
@@ -74,7 +74,7 @@ def run_grid(
 
     jobs = [_job(spec, results.get(spec.id), runtime) for spec in _in_order(missing, grid.resources, weights)]
     course = Course(grid, runtime.out, jobs, screen := Screen(display, console))
-    passes: _OnRay | _Inline = _Inline(runtime, course)
+    passes: _OnRay | _Inline = _Inline(runtime, course, grid.name, cluster.log)
     if executor == "ray":
         search = None if again else grid.search  # what is asked for again runs to its end
         passes = _OnRay(replace(grid, resources=resources, search=search), runtime, cluster, course)
@@ -120,6 +120,8 @@ class _Inline:
 
     runtime: Runtime
     course: Course
+    name: str
+    log: tuple[str, ...] = ()
     shared: Shared | None = None
 
     def check(self, jobs: list[Job], stop: StopFlag) -> list[Job]:
@@ -135,10 +137,13 @@ class _Inline:
         self.course(Progress("", "prepare", done, total))
 
     def __call__(self, jobs: list[Job], stop: StopFlag) -> None:
+        trackers = callbacks(self.log, self.runtime.out, self.name, lambda line: self.course(Note(line)))
+        followed = Followed(self.course, trackers, [job.spec for job in jobs])
         for job in jobs:
             if not stop.is_up and not self.course.storage:
-                self.course(Started(job.id))
-                self.course(attempt(job, self.runtime, self.course, stop, lambda: self.shared))
+                followed(Started(job.id))
+                followed(attempt(job, self.runtime, followed, stop, lambda: self.shared))
+        followed.over()
 
 
 def _finished(grid: Grid, runtime: Runtime, results: Mapping[str, TrialResult]) -> set[str]:

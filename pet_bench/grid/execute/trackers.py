@@ -6,6 +6,9 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from contextvars import copy_context
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,20 +91,31 @@ class Tracker(Callback):
         return Callback, ()
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        self._pass_on(lambda inner: self._start(inner, trial))
+        self.start(_spec(trial))
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         if "progress" in result:
-            self._pass_on(lambda inner: self._report(inner, trial, result["progress"]))
+            self.report(_spec(trial), result["progress"])
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        self._pass_on(lambda inner: self._end(inner, trial, died=False))
+        self.end(_spec(trial))
 
     def on_trial_error(self, iteration, trials, trial, **info):
-        self._pass_on(lambda inner: self._end(inner, trial, died=True))
+        self.end(_spec(trial), died=True)
 
     def on_experiment_end(self, trials, **info):
         self._pass_on(lambda inner: inner.on_experiment_end([]))
+
+    def start(self, spec: TrialSpec) -> None:
+        self._pass_on(lambda inner: self._start(inner, self._of(spec)))
+
+    def report(self, spec: TrialSpec, progress: dict[str, Any]) -> None:
+        """progress: a `results.schema.Progress` as plain data."""
+        self._pass_on(lambda inner: self._report(inner, self._of(spec), progress))
+
+    def end(self, spec: TrialSpec, *, died: bool = False) -> None:
+        """The result file tells how it ended: a worker that met an error ends well, as far as Tune can see."""
+        self._pass_on(lambda inner: self._end(inner, self._of(spec), died=died))
 
     def _pass_on(self, call: Callable[[LoggerCallback], None]) -> None:
         if self.inner is None:
@@ -112,23 +126,20 @@ class Tracker(Callback):
             self.inner = None
             self.say(f"--log {self.name} has stopped, the trials go on: {first_line(error)}")
 
-    def _start(self, inner: LoggerCallback, trial: Trial) -> None:
-        shown = self._of(trial)
+    @staticmethod
+    def _start(inner: LoggerCallback, shown: Shown) -> None:
         shown.init_local_path()
         inner.log_trial_start(cast(Trial, shown))
 
-    def _report(self, inner: LoggerCallback, trial: Trial, progress: dict[str, Any]) -> None:
-        shown, now = self._of(trial), time.monotonic()
-        validated = progress["score"] is not None or progress["points"]
+    def _report(self, inner: LoggerCallback, shown: Shown, progress: dict[str, Any]) -> None:
+        now, validated = time.monotonic(), progress["score"] is not None or progress["points"]
         if not validated and now - self.sent.get(shown.trial_id, -1e9) < SPARSE.get(self.name, 0.0):
             return
         self.sent[shown.trial_id] = now
         for step, values in scalars(progress).items():
             inner.log_trial_result(0, cast(Trial, shown), {**values, TRAINING_ITERATION: step})
 
-    def _end(self, inner: LoggerCallback, trial: Trial, *, died: bool) -> None:
-        """The result file tells how it ended: a worker that met an error ends well, as far as Tune can see."""
-        shown = self._of(trial)
+    def _end(self, inner: LoggerCallback, shown: Shown, *, died: bool) -> None:
         try:
             result = store.load(self.out / f"{shown.trial_id}.json")
         except UserError:
@@ -144,8 +155,7 @@ class Tracker(Callback):
             inner.log_trial_result(0, cast(Trial, shown), {**values, TRAINING_ITERATION: result.cost.steps})
         inner.log_trial_end(cast(Trial, shown), failed=failed)
 
-    def _of(self, trial: Trial) -> Shown:
-        spec = TrialSpec.from_dict(trial.config["job"]["spec"])
+    def _of(self, spec: TrialSpec) -> Shown:
         if spec.id not in self.shown:
             folder = self.out / spec.id
             folder = folder / "tensorboard" if self.name == "tensorboard" else folder
@@ -153,7 +163,11 @@ class Tracker(Callback):
         return self.shown[spec.id]
 
 
-# Ray's callbacks -----------------------------------------------------------------------------------------------------
+def _spec(trial: Trial) -> TrialSpec:
+    return TrialSpec.from_dict(trial.config["job"]["spec"])
+
+
+# Ray's callbacks, and one of ours ------------------------------------------------------------------------------------
 
 
 class TensorBoard(TBXLoggerCallback):
@@ -231,8 +245,40 @@ def mlflow(grid_name: str) -> LoggerCallback:
     )
 
 
+def trackio(grid_name: str) -> LoggerCallback:
+    """Ray has none for it. A run for each trial, called as it is with its id, so that one that goes on later does so in
+    its run; in the files of `TRACKIO_DIR`, or where Trackio's other variables say."""
+    import trackio as package
+
+    class Trackio(LoggerCallback):
+        def __init__(self):
+            self.runs: dict[Trial, Any] = {}
+
+        def log_trial_start(self, trial):
+            if trial in self.runs:
+                return
+            with redirect_stdout(StringIO()):  # it greets
+                # in a context of its own: `init` ends the run that was begun before it in the same one
+                self.runs[trial] = copy_context().run(
+                    package.init, project=grid_name, name=f"{trial} {trial.trial_id}", config=trial.config,
+                    resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False,
+                )  # fmt: skip
+
+        def log_trial_result(self, iteration, trial, result):
+            values = dict(result)
+            self.runs[trial].log(values, step=values.pop(TRAINING_ITERATION))
+
+        def log_trial_end(self, trial, failed=False):
+            if run := self.runs.pop(trial, None):
+                with redirect_stdout(StringIO()):
+                    run.finish()
+
+    return Trackio()
+
+
 MAKERS: dict[str, Callable[[str], LoggerCallback]] = {
     "tensorboard": lambda grid_name: TensorBoard(),
     "wandb": wandb,
     "mlflow": mlflow,
+    "trackio": trackio,
 }

@@ -15,7 +15,7 @@ from ray import tune
 
 from pet_bench.errors import UserError
 from pet_bench.grid.execute.attempt import attempt
-from pet_bench.grid.execute.events import Ended, Job
+from pet_bench.grid.execute.events import REPORT_SECONDS, Ended, Job
 from pet_bench.grid.execute.stop import StopFlag
 from pet_bench.registry import load_plugin
 from pet_bench.results.schema import Progress
@@ -24,7 +24,6 @@ from pet_bench.spec import Runtime, validate
 if TYPE_CHECKING:
     from pet_bench.trial.shared import Shared
 
-REPORT_SECONDS = 1.0  # between two progress reports of a worker: each wakes the scheduler
 kept: list[Shared] = []  # by this process between trials, where it runs several
 
 
