@@ -108,7 +108,8 @@ def _sources(sources: list[str], out: Path | None) -> tuple[Trials, Path | None]
     """All trials by id with their folders, and where to write, which `out` is not if it holds the results of an id."""
     from pet_bench.results import store
 
-    faults, trials = Faults(), {}
+    faults = Faults()
+    trials: Trials = {}
     home = out if out and out.is_dir() and any(store.find(one, [out]) for one in sources if "/" not in one) else None
     for one in sources:
         with faults:

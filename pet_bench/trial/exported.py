@@ -67,12 +67,12 @@ def write_adapter(trial: Loaded, folder: Path) -> None:
         faults.add(f"{trial.spec.label}: its updates are of {len(kinds) or 'no'} ranks, and an adapter has one")
     faults.check()
     ((rank, alpha, dropout, decomposed),) = kinds
-    updates = {paths[cast(nn.Module, one.place.writer)]: one.delta for one in found.values()}
+    updates: dict[str, Any] = {paths[cast(nn.Module, one.place.writer)]: one.delta for one in found.values()}
     biases, whole = _also_trained(model)
     config = LoraConfig(
         task_type="CAUSAL_LM" if model.anatomy.reading == model.anatomy.writing else "SEQ_2_SEQ_LM",
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=cast(int, alpha),  # it takes any number
         lora_dropout=dropout,
         use_dora=decomposed,
         target_modules=sorted(updates),

@@ -84,16 +84,18 @@ class Followed:
 
     def __call__(self, event: Event) -> None:
         self.course(event)
-        spec = self.specs.get(getattr(event, "id", ""))
-        for tracker in self.trackers if spec else ():
+        if (spec := self.specs.get(getattr(event, "id", ""))) is None:
+            return
+        due = isinstance(event, Progress) and self._is_due(event)
+        for tracker in self.trackers:
             match event:
                 case Started():
                     tracker.start(spec)
-                case Progress() if self._is_due(event):
+                case Progress() if due:
                     tracker.report(spec, asdict(event))
                 case Ended():
                     tracker.end(spec, died=event.how == "died")
-        if isinstance(event, Progress) and self._is_due(event):
+        if due:
             self.told = time.monotonic()
 
     def _is_due(self, progress: Progress) -> bool:

@@ -248,7 +248,7 @@ def mlflow(grid_name: str) -> LoggerCallback:
 def trackio(grid_name: str) -> LoggerCallback:
     """Ray has none for it. A run for each trial, called as it is with its id, so that one that goes on later does so in
     its run; in the files of `TRACKIO_DIR`, or where Trackio's other variables say."""
-    import trackio as package
+    import trackio as package  # pyright: ignore[reportMissingImports]  # an extra
 
     class Trackio(LoggerCallback):
         def __init__(self):
