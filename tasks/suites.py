@@ -103,7 +103,7 @@ MINI_IMAGE_TEXT = Suite(
 MINI_IMAGE_TEXT_V2 = replace(
     MINI_IMAGE_TEXT,
     name="mini-image-text-v2",
-    recipe={"epochs": 1, "batch_size": 16},
+    recipe={"epochs": 1, "batch_size": 16, "warmup": 0.3},
     embedded=mini_image_text_v2,
     extractor=centred_patches,
 )
