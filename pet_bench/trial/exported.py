@@ -32,8 +32,7 @@ def write_merged(trial: Loaded, folder: Path, task: str | None = None) -> None:
     """The trial's model as a stock checkpoint with its tokenizer or processor; what was folded in is taken out again.
 
     task: of methods with weights of their own for each task, which one. Raises UserError where the method does not
-    merge, and FileExistsError where the folder
-    holds anything.
+    merge, and FileExistsError where the folder holds anything.
     """
     undo = merge(trial.model, task)
     try:
@@ -49,8 +48,7 @@ def write_adapter(trial: Loaded, folder: Path) -> None:
     """The trial's low-rank updates (LoRA, DoRA) as peft keeps them, and what else of the backbone trains.
 
     All biases become `bias: all`; any other module that trains, a projector say, `modules_to_save`. Raises UserError,
-    with all faults together, where the method holds anything else, and FileExistsError where the folder
-    holds anything.
+    with all faults together, where the method holds anything else, and FileExistsError where the folder holds anything.
     """
     from peft import LoraConfig, get_peft_model
 
