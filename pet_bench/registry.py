@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isroutine
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
@@ -84,6 +85,16 @@ def _misfit(value: Any, expected: Any) -> str:
 @lru_cache
 def _adapter(expected: Any) -> TypeAdapter:
     return TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def hook_faults(cls: type) -> Iterator[str]:
+    """What a plug-in's class lacks of what it is asked: methods that its base leaves open, or makes something else."""
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        yield f"{', '.join(missing)} is missing: the class is abstract"
+    for name in {name: None for base in cls.__mro__[:-1] for name in vars(base)}:
+        found, *inherited = [vars(base)[name] for base in cls.__mro__[:-1] if name in vars(base)]
+        if any(map(isroutine, inherited)) and not isroutine(found):
+            yield f"{name} has to be a method, found {text_of(found)}"
 
 
 def attribute_faults(plugin: Any, expected: dict[str, Any]) -> Iterator[str]:

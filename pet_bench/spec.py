@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from pet_bench import identity
 from pet_bench.errors import UserError, shortened, unknown
 from pet_bench.files import DEPTH
+from pet_bench.registry import hook_faults
 
 
 def distinct(values: Any) -> Any:
@@ -285,9 +286,8 @@ class Runtime:
 
 
 def option_faults(cls: type) -> Iterator[str]:
-    """What keeps a plug-in's class from having options that are checked: it is abstract, or no strict dataclass."""
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        yield f"{', '.join(missing)} is missing: the class is abstract"
+    """What keeps a plug-in's class from being built of options that are checked."""
+    yield from hook_faults(cls)
     strict = getattr(cls, "__pydantic_config__", {}).get("extra") == "forbid"
     frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
     own = {name for name, kind in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(kind)}

@@ -17,7 +17,7 @@ from pet_bench.backbone.anatomy import Anatomy
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.reader import Reader, Tokenizer
 from pet_bench.backbone.source import read_tokenizer
-from pet_bench.registry import attribute_faults
+from pet_bench.registry import attribute_faults, hook_faults
 from pet_bench.spec import Count, Fed, Scope, ScopePart, Visual
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def faults(plugin: Any) -> Iterator[str]:
     if not issubclass(plugin, Family):
         yield "it does not extend pet_bench.backbone.Family"
         return
-    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
-        yield f"{', '.join(missing)} is missing: the class is abstract"
+    yield from hook_faults(plugin)
     for name, base in {"stock": PreTrainedModel, "config": PreTrainedConfig, "norm": nn.Module}.items():
         value = getattr(plugin, name, None)
         if not (isinstance(value, type) and issubclass(value, base)):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import FiniteFloat
 
 from pet_bench.errors import PluginError, UserError
-from pet_bench.registry import METRICS, ask, attribute_faults, title
+from pet_bench.registry import METRICS, ask, attribute_faults, hook_faults, title
 
 Bounds = tuple[float, float]
 PERCENT: Bounds = (0.0, 100.0)
@@ -91,8 +91,7 @@ def averages(score: str) -> bool:
 
 def faults(plugin: Any) -> Iterator[str]:
     """What keeps a class from being a metric, a line each; there is no base to extend."""
-    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
-        yield f"{', '.join(missing)} is missing: the class is abstract"
+    yield from hook_faults(plugin)
 
 
 def scored(metric: Metric, predictions: dict[str, str], examples: Sequence[Scorable]) -> Scores:
