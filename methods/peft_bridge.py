@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from pet_bench.backbone.anatomy import Anatomy
-from pet_bench.errors import UserError, unknown
+from pet_bench.errors import UserError, shortened, unknown
 from pet_bench.pet import Builder, Design, Door, Method, tied_modules
 from pet_bench.registry import FAMILIES
 from pet_bench.spec import STRICT, distinct
@@ -55,6 +56,12 @@ NO_OPTION = {
     "runtime_offload_base_weight", "use_qalora", "qalora_group_size",
     "progressbar",
 }  # fmt: skip
+# Of those, what says where an adapter is from, and what it learned, which is taken with its tensors.
+ABOUT = {
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers", "progressbar",
+}  # fmt: skip
+LEARNED = {"rank_pattern", "total_step", "r"}  # of AdaLoRA
 NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 MOVED = {"c3a", "fourierft", "unilora", "vblora"}  # by where peft's defaults start
@@ -144,6 +151,8 @@ class PeftDoor(Door):
                     f"{what}: a copy of {path} would train, and its weights are tied: the word table is one for all "
                     "that reads words and the output layer"
                 )
+            if isinstance(module, ModulesToSaveWrapper):
+                module.original_module = nn.Identity()  # nobody turns the adapter off, and it would seem to train
         if out := sorted(name for name in self.trained(build.model) if anatomy.part_of(name) not in anatomy.scope):
             raise UserError(f"{what}: {out[0]} would train, which is not in the scope {', '.join(anatomy.scope)}")
         table, read = lm.get_input_embeddings(), build.model.at(anatomy.embeddings[0])
@@ -221,6 +230,9 @@ class PeftDoor(Door):
         """`folder/peft` as `peft.PeftModel.from_pretrained` reads it; the visual embedding is not in it."""
         wrapped(model).save_pretrained(str(folder), save_embedding_layers=False)
         Path(folder, "README.md").unlink()  # peft's empty model card
+
+    def take(self, model, folder):
+        load_exported(model, folder)
 
 
 def _adamss_importance(tuner: nn.Module) -> dict[str, dict[str, list[Tensor | None]]]:
@@ -398,6 +410,25 @@ class Peft(Method):
             given["random_seed"] = 0  # the mask must be the same when the trained tensors are loaded
         return given
 
+    @classmethod
+    def options_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """The options of an adapter that peft saved, of its `adapter_config.json`.
+
+        Raises UserError for what is no option here and yet set: the adapter would not be what was trained.
+        """
+        known, own = {option.name: option for option in fields(_config_class(cls.type))}, fields(cast(Any, cls))
+        options = {option.name: config[option.name] for option in own if option.name in config}
+        rest = {key: value for key, value in config.items() if key not in options.keys() | ABOUT}
+        starts = {key: option.default for key, option in known.items() if key in rest}
+        faults = [
+            f"{cls.name}: {key} is {shortened(json.dumps(value))}, which cannot be had here"
+            for key, value in rest.items()
+            if value and value != starts.get(key) and key not in LEARNED
+        ]
+        if faults:
+            raise UserError.many(faults)
+        return options
+
     @property
     def identity_at_start(self):  # pyright: ignore[reportIncompatibleVariableOverride]  type and options decide
         """Of peft's own start alone: of others, as LoRA's PiSSA, nothing is claimed."""
@@ -435,9 +466,13 @@ def _targets(kind: str, anatomy: Anatomy, last: list[str]) -> list[str]:
     return anatomy.leaves(anatomy.projections(("query", "value")))
 
 
+def _config_class(name: str) -> Any:
+    return PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[name]]
+
+
 @cache
 def _variant(name: str) -> type[Peft]:
-    config = PEFT_TYPE_TO_CONFIG_MAPPING[TYPES[name]]
+    config = _config_class(name)
     hints = typing.get_type_hints(config)
     options = [
         (option.name, *_typed(hints[option.name], option.default, option.default_factory))

@@ -56,6 +56,7 @@ SCOPE: tuple[ScopePart, ...] = ("language", "projector", "vision")
 InOrder = AfterValidator(lambda scope: tuple(part for part in SCOPE if part in scope))
 Scope = Annotated[tuple[ScopePart, ...], Distinct, InOrder, Field(min_length=1)]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
 
 
@@ -188,7 +189,7 @@ class TrialSpec:
     label: how tables call the method (options that differ from its defaults shown). control: "text-only" zeroes all
     visual features, in training and in testing; "noise" replaces each by standard normal noise that is always the same.
     protocol: per task, the options that were changed from the published set-up (a split's name, say), or by a method
-    that has no task prompts.
+    that has no task prompts. imported: SHA-256 of the adapter that it has instead of training (`trial.imported`).
     """
 
     backbone: str
@@ -200,6 +201,7 @@ class TrialSpec:
     recipe: Recipe
     control: Control = "none"
     protocol: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    imported: Annotated[Digest | None, identity.Since(2, neutral=None)] = None
     label: str = ""
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pet_bench.cli.adapters import import_, push
 from pet_bench.cli.catalogue import Kind
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
@@ -341,6 +342,20 @@ app.command(
         "pet-bench export results/mine --format eval-results --benchmark vqa=owner/VQAv2",
     )
 )(export)
+app.command(
+    "import",
+    epilog=examples(
+        "pet-bench import my-adapter --suite image-text-hub --data ~/datasets",
+        "pet-bench import results/demo/report/peft-adapter/my-lora --suite mini-image-text",
+    ),
+)(import_)
+app.command(
+    epilog=examples(
+        "pet-bench push 0123 owner/my-lora --dry-run",
+        "pet-bench push results/demo/report/merged/my-lora owner/my-merged-lora --public",
+        "pet-bench push results/demo/report owner/my-page --type space",
+    )
+)(push)
 app.command(epilog=examples("pet-bench best lr-sweep", "pet-bench best results/lr-sweep"))(best)
 
 

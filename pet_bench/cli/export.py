@@ -190,10 +190,9 @@ def _models(trials: Trials, out: Path | None, format: ExportFormat, task: str | 
     for result, folder in trials.values():
         target = (out or folder / "report" / format.value) / experiment(result).replace("/", "--")
         with faults, writing("--out FOLDER writes to another folder"):
-            try:
-                write(load_trial(folder / f"{result.id}.json"), target)
-            except FileExistsError:
-                raise UserError(f'"{target}" is not empty: remove it, or write to another folder with --out') from None
+            if target.is_dir() and any(target.iterdir()):
+                raise UserError(f'"{target}" is not empty: remove it, or write to another folder with --out')
+            write(load_trial(folder / f"{result.id}.json"), target)
             print(f"wrote {target}")
     faults.check()
 

@@ -122,6 +122,7 @@ def _read(grids: list[str], out: Path | None) -> Results:
     """The results of the trials of some grids, those that are missing included; each trial once."""
     import pandas as pd
 
+    from pet_bench.files import is_file, is_folder
     from pet_bench.grid.plan.spec import load
     from pet_bench.report.tables.tuned import tuning_notes
     from pet_bench.results import store
@@ -129,6 +130,9 @@ def _read(grids: list[str], out: Path | None) -> Results:
     results, faults, frames = Results(pd.DataFrame()), Faults(), []
     for grid in grids:
         with faults:
+            if is_folder(grid) and not is_file(Path(grid) / "grid.yaml"):
+                frames.append(_read_folder(results, Path(grid)))
+                continue
             plan = load(grid, out)
             planned, folder = plan.plan(), folder_of(plan, grid, out)
             if folder not in results.loaded:
@@ -159,6 +163,19 @@ def _read(grids: list[str], out: Path | None) -> Results:
     first = results.folders[0]
     results.report = (first.parent if len(set(results.folders)) > 1 else first) / "report"
     return results
+
+
+def _read_folder(results: Results, folder: Path) -> pd.DataFrame:
+    """All trials of a folder that no grid has filled."""
+    from pet_bench.results import store
+
+    stored = results.loaded[folder] = store.load_all(folder)
+    if not stored:
+        raise UserError(f'folder "{folder}" has neither a grid.yaml nor results')
+    results.names.append(folder.name)
+    results.folders.append(folder)
+    results.notes += stored.notes(stored)
+    return store.to_frame(stored.values(), []).assign(folder=str(folder))
 
 
 def _each_once(frame: pd.DataFrame) -> pd.DataFrame:

@@ -149,6 +149,10 @@ class Door(Part, TrainingHooks, ABC):
     def export(self, model: Model, folder: Path) -> None:
         """Write what the door trained in another library's format too, beside the trained tensors."""
 
+    def take(self, model: Model, folder: Path) -> None:
+        """Take what another library trained, in that format; raises UserError where it does not fit."""
+        raise UserError(f"{self.kind} is of no other library's format")
+
 
 def _plain(part: Any) -> dict[str, Any]:
     return {"kind": part.kind, **asdict(part)}

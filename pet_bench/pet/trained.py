@@ -134,24 +134,28 @@ def load_trained(model: nn.Module, path: Path) -> None:
     Raises UserError where the file is unreadable, its names, shapes or types are not exactly those that the model
     trains, or a value is not finite.
     """
+    load_tensors(trained_parameters(model), path)
+
+
+def load_tensors(places: dict[str, nn.Parameter], path: Path) -> None:
+    """Load a safetensors file into parameters, by name; raises as `load_trained` does."""
     tensors = read_tensors(path)
-    trained = trained_parameters(model)
-    faults = [f"{path}: {name} is missing" for name in trained.keys() - tensors.keys()]
-    faults += [f"{path}: {name} is not trained by this method" for name in tensors.keys() - trained.keys()]
+    faults = [f"{path}: {name} is missing" for name in places.keys() - tensors.keys()]
+    faults += [f"{path}: {name} is not trained by this method" for name in tensors.keys() - places.keys()]
     faults += [
-        f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
-        for name in trained.keys() & tensors.keys()
-        if tensors[name].shape != trained[name].shape
+        f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(places[name].shape)}"
+        for name in places.keys() & tensors.keys()
+        if tensors[name].shape != places[name].shape
     ]
-    for name in trained.keys() & tensors.keys():
-        if (kind := tensors[name].dtype) != trained[name].dtype:
-            faults.append(f"{path}: {name} is of type {kind}, expected {trained[name].dtype}")
+    for name in places.keys() & tensors.keys():
+        if (kind := tensors[name].dtype) != places[name].dtype:
+            faults.append(f"{path}: {name} is of type {kind}, expected {places[name].dtype}")
         elif not tensors[name].isfinite().all():
             faults.append(f"{path}: {name} has values that are not finite")
     if faults:
         raise UserError.many(sorted(faults)[:20])
     with torch.no_grad():
-        for name, parameter in trained.items():
+        for name, parameter in places.items():
             parameter.copy_(tensors[name])
 
 

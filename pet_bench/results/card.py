@@ -24,10 +24,11 @@ READ: dict[Fed, str] = {"features": "feature", "pixels": "picture"}  # of an ima
 CARD = "README.md"  # as the hub wants it, beside the trained tensors
 
 
-def card(result: TrialResult) -> str:
+def card(result: TrialResult, *, beside: str = "../") -> str:
     """What the trained tensors are, how they came about, what they score and how to load them: Markdown after YAML.
 
-    Of equal trials only what their provenance and notes say differs; no times.
+    beside: the way from the card's folder to the result's; in a repository of the hub's they are one. Of equal trials
+    only what their provenance and notes say differs; no times.
     """
     spec = TrialSpec.from_dict(result.spec)
     backbone = find_backbone(spec.backbone)
@@ -38,8 +39,8 @@ def card(result: TrialResult) -> str:
         "Data": _data(spec, fed, result),
         "Parameters": _parameters(fed, result),
         "Scores": _scores(result),
-        "Recipe": [", ".join(f"{key} = {plain(value)}" for key, value in asdict(spec.recipe).items()) + "."],
-        "How to load it": _loading(spec, fed, method, result),
+        "Recipe": _recipe(spec),
+        "How to load it": _loading(spec, fed, method, result, beside),
         "Provenance": _provenance(result),
         "Limits": _limits(spec, result),
     }
@@ -162,9 +163,18 @@ def _scores(result: TrialResult) -> Iterator[str]:
     yield f"Average over tasks: {result.average:.2f}. {tested}."
 
 
-def _loading(spec: TrialSpec, fed: Fed, method: Method, result: TrialResult) -> Iterator[str]:
+def _recipe(spec: TrialSpec) -> Iterator[str]:
+    if spec.imported:
+        yield "Trained elsewhere, and imported: how is not known here. SHA-256 of what was imported:"
+        yield f"`{spec.imported}`."
+    else:
+        yield ", ".join(f"{key} = {plain(value)}" for key, value in asdict(spec.recipe).items()) + "."
+
+
+def _loading(spec: TrialSpec, fed: Fed, method: Method, result: TrialResult, beside: str) -> Iterator[str]:
     """Code that asks the model as it was when the trial ended, to be run in the folder of the card."""
-    yield f"In this folder, beside which the result `{result.id}.json` lies, with pet-bench installed:"
+    where = "beside which" if beside else "in which"
+    yield f"In this folder, {where} the result `{result.id}.json` lies, with pet-bench installed:"
     yield ""
     yield "```python"
     yield "import pet_bench"
@@ -173,7 +183,7 @@ def _loading(spec: TrialSpec, fed: Fed, method: Method, result: TrialResult) -> 
         yield ""
         yield f'load_plugin("my_plugin.py")  # your file with the method {_line(spec.method.name)}'
     yield (
-        f'pet_bench.load_trial("../{result.id}.json")'
+        f'pet_bench.load_trial("{beside}{result.id}.json")'
         f'.predict([{{"text": "what color is the ball?", "image": image}}], task={spec.tasks[0]!r})'
     )
     visual = spec.visual

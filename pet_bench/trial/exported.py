@@ -2,7 +2,8 @@
 
 `transformers`' `from_pretrained` reads the first, `peft.PeftModel.from_pretrained` the second on the stock backbone;
 both then compute what the trial's language model does. A backbone that is fed with features has a visual embedding that
-is no part of the stock model: it lies beside, `visual.safetensors`, under the names that it has here.
+is no part of the stock model: it lies beside, `visual.safetensors`, under the names that it has here, and beside an
+adapter `frozen.safetensors` with the words that the stock model lacks. `pet-bench import` reads both again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from torch import Tensor, nn
 from pet_bench.backbone.interface import Model
 from pet_bench.backbone.known import find_backbone
 from pet_bench.backbone.loading import read_stock
-from pet_bench.errors import Faults
+from pet_bench.errors import Faults, UserError
 from pet_bench.files import filling
-from pet_bench.pet import trained_parameters
+from pet_bench.pet import FROZEN, ask_part, save_frozen, trained_parameters
 from pet_bench.pet.deltas import LowRankModule, WeightDecomposedModule
 from pet_bench.pet.inserted import Inserted
 from pet_bench.pet.merge import merge
+from pet_bench.results.exchange.names import hub_name
+from pet_bench.trial.imported import VISUAL, door_of, unheld
 from pet_bench.trial.loaded import Loaded
-
-VISUAL = "visual.safetensors"
 
 
 def write_merged(trial: Loaded, folder: Path, task: str | None = None) -> None:
@@ -45,11 +46,29 @@ def write_merged(trial: Loaded, folder: Path, task: str | None = None) -> None:
 
 
 def write_adapter(trial: Loaded, folder: Path) -> None:
-    """The trial's low-rank updates (LoRA, DoRA) as peft keeps them, and what else of the backbone trains.
+    """The trial's adapter as peft keeps it: what peft:… trained, or low-rank updates of our own (LoRA, DoRA).
 
-    All biases become `bias: all`; any other module that trains, a projector say, `modules_to_save`. Raises UserError,
-    with all faults together, where the method holds anything else, and FileExistsError where the folder holds anything.
+    Of ours, all biases become `bias: all`, and any other module of the backbone that trains, a projector say,
+    `modules_to_save`. Raises UserError, with all faults together, where the method holds anything else, and
+    FileExistsError where the folder holds anything.
     """
+    if door := door_of(trial.spec, trial.model):
+        if lost := unheld(trial.model):
+            raise UserError(
+                f"{trial.spec.label}: {lost[0]} trains too, and the adapter does not hold it (it would with "
+                "modules_to_save, or with a scope without the projector)"
+            )
+        with filling(folder) as draft:
+            ask_part(door, "export", trial.model, draft)
+            for file in (draft / door.kind).iterdir():
+                file.rename(draft / file.name)
+            (draft / door.kind).rmdir()
+            _write_beside(trial, draft)
+    else:
+        _write_low_rank(trial, folder)
+
+
+def _write_low_rank(trial: Loaded, folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     model, faults = trial.model, Faults()
@@ -70,7 +89,7 @@ def write_adapter(trial: Loaded, folder: Path) -> None:
     config = LoraConfig(
         task_type="CAUSAL_LM" if model.anatomy.reading == model.anatomy.writing else "SEQ_2_SEQ_LM",
         r=rank,
-        lora_alpha=cast(int, alpha),  # it takes any number
+        lora_alpha=cast(int, int(alpha) if alpha == int(alpha) else alpha),  # it takes any number
         lora_dropout=dropout,
         use_dora=decomposed,
         target_modules=sorted(updates),
@@ -78,8 +97,8 @@ def write_adapter(trial: Loaded, folder: Path) -> None:
         modules_to_save=whole or None,
     )
     stock: Any = read_stock(find_backbone(trial.spec.backbone)).lm
-    config.base_model_name_or_path = find_backbone(trial.spec.backbone).source
     wrapper: Any = get_peft_model(stock, config)
+    config.base_model_name_or_path = hub_name(trial.spec.backbone) or trial.spec.backbone  # not a folder here
     with torch.no_grad():
         for path, delta in updates.items():
             layer = stock.get_submodule(path)
@@ -95,7 +114,7 @@ def write_adapter(trial: Loaded, folder: Path) -> None:
     with filling(folder) as draft:
         wrapper.save_pretrained(str(draft), save_embedding_layers=False)
         (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        _write_visual(model, draft)
+        _write_beside(trial, draft)
 
 
 def _is_low_rank(one: Inserted) -> bool:
@@ -125,6 +144,11 @@ def _bias(stock: nn.Module, name: str) -> Tensor:
     """A bias by its stock name: of a layer that peft has wrapped it is the wrapped one's."""
     module: Any = stock.get_submodule(name.rpartition(".")[0])
     return getattr(module, "base_layer", module).bias
+
+
+def _write_beside(trial: Loaded, folder: Path) -> None:
+    _write_visual(trial.model, folder)
+    save_frozen(trial.model, read_stock(find_backbone(trial.spec.backbone)).lm, folder / FROZEN)
 
 
 def _write_visual(model: Model, folder: Path) -> None:

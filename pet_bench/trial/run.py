@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pet_bench.backbone.known import find_backbone
-from pet_bench.errors import shortened
+from pet_bench.errors import UserError, shortened
 from pet_bench.files import replacing, write_text
 from pet_bench.metrics.scores import breakdowns
 from pet_bench.pet import FROZEN, Method, ask_part, build_method, count, design_of, save_frozen, save_trained
@@ -30,6 +30,7 @@ from pet_bench.trial.build import OnProgress, Trial, build_trial, device_name
 from pet_bench.trial.divided import check_divided, check_ranks
 from pet_bench.trial.evaluate import evaluate
 from pet_bench.trial.forgetting import Losses, forgetting, stock_losses
+from pet_bench.trial.imported import take
 from pet_bench.trial.inference import inference
 from pet_bench.trial.memory import peak_memory
 from pet_bench.trial.ranks import device_of, together
@@ -45,6 +46,7 @@ def run_trial(
     runtime: Runtime,
     on_progress: OnProgress = lambda progress: None,
     shared: Shared | None = None,
+    adapter_of: Path | None = None,
 ) -> TrialResult:
     """Train and evaluate one trial and write its result to `<out>/<id>.json`, last of all.
 
@@ -55,9 +57,12 @@ def run_trial(
     the checkpoint in its folder, which is removed in the end. `on_progress` may raise `Stop` at any call, which passes;
     in training a checkpoint is written first. The result is suspect where the loss is not finite, which ends the trial,
     or predictions have collapsed.
-    shared: what other trials have read already. Raises UserError for unusable data or backbones, before training.
+    shared: what other trials have read already. adapter_of: the folder of the adapter that an imported trial has
+    instead of training. Raises UserError for unusable data or backbones, before training.
     """
     started = now()
+    if spec.imported and adapter_of is None:
+        raise UserError(f"trial {spec.id} is of an imported adapter: run pet-bench import again, with its folder")
     check_ranks(runtime)
     check_divided([spec], runtime)
     on_progress(Progress(spec.id, "prepare"))
@@ -75,7 +80,10 @@ def run_trial(
         with together(spec, runtime) as trial.ranks:
             if runtime.shard:
                 shard(model, device)
-            train(trial)
+            if adapter_of:
+                take(model, spec, adapter_of)
+            else:
+                train(trial)
             save_tensors(trial, folder, shared)
             outcome = test(trial, folder)
     except Diverged as error:
