@@ -38,7 +38,8 @@ def trial_files(result: Path) -> Files:
 
 def folder_files(folder: Path) -> Files:
     """All files of a folder but hidden ones. Raises UserError for links, which may lead anywhere, and where none is."""
-    found, faults = {}, Faults()
+    found: Files = {}
+    faults = Faults()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts):
