@@ -40,6 +40,7 @@ OTHER = {
     "recipe": Recipe(lr=2e-3),
     "control": "text-only",
     "protocol": {},
+    "imported": "0" * 64,
 }
 
 

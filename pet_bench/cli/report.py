@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,8 @@ STYLES = "vlpet-table2, -table9, -figure1, -checkpoints or -video"
 
 def report(
     grids: Annotated[
-        list[str], typer.Argument(metavar="GRID...", help="Grid files, shipped grids' names or results folders.")
-    ],
+        list[str] | None, typer.Argument(metavar="GRID...", help="Grid files, shipped grids' names or results folders.")
+    ] = None,
     out: Out = None,
     style: Annotated[str | None, typer.Option(help=f"A paper's table beside ours: {STYLES}.")] = None,
     format: Annotated[TableFormat, typer.Option(help="With --style: what to print; files are in all formats.")] = (
@@ -41,6 +42,9 @@ def report(
     ] = False,
     html: Annotated[
         bool, typer.Option("--html", help="Write a page too, report/index.html: one file with all of it.")
+    ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="With --html: a page for every grid in results/, and one before them.")
     ] = False,
     data: Annotated[Path | None, typer.Option(help="With --html: root folder of the datasets, as for run.")] = None,
     images: Annotated[Path | None, typer.Option(help="With --html: folder of the pictures, named by image id.")] = None,
@@ -56,6 +60,11 @@ def report(
     there, the table is printed all the same, and the exit code is 2.
     """
     load_plugins(plugin)
+    if all_ and (grids or not html):
+        raise UserError("--all is for pages of all grids in results/: pet-bench report --all --html --to FOLDER")
+    if not (grids or all_):
+        raise UserError("which grid? name one, a results folder, or --all --html")
+    grids = grids or []
     if format != TableFormat.TERMINAL and not style:
         raise UserError(f"--format {format} is for --style NAME; the comparison is written to report/table.md and .csv")
     if agreement and not style:
@@ -67,6 +76,11 @@ def report(
         raise UserError("--out is the results folder of one grid: give several as folders instead of grids")
     from pet_bench.report.summary import without_suspect as bare
 
+    if all_:
+        count = 100 if examples is None else examples
+        with uncollected(), writing("--to FOLDER writes to another folder"):
+            _site(out or Path("results"), to, Page("", data, images, count), bare if without_suspect else None)
+        return
     with uncollected():
         with working("reading results"):
             results = _read(grids, out)
@@ -235,6 +249,37 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
             )  # fmt: skip
         written.append(path)
     return written
+
+
+def _site(root: Path, to: Path | None, page: Page, bare: Callable[[pd.DataFrame], pd.DataFrame] | None) -> None:
+    """A page for every grid with finished trials in the folders of `root`, and the page before them."""
+    from pet_bench.cli.page import write_page
+    from pet_bench.files import write_text
+    from pet_bench.report.page.site import Grid, site
+    from pet_bench.report.statistics import significantly_best
+    from pet_bench.report.summary import scored
+    from pet_bench.report.tables.beneath import notes, skipped_notes
+    from pet_bench.results.provenance import commit
+
+    target, grids = to or root / "report" / "site", []
+    for folder in sorted(path.parent for path in root.glob("*/grid.yaml")):
+        with working(f"writing the page of {folder.name}"):
+            results = _read([str(folder)], None)
+            frame = bare(results.frame) if bare else results.frame
+            if scored(frame).empty:
+                continue
+            marks = significantly_best(frame, results.folders)
+            beneath = [*_drawn(frame), *skipped_notes(results.skipped), *notes(frame, commit()[0]), *marks.caption,
+                       *marks.power, *results.notes]  # fmt: skip
+            write_page(
+                frame, results.collected(), target / folder.name, beneath, best=marks.best, skipped=results.skipped,
+                data=page.data, images=page.images, examples=page.examples, title=results.names[0],
+            )  # fmt: skip
+            grids.append(Grid(folder.name, frame, marks.best))
+    if not grids:
+        raise UserError(f'no folder in "{root}" has a grid.yaml and finished trials')
+    write_text(target / "index.html", site(grids))
+    typer.echo(f"wrote {target / 'index.html'}, and a page for each of {len(grids)} grids")
 
 
 def _appendix(results: Results) -> list[Path]:
