@@ -18,22 +18,37 @@ def results() -> None:
     """Check folders of results."""
 
 
-@app.command(epilog=examples("pet-bench results check", "pet-bench results check results/demo"))
+@app.command(
+    epilog=examples(
+        "pet-bench results check",
+        "pet-bench results check results/demo",
+        "pet-bench results check --contribution results",
+    )
+)
 def check(
     folder: Annotated[
         list[Path] | None, typer.Argument(metavar="FOLDER...", help="With the folders in it. Default: results.")
     ] = None,
+    contribution: Annotated[
+        bool,
+        typer.Option(
+            "--contribution", help="And for what results need to be kept with those of others (CONTRIBUTING.md)."
+        ),
+    ] = False,
 ) -> None:
     """Check that results are whole, consistent and free of paths and names of machines. Alters nothing.
 
-    Exit code 2 if there are faults, each on a line.
+    With --contribution also who ran them (about.yaml), that code and data are those of a commit and of the other
+    folders, that outliers have been seen, and sizes. Exit code 2 if there are faults, each on a line.
     """
     from pet_bench.grid.plan.spec import load
+    from pet_bench.results import contributed
     from pet_bench.results.check import check as check_folder
     from pet_bench.results.check import folders, remarks
     from pet_bench.results.store import ABSOLUTE
 
     faults, counts, said = Faults(), {}, []
+    fingerprints: contributed.Fingerprints = {}
     for root in folder or [Path("results")]:
         if not root.is_dir():
             faults.add(f'results folder "{root}" does not exist')
@@ -41,6 +56,8 @@ def check(
         for path in folders(root):
             counts[path.resolve()] = len(list(path.glob("*.json")))
             for fault in check_folder(path):
+                faults.add(fault)
+            for fault in contributed.faults(path, fingerprints) if contribution else ():
                 faults.add(fault)
             said += [f"{path}: {remark}" for remark in remarks(path)]
             if (grid := path / "grid.yaml").is_file():

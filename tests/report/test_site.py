@@ -35,7 +35,8 @@ def frame(make_result):
         for seed in (0, 1)
     ]
     results += [make_result(label="lora", method="lora", seed=0, backbone="t5-base", vqa=50.0, gqa=50.0)]
-    results += [make_result(label="lora", method="lora", seed=0, control="text-only", backbone="bart-base", vqa=99.0, gqa=99.0)]
+    control = {"control": "text-only", "backbone": "bart-base"}
+    results += [make_result(label="lora", method="lora", seed=0, **control, vqa=99.0, gqa=99.0)]
     return store.to_frame(results, [])
 
 
