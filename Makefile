@@ -4,7 +4,7 @@ OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all test-features lint clean
+.PHONY: demo test test-all test-lowest test-features lint coverage dist audit clean
 
 demo: $(READY)  ## the demonstration grid, then its table, figures and page
 	$(BIN)/pet-bench run demo --out $(OUT)
@@ -16,6 +16,27 @@ test: lint  ## one torch thread per process: more are slower, not faster
 test-all: lint  ## every method on every family in every scope, of which `test` has a part
 	PET_BENCH_ALL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+test-lowest: .venv-lowest/.ready  ## with the lowest versions that are allowed, and the tools of the others
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n 2 --dist loadgroup
+
+coverage: $(READY)  ## which lines the tests run, as text and in htmlcov/
+	$(BIN)/pip install --quiet -c constraints.txt pytest-cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-report=html
+
+dist: $(READY)  ## sdist and wheel, checked, the wheel tried in an environment of its own
+	rm -rf dist .venv-dist
+	$(BIN)/pip install --quiet -c constraints.txt build twine
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet -c constraints.txt dist/*.whl
+	cd dist && ../.venv-dist/bin/pet-bench --version && ../.venv-dist/bin/pet-bench list methods
+	rm -rf .venv-dist
+
+audit: $(READY)  ## known vulnerabilities of what is installed; asks a database on the network
+	$(BIN)/pip install --quiet -c constraints.txt pip-audit
+	$(BIN)/pip-audit --local --skip-editable
+
 test-features: .venv-features/.ready  ## the networks behind `data features`, which bring a torchvision of their own
 	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py tests/data/test_networks.py
 
@@ -26,12 +47,18 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-features build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps lmms-eval  # its loader, which reads what we export, needs none
+	touch $@
+
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet -c constraints-lowest.txt -e ".[test]"
+	.venv-lowest/bin/pip install --quiet -c constraints.txt --no-deps lmms-eval
 	touch $@
 
 .venv-features/.ready: pyproject.toml constraints.txt
