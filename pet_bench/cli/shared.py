@@ -79,6 +79,7 @@ Plugins = Annotated[
         "--plugin",
         "--task-file",
         metavar="FILE_OR_MODULE",
+        envvar="PET_BENCH_PLUGINS",
         help="Load a plug-in from a file or module, or a task described in a YAML file; repeatable.",
     ),
 ]

@@ -97,7 +97,7 @@ def pairs(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[str, str, str]]:
         {str(row["seed"]): str(row["id"]) for row in scored(rows).drop_duplicates("id").to_dict("records")}
         for rows in (a, b)
     )
-    common = [seed for seed in one if seed in other]
+    common = sorted((seed for seed in one if seed in other), key=int)
     if not common and len(one) == len(other) == 1:
         (first, id), (second, other_id) = *one.items(), *other.items()
         return [(f"{first} and {second}", id, other_id)]
