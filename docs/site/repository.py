@@ -112,7 +112,11 @@ def text_of(path: str) -> str:
 def _cells(text: str) -> Iterator[str]:
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
-        yield ANCHOR.sub(lambda link: link[0].lower(), source) if cell["cell_type"] == "markdown" else _fenced(source, "python")
+        yield (
+            ANCHOR.sub(lambda link: link[0].lower(), source)
+            if cell["cell_type"] == "markdown"
+            else _fenced(source, "python")
+        )
 
 
 def _fenced(text: str, language: str) -> str:

@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|" + " :-- |" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rows), ""])
+    """Without the columns in which nothing stands; nothing where there are no rows."""
+    filled = [*zip(head, *rows, strict=True)]
+    kept = [column for column in filled if any(column[1:])]
+    if not kept:
+        return ""
+    first, *rest = zip(*kept, strict=True)
+    lines = [f"| {' | '.join(first)} |", "|" + " :-- |" * len(first)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rest), ""])
 
 
 def cell(text: str) -> str:
     """A text that stays in its cell."""
-    return " ".join(text.split()).replace("|", r"\|")
+    return re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or "&#124;", " ".join(text.split()))
 
 
 def code(text: object) -> str:

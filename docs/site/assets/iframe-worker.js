@@ -3,35 +3,26 @@ if (location.protocol === "file:") {
   class IFrameWorker extends EventTarget {
     constructor(url) {
       super();
-      this.waiting = [];
-      const frame = document.createElement("iframe");
-      frame.hidden = true;
-      document.body.append(frame);
-      this.frame = frame;
-      const inside = frame.contentWindow;
-      inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
+      this.frame = document.body.appendChild(document.createElement("iframe"));
+      this.frame.hidden = true;
+      const inside = this.frame.contentWindow;
+      const base = new URL(url, document.baseURI);
       const load = (script) =>
-        new Promise((done, failed) => {
+        new Promise((loaded, failed) => {
           const element = inside.document.createElement("script");
-          element.src = new URL(script, new URL(url, document.baseURI)).href;
-          element.onload = done;
-          element.onerror = failed;
+          element.src = new URL(script, base).href;
+          element.onload = loaded;
+          element.onerror = () => failed(new Error(`${element.src} cannot be loaded`));
           inside.document.body.append(element);
         });
+      inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
       inside.importScripts = async (...scripts) => {
         for (const script of scripts) await load(script);
       };
-      load(url).then(() => {
-        this.ready = true;
-        this.waiting.splice(0).forEach((data) => this.postMessage(data));
-      });
-    }
-    set onmessage(handle) {
-      this.addEventListener("message", handle);
+      this.ready = load(base);
     }
     postMessage(data) {
-      if (this.ready) this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }));
-      else this.waiting.push(data);
+      this.ready.then(() => this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data })));
     }
     terminate() {
       this.frame.remove();
