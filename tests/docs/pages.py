@@ -42,9 +42,24 @@ def links(page: str) -> Iterator[tuple[str, str]]:
             yield path, anchor
 
 
+def steps(page: str) -> Iterator[tuple[str, str]]:
+    """(language, text) of every fenced block, in their order."""
+    for block in FENCE.finditer(text_of(page)):
+        yield block["language"], textwrap.dedent(block["text"])
+
+
+def typed(language: str, text: str) -> list[tuple[str, str]]:
+    """(command, what it is said to print) of a block of commands; of a session, `console`, its prompts are "$ "."""
+    if language == "sh":
+        return [(line, "") for line in text.replace("\\\n", "").splitlines() if line.strip()]
+    found = re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n?)*)", text, re.MULTILINE)
+    return [(command, printed.rstrip("\n")) for command, printed in found]
+
+
 def commands(page: str) -> Iterator[list[str]]:
     """The words of every `pet-bench …` that a page tells to type, in blocks and in its sentences."""
-    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    shells = ((language, text) for language, text in steps(page) if language in ("sh", "console"))
+    lines = [command for language, text in shells for command, _ in typed(language, text)]
     lines += [" ".join(code.split()) for code in INLINE.findall(prose(page))]
     for line in lines:
         for command in line.split(" && "):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from importlib.util import find_spec
 
 import pytest
 import typer
 
-import pet_bench
 from pet_bench.cli import app
 from pet_bench.registry import METHODS
 from tests.conftest import ROOT
@@ -45,7 +40,7 @@ def test_the_readme_counts_the_methods():
 
 
 def test_the_readme_begins_with_two_commands_that_the_makefile_has():
-    first, *_ = blocks("README.md", "")
+    first, *_ = blocks("README.md", "sh")
     targets = [line.split()[1] for line in first.splitlines()]
     assert targets == ["demo", "test"]
     assert all(f"\n{target}: " in (ROOT / "Makefile").read_text() for target in targets)
@@ -54,28 +49,6 @@ def test_the_readme_begins_with_two_commands_that_the_makefile_has():
 def test_the_index_has_every_page():
     listed = {(ROOT / "docs" / path).resolve() for path, _ in links("docs/README.md")}
     assert {path.resolve() for path in ROOT.glob("docs/*.md")} - {ROOT / "docs/README.md"} <= listed
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_python_runs(page):
-    """As it stands there, from the top of the checkout."""
-    code = "\n".join(blocks(page, "python"))
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
-def test_what_is_not_run_names_what_there_is(page):
-    names = {name for block in blocks(page, "py") for name in re.findall(r"(?<!from )\bpet_bench\.(\w+)", block)}
-    modules = {name for block in blocks(page, "py") for name in re.findall(r"^from (pet_bench\.[\w.]+)", block, re.M)}
-    assert not [name for name in names if not hasattr(pet_bench, name)]
-    assert not [name for name in modules if find_spec(name) is None]
-
-
-def test_python_is_where_it_is_looked_for():
-    assert {page for page in PAGES if blocks(page, "python")} >= {"docs/start.md", "results/README.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)
