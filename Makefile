@@ -4,7 +4,7 @@ OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all test-lowest test-features lint coverage dist audit clean
+.PHONY: demo test test-all test-lowest test-features docs lint coverage dist audit clean
 
 demo: $(READY)  ## the demonstration grid, then its table, figures and page
 	$(BIN)/pet-bench run demo --out $(OUT)
@@ -40,6 +40,9 @@ audit: $(READY)  ## known vulnerabilities of what is installed; asks a database 
 test-features: .venv-features/.ready  ## the networks behind `data features`, which bring a torchvision of their own
 	OMP_NUM_THREADS=1 .venv-features/bin/python -m pytest -q tests/data/test_features.py tests/data/test_networks.py
 
+docs: .venv/.docs  ## these pages and the reference as a site, site/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
@@ -47,7 +50,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -59,6 +62,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet -c constraints-lowest.txt -e ".[test]"
 	.venv-lowest/bin/pip install --quiet -c constraints.txt --no-deps lmms-eval
+	touch $@
+
+.venv/.docs: $(READY)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 .venv-features/.ready: pyproject.toml constraints.txt

@@ -90,11 +90,11 @@ def _files(work: Path) -> None:
     """What pages call by a name of the reader's own."""
     committed = ROOT / "results" / COMMITTED
     some = {"name": "my_grid"} | yaml.safe_load((committed / "grid.yaml").read_text())
-    some |= {"name": "my_grid", "methods": ["projector-only", "lora", "vl-adapter"]}
+    some |= {"name": "my_grid", "methods": ["lora", "vl-adapter"]}
     (work / "my_grid.yaml").write_text(yaml.safe_dump(some))
     shutil.copytree(committed, work / "results" / COMMITTED)
     ids = [trial.id for trial in Grid.from_yaml(work / "my_grid.yaml").trials]
-    for name, kept in {"my_grid": ids, "full": ids, "a": ids[:6], "b": ids[4:]}.items():
+    for name, kept in {"my_grid": ids, "full": ids, "a": ids[:4], "b": ids[3:]}.items():
         for id in kept:
             shutil.copytree(committed / id, work / "results" / name / id)
             shutil.copy(committed / f"{id}.json", work / "results" / name)
@@ -123,6 +123,7 @@ def _trials(home: Path, work: Path) -> dict[str, str]:
     methods = [word for name in names for word in ("--method", name)]
     data = ("--data", str(home / "mini"))
     run("run", "demo", *methods, "--seed", "0", "--control", "none", *data, *SHORT)
+    run("run", "mini-soup", "--method", "lora", "--seed", "0", "--seed", "1", *data, *SHORT)
     search = {
         "name": "my_search", "suites": ["mini-image-text/vqa"], "backbones": ["mini-bart"], "methods": ["lora"],
         "recipe": {"max_steps": 2, "batch_size": 8}, "search": {"space": {"recipe.lr": [1e-3, 3e-3]}},

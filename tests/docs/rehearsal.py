@@ -32,10 +32,11 @@ COMMANDS = [
     # a method of a package that is not installed here (tests/examples/ does that): by its file
     (r"^(pet-bench .*(?:--method vera|vera\.yaml).*)", r"\1 --plugin examples/pet-bench-vera/pet_bench_vera.py"),
     # trials of two updates, where something later reads their results
-    (r"^pet-bench run mini-soup", f"pet-bench run mini-soup --method lora --seed 0 --seed 1 --data ~/mini {SHORTLY}"),
     (r"^(pet-bench soup .*)", r"\1 --data ~/mini"),
     (r"^(pet-bench run (?!.*--suite).*--plugin (?!.*vera).*)", rf"\1 --data ~/mini {SHORTLY}"),
     (r"^(pet-bench run --suite (?:counting|shapes) .*)", rf"\1 {SHORTLY}"),
+    # of two methods in the place of all
+    (r"^(pet-bench params (?!.*--method).*)", r"\1 --method lora --method vl-adapter"),
     # this machine may have no GPU
     (r"--gpus 0\.25", "--cpus 1"),
     # any other run: everything but the updates
