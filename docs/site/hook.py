@@ -6,6 +6,7 @@ link to is in the site too: pages as pages, other text as a page that shows it, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import repository
 import result_schema
 from dialect import for_python_markdown
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import BuildError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
@@ -57,6 +59,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             file.inclusion = InclusionLevel.NOT_IN_NAV
         files.append(file)
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Raises BuildError where a page would load something from elsewhere when it is read."""
+    loaded = re.findall(
+        r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\s\"'>]+|<link\b[^>]*//[^>]+>", output
+    )
+    if outside := [tag for tag in loaded if 'rel="canonical"' not in tag]:
+        raise BuildError(f"{page.file.src_uri} loads {outside[0]}")
+    return output
 
 
 def _beside(config: MkDocsConfig, path: str) -> File:

@@ -1,7 +1,7 @@
 """Files of the repository that pages link to, as parts of the site.
 
-A path is of the repository, with slashes; an address is a page's source or a file in the site. Everything below docs/ is
-at the top of the site, the README is its first page and docs/README.md the list of all pages.
+A path is of the repository, with slashes; an address is a page's source or a file in the site. Everything below docs/
+is at the top of the site, the README is its first page and docs/README.md the list of all pages.
 """
 
 from __future__ import annotations
@@ -112,11 +112,10 @@ def text_of(path: str) -> str:
 def _cells(text: str) -> Iterator[str]:
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
-        yield (
-            ANCHOR.sub(lambda link: link[0].lower(), source)
-            if cell["cell_type"] == "markdown"
-            else _fenced(source, "python")
-        )
+        if cell["cell_type"] == "markdown":
+            yield ANCHOR.sub(lambda link: link[0].lower(), source)
+        else:
+            yield _fenced(source, "python")
 
 
 def _fenced(text: str, language: str) -> str:

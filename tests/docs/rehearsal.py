@@ -18,6 +18,8 @@ NAMES = [
     (r"(?<=[ \"])0123\b", "{lora}"),
     (r"(?<=show )3fa9\b", "{vl-adapter}"),
     (r"results/my_grid/0123456789ab", "results/demo/{lora}"),
+    # the grid of the README, where it is given data; else one whose results are there
+    (r"(?<=run )my_grid\.yaml(?=.*--data)", "rank.yaml"),
     # grids that are shipped, by the folder of the few and short trials that there are of them
     (r"(?<=export )demo\b", "results/demo"),
     (r"(?<=soup )mini-soup\b", "results/mini-soup"),

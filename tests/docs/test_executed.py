@@ -92,19 +92,19 @@ def in_process(words):
     return end.value.code or 0, output.getvalue(), errors.getvalue()
 
 
-def execute(command):
-    """The output of a command, which must succeed or be refused as is foreseen."""
-    program, *words = [os.path.expanduser(word) for word in shlex.split(command)]
+def execute(command, shown=""):
+    """What a command prints, which must succeed or be refused as is foreseen."""
+    program, *words = [re.sub("^~", os.environ["HOME"], word) for word in shlex.split(command)]
     if program == "make":
         run = subprocess.run([program, *words], cwd=ROOT, capture_output=True, text=True)
         code, output, errors = run.returncode, run.stdout, run.stderr
     else:
         assert program == "pet-bench", f"no way to execute {command}"
         code, output, errors = in_process(words)
-    refusal = found(command, REFUSED)
+    refusal = found(command, REFUSED) or "pet-bench: error: " * (shown.startswith("pet-bench: error: "))
     assert code == (2 if refusal else 0), f"{command}\n{output}{errors}"
     assert refusal in errors
-    return output
+    return output + errors if refusal else output
 
 
 def same(shown, printed):
@@ -131,7 +131,7 @@ def test_what_the_page_has_is_executed(page, reader, done, network):
                     continue
                 rehearsal = rehearsed(command, reader)
                 if shown or rehearsal not in done:
-                    printed = execute(rehearsal)
+                    printed = execute(rehearsal, shown)
                     done.add(rehearsal)
                     assert not shown or same(shown, printed), f"{page}: {rehearsal} prints\n{printed}"
 
@@ -146,6 +146,12 @@ def test_every_block_is_of_a_kind_that_is_tried(page):
 
 def test_no_rehearsal_is_left_over():
     """Each pattern of what is refused or not tried is of some command."""
-    lines = [line for page in PAGES for language, text in steps(page) if language in SHELLS for line, _ in typed(language, text)]
+    lines = [
+        line
+        for page in PAGES
+        for language, text in steps(page)
+        if language in SHELLS
+        for line, _ in typed(language, text)
+    ]
     for pattern, _ in [*REFUSED, *UNTRIED]:
         assert any(re.search(pattern, line) for line in lines), pattern
