@@ -46,7 +46,8 @@ def _command(named: tuple[str, Any]) -> list[str]:
     usage = " ".join([path, *map(_usage, arguments), "[OPTIONS]"])
     parts = [f"## {path}\n", f"```text\n{usage}\n```\n", f"{plain(command.help or '')}\n"]
     if arguments:
-        parts.append(table(["argument", "what"], ([code(_name(param)), _help(param)] for param in arguments)))
+        rows = ([code(_name(param)), _takes(param, words=True), _help(param)] for param in arguments)
+        parts.append(table(["argument", "one of", "what"], rows))
     if options:
         rows = ([_spelled(param), _takes(param), _default(param), _help(param)] for param in options)
         parts.append(table(["option", "takes", "default", "what"], rows))
@@ -54,7 +55,7 @@ def _command(named: tuple[str, Any]) -> list[str]:
 
 
 def _usage(argument: Any) -> str:
-    name = _name(argument) + ("..." if argument.nargs == -1 else "")
+    name = _name(argument).removesuffix("...") + "..." * (argument.nargs == -1)
     return name if argument.required else f"[{name}]"
 
 
@@ -66,15 +67,20 @@ def _spelled(param: Any) -> str:
     return ", ".join(map(code, [*param.opts, *param.secondary_opts]))
 
 
-def _takes(param: Any) -> str:
-    """What stands behind an option: its own word, one of some words, or a kind of value; nothing behind a switch."""
-    if param.metavar:
+def _takes(param: Any, *, words: bool = False) -> str:
+    """What stands behind an option: its own word, one of some words, or a kind of value; nothing behind a switch.
+
+    words: nothing but words among which to choose.
+    """
+    if param.metavar and not words:
         return code(param.metavar)
     kind = _bare(param.type_descriptor.annotation)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return ", ".join(code(member.value) for member in kind)
     if get_origin(kind) is Literal:
         return ", ".join(map(code, get_args(kind)))
+    if words:
+        return ""
     least, most = param.min, param.max
     bounds = f" from {least}" * (least is not None) + f" to {most}" * (most is not None)
     return code(NAMES[kind.__name__]) + bounds
