@@ -109,10 +109,9 @@ def execute(command, shown=""):
 
 def same(shown, printed):
     """Whether what is shown is what was printed: … stands for anything, alone on a line for any lines."""
-    pattern = re.escape("\n".join(line.rstrip() for line in shown.splitlines()))
-    pattern = re.sub(r"(?m)^…\n", "(?:.*\n)*?", pattern)
-    pattern = re.sub(r"(?m)^…$", "(?:.|\n)*", pattern).replace("…", ".*?")
-    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip("\n").splitlines()))
+    lines = (line.rstrip() for line in shown.splitlines())
+    pattern = "".join(r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*?") + r"\n" for line in lines)
+    return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed.strip("\n").splitlines()))
 
 
 @pytest.mark.parametrize("page", EXECUTED)
