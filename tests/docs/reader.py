@@ -8,15 +8,20 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from peft import LoraConfig, get_peft_model
 
-from pet_bench import Grid
+from pet_bench import Grid, load_trial
+from pet_bench.backbone import find_backbone
+from pet_bench.backbone.loading import read_stock
 from pet_bench.cli import main
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
+from pet_bench.trial.exported import write_adapter
 from tests.conftest import ROOT
 from tests.data import hub, hub_layouts, roots, test_convert, zoo_roots
 from tests.docs.pages import blocks
@@ -43,7 +48,9 @@ def settle(home: Path, work: Path) -> Reader:
     (work / "examples").symlink_to(ROOT / "examples")
     (work / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     _files(work)
-    return Reader(home, work, _trials(home, work))
+    ids = _trials(home, work)
+    _adapters(work, ids["lora"])
+    return Reader(home, work, ids)
 
 
 def _data(home: Path) -> None:
@@ -133,6 +140,14 @@ def _trials(home: Path, work: Path) -> dict[str, str]:
     shutil.copytree(work / "results/demo", work / "results/mine")
     results = store.load_all(work / "results/demo").values()
     return {result.spec["method"]["name"]: result.id for result in results}
+
+
+def _adapters(work: Path, trial: str) -> None:
+    """An adapter that a trial has exported, and one that peft made on a stock checkpoint."""
+    write_adapter(load_trial(work / f"results/demo/{trial}.json"), work / "adapter/my-lora")
+    config = LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj", task_type="CAUSAL_LM")
+    wrapper: Any = get_peft_model(read_stock(find_backbone("mini-llava")).lm, config)
+    wrapper.save_pretrained(str(work / "adapter/theirs"))
 
 
 def run(*arguments: str) -> tuple[int, str]:
