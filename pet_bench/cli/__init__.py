@@ -14,6 +14,7 @@ from pet_bench.cli.adapters import import_, push
 from pet_bench.cli.catalogue import Kind
 from pet_bench.cli.compare import compare
 from pet_bench.cli.data import app as data_app
+from pet_bench.cli.doctor import doctor
 from pet_bench.cli.evaluate import evaluate
 from pet_bench.cli.export import export
 from pet_bench.cli.gates import gates
@@ -281,6 +282,12 @@ app.command(
 )(run)
 app.command(epilog=examples("pet-bench rerun demo --failed", "pet-bench rerun results/demo --trial 0123"))(rerun)
 app.command(epilog=examples("pet-bench status demo", "pet-bench status results/demo"))(status)
+app.command(
+    epilog=examples(
+        "pet-bench doctor my_grid.yaml --data ~/datasets",
+        "pet-bench doctor my_grid.yaml --data ~/datasets --ray-address auto --nodes 4",
+    )
+)(doctor)
 
 
 app.command(
