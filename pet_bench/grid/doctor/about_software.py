@@ -29,7 +29,10 @@ def versions(facts: Facts, asked: Asked) -> Iterator[Problem]:
 
 def versions_fine(facts: Facts, asked: Asked) -> str:
     here = facts.here.packages
-    return ", ".join(f"{name} {version}" for name, version in here.versions.items()) if here else ""
+    if here is None:
+        return ""
+    commit = f" (commit {here.commit[:12]})" if here.commit else ""
+    return ", ".join(f"{name} {version}" for name, version in here.versions.items()) + commit
 
 
 def plugins(facts: Facts, asked: Asked) -> Iterator[Problem]:

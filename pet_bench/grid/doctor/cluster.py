@@ -57,6 +57,7 @@ def joined(address: str, seconds: float) -> Place:
     """Start an agent on each node that is alive."""
     os.environ.update(ENVIRONMENT)
     import ray
+    from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     late = threading.Timer(seconds, lambda: os._exit(LATE))
@@ -65,12 +66,13 @@ def joined(address: str, seconds: float) -> Place:
     ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level=logging.ERROR)
     late.cancel()
     for module in (agent, folders, machine, packages, wire):  # to nodes that may not have them
-        ray.cloudpickle.register_pickle_by_value(module)
-    actor: Any = ray.remote(num_cpus=0, max_concurrency=AT_ONCE)(agent.Agent)
+        cloudpickle.register_pickle_by_value(module)
+    actor: Any = ray.remote(agent.Agent)
     there = ray.nodes()
     alive = named(there)
     on = {name: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for name, node in alive.items()}
-    calls = {name: on_ray(actor.options(scheduling_strategy=one).remote()) for name, one in on.items()}
+    free = {"num_cpus": 0, "max_concurrency": AT_ONCE}
+    calls = {name: on_ray(actor.options(scheduling_strategy=one, **free).remote()) for name, one in on.items()}
     has = {name: node["Resources"] for name, node in alive.items()}
     return Place(
         calls, addresses={name: node["NodeManagerAddress"] for name, node in alive.items()},

@@ -94,7 +94,8 @@ def temporary() -> list[dict[str, Any]]:
 
         if ray.is_initialized() and hasattr(context := ray.get_runtime_context(), "get_temp_dir"):
             places.append(context.get_temp_dir())
-    return [found for place in dict.fromkeys(places) if (found := room(place))]
+    systems = {os.stat(place).st_dev: place for place in reversed(places) if Path(place).exists()}
+    return [found for place in reversed(systems.values()) if (found := room(place))]
 
 
 def unwritable(cache: str | None) -> dict[str, str]:
