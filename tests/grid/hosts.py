@@ -4,27 +4,30 @@
 them, and everything is gone with its first process. It takes root, or whoever may make namespaces. `Processes`: where
 that is not allowed, each host is a set of processes with a home and a folder for temporary files of its own.
 
-On every host BASE/shared is shared, and so is BASE/small, which has little space; BASE/home, BASE/t (temporary files) and BASE/site are its own. What is put on a
-host by `plant` runs in each Python that starts there afterwards, until it is taken away.
+On every host BASE/shared is shared, and so is BASE/small, which has little space; BASE/home, BASE/t (temporary files)
+and BASE/site are its own. What is put on a host by `plant` runs in each Python that starts there afterwards, until it
+is taken away.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from pet_bench.grid.execute.process import kill_session
-from tests.grid.conftest import until
+from tests.grid.conftest import processes_with, until
 
 TOOLS = ("unshare", "nsenter", "ip", "mount", "hostname")
+MARK = "PET_BENCH_TEST_HOST"
 OWN = ("home", "t", "site")
 NET = "10.77.0"
 PLANTED = """
@@ -36,7 +39,8 @@ for path in sorted(Path(__file__).with_name("planted").glob("*.py")):
 """
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "400",
-    "RAY_health_check_period_ms": "1000",  # a node counts as dead after five of these
+    # a node counts as dead after five of these, each of which waits so long: nothing answers for one without power
+    "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1000",
 }  # fmt: skip
 FEW = ("--disable-usage-stats", "--include-log-monitor=false")
 STORE = "--object-store-memory=100000000"
@@ -59,12 +63,19 @@ class Host:
 
     def __init__(self, hosts: Hosts, number: int):
         self.hosts, self.number = hosts, number
-        self.pid, self.log = 0, tempfile.TemporaryFile("a+b")
+        self.pid = 0
+        self.log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  open as long as the host is
         self.ray: subprocess.Popen | None = None
 
     @property
     def address(self) -> str:
+        """By which doctor names it."""
         return f"{NET}.{self.number}"
+
+    @property
+    def name_of_old(self) -> str:
+        """By which doctor names it when it is gone."""
+        return self.address
 
     def path(self, place: str) -> Path:
         """What it has as BASE/place, for the test."""
@@ -78,7 +89,7 @@ class Host:
     def environment(self) -> dict[str, str]:
         own = {"HOME": "home", "TMPDIR": "t", "RAY_TMPDIR": "t", "PYTHONPATH": "site"}
         there = {name: self.at(place) for name, place in own.items()}
-        return {"PATH": os.environ["PATH"], **ENVIRONMENT, **there, **self.hosts.variables}
+        return {"PATH": os.environ["PATH"], **ENVIRONMENT, **there}
 
     def line(self, *command: str) -> list[str]:
         return ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p", "--", *command]
@@ -127,8 +138,8 @@ class Hosts:
 
     host: type[Host] = Host
 
-    def __init__(self, count: int, variables: Mapping[str, str]):
-        self.variables = dict(variables)
+    def __init__(self, count: int):
+        self.refused, self.ray_address = "", "auto"
         self.base = tempfile.mkdtemp(prefix="pb", dir="/tmp")  # sockets have short names
         self.hosts = [self.host(self, number) for number in range(1, count + 1)]
         self.begun: list[subprocess.Popen] = []
@@ -159,7 +170,9 @@ class Hosts:
         for host in self.hosts:
             host.pid = self._begin(enter, "--net", "--mount", "--pid", "--uts")
             n = host.number
-            wire = f"ip link add name v{n} type veth peer name eth0 netns {host.pid} && ip link set v{n} master switch up"
+            wire = (
+                f"ip link add name v{n} type veth peer name eth0 netns {host.pid} && ip link set v{n} master switch up"
+            )
             self._shell(["nsenter", "-t", str(room), "-n", "--"], wire)
             places = ("/dev/shm", *map(host.at, OWN))
             own = " && ".join(f"mount -t tmpfs -o size=16g none {place}" for place in places)
@@ -183,12 +196,18 @@ class Hosts:
         subprocess.run([*within, "sh", "-c", line], check=True)
 
     def start_ray(self) -> None:
+        self.join()
+
+    def join(self, at: str = "", port: int = 6379) -> None:
+        """Start Ray on the head and then on the others; at: an address that all of them have."""
         head, *others = self.hosts
-        head.start_ray("--head", "--include-dashboard=false", "--port=6379", f"--node-ip-address={head.address}")
+        head.start_ray(
+            "--head", "--include-dashboard=false", f"--port={port}", f"--node-ip-address={at or head.address}"
+        )
         until(head.started)
         for host in others:
-            host.start_ray(f"--address={head.address}:6379", f"--node-ip-address={host.address}")
-        until(lambda: all([host.started() for host in others]))
+            host.start_ray(f"--address={at or head.address}:{port}", f"--node-ip-address={at or host.address}")
+        until(lambda: all(host.started() for host in others))
 
     def __exit__(self, *ignored: object) -> None:
         for process in reversed(self.begun):
@@ -202,3 +221,64 @@ class Hosts:
                 kill_session(host.ray.pid)
                 host.ray.wait()
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+class Process(Host):
+    """A host that shares all but its folders with the others. port: of its node manager, by which doctor tells it."""
+
+    def __init__(self, hosts: Hosts, number: int):
+        super().__init__(hosts, number)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.mark = secrets.token_hex(8)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def name_of_old(self) -> str:
+        return "127.0.0.1"
+
+    def at(self, place: str) -> str:
+        own = place.split("/")[0] in OWN
+        return f"{self.hosts.base}/{self.number}/{place}" if own else f"{self.hosts.base}/{place}"
+
+    def path(self, place: str) -> Path:
+        return Path(self.at(place))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {MARK: self.mark}
+
+    def line(self, *command: str) -> list[str]:
+        return [*command]
+
+    def start_ray(self, *options: str) -> None:
+        ports = ("--min-worker-port=0", "--max-worker-port=0", f"--node-manager-port={self.port}")
+        super().start_ray(*ports, *options)
+
+    def lose(self) -> None:
+        while left := processes_with(MARK, self.mark):
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+
+
+class Processes(Hosts):
+    host = Process
+
+    def build(self) -> None:
+        for name in ("shared", *(f"{host.number}/{own}" for host in self.hosts for own in OWN)):
+            Path(self.base, name).mkdir(parents=True)
+
+    def start_ray(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        self.ray_address = f"127.0.0.1:{port}"
+        self.join("127.0.0.1", port)
+
+    def __exit__(self, *ignored: object) -> None:
+        for host in self.hosts:
+            host.lose()
+        super().__exit__()

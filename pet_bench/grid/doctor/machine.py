@@ -94,7 +94,7 @@ def temporary() -> list[dict[str, Any]]:
 
         if ray.is_initialized() and hasattr(context := ray.get_runtime_context(), "get_temp_dir"):
             places.append(context.get_temp_dir())
-    systems = {os.stat(place).st_dev: place for place in reversed(places) if Path(place).exists()}
+    systems = {Path(place).stat().st_dev: place for place in reversed(places) if Path(place).exists()}
     return [found for place in reversed(systems.values()) if (found := room(place))]
 
 
