@@ -134,11 +134,12 @@ class Host:
 
 
 class Hosts:
-    """A head and others, with an object store and a core each; `with` ends all of it."""
+    """A head and others, with an object store and a core each; `with` ends all of it. ray: whether Ray is started."""
 
     host: type[Host] = Host
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, *, ray: bool = True):
+        self.with_ray = ray
         self.refused, self.ray_address = "", "auto"
         self.base = tempfile.mkdtemp(prefix="pb", dir="/tmp")  # sockets have short names
         self.hosts = [self.host(self, number) for number in range(1, count + 1)]
@@ -154,7 +155,8 @@ class Hosts:
             for host in self.hosts:
                 (host.path("site") / "planted").mkdir()
                 (host.path("site") / "sitecustomize.py").write_text(PLANTED)
-            self.start_ray()
+            if self.with_ray:
+                self.start_ray()
         except BaseException:
             self.__exit__()
             raise

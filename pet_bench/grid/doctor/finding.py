@@ -62,8 +62,8 @@ def fitting(facts: Facts, cpus: float, gpus: float) -> Mapping[str, int]:
     """How many trials fit each node."""
     fit = {}
     for node in facts.nodes:
-        has = {cpus: hands_out(facts, node)[0], gpus: hands_out(facts, node)[1]}
-        fit[node.name] = min((int(there / need) for need, there in has.items() if need), default=0)
+        needs = zip((cpus, gpus), hands_out(facts, node), strict=True)
+        fit[node.name] = min((int(there / need) for need, there in needs if need), default=0)
     return fit
 
 
