@@ -1,4 +1,4 @@
-"""The files for clusters, run as they are on simulated hosts, where `srun` and `ssh` go to these. By `make test-all`."""
+"""The files for clusters, run as they are on simulated hosts, where `srun` and `ssh` lead. By `make test-all`."""
 
 from __future__ import annotations
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
-from tempfile import TemporaryDirectory
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,7 +14,7 @@ from pet_bench.errors import UserError
 from pet_bench.grid.doctor.asked import Asked
 from pet_bench.grid.doctor.cluster import LATE
 from pet_bench.grid.doctor.facts import Facts
-from pet_bench.grid.execute.process import environment
+from pet_bench.grid.execute.process import environment, lodging
 from pet_bench.grid.execute.supervise import Cluster
 
 LEAVING = 5.0  # seconds that the process has for its end
@@ -25,7 +24,7 @@ def facts_of(asked: Asked, address: str | None = None) -> Facts:
     """Of the Ray cluster at the address, or of this machine. Raises UserError where there is none."""
     Cluster(address).check()
     order = json.dumps({"asked": asdict(asked), "address": address})
-    with TemporaryDirectory(prefix="pet-bench-", ignore_cleanup_errors=True) as empty:  # workers import from it
+    with lodging() if address else nullcontext() as empty:  # Ray lets workers import from the working folder
         process = subprocess.Popen(
             [sys.executable, "-m", "pet_bench.grid.doctor.cluster"], env=environment(None), cwd=empty, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
