@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ import psutil
 from pet_bench.grid.execute.process import kill_session
 from tests.grid.conftest import processes_with, until
 
-TOOLS = ("unshare", "nsenter", "ip", "mount", "hostname")
+TOOLS = ("setpriv", "unshare", "nsenter", "ip", "mount", "hostname")
 MARK = "PET_BENCH_TEST_HOST"
 OWN = ("home", "t", "site")
 NET = "10.77.0"
@@ -71,11 +72,6 @@ class Host:
     def address(self) -> str:
         """By which doctor names it."""
         return f"{NET}.{self.number}"
-
-    @property
-    def name_of_old(self) -> str:
-        """By which doctor names it when it is gone."""
-        return self.address
 
     def path(self, place: str) -> Path:
         """What it has as BASE/place, for the test."""
@@ -163,7 +159,7 @@ class Hosts:
         return self
 
     def build(self) -> None:
-        room = self._begin([], "--net", "--mount", "--pid")
+        room = self._begin(["setpriv", "--pdeathsig", "KILL"], "--net", "--mount", "--pid")
         enter = ["nsenter", "-t", str(room), "-n", "-m", "-p", "--"]
         folders = " ".join(f"{self.base}/{name}" for name in (*OWN, "shared", "small"))
         self._shell(enter, f"mount -t tmpfs -o size=16g none {self.base} && mkdir {folders}")
@@ -182,7 +178,7 @@ class Hosts:
             host.shell(f"ip link set lo up && ip addr add {host.address}/24 dev eth0 && ip link set eth0 up")
 
     def _begin(self, within: list[str], *kinds: str) -> int:
-        """A process that holds new namespaces; its number here."""
+        """A process that holds new namespaces, and dies with the one that starts it; its number here."""
         line = [*within, "unshare", *kinds, "--fork", "--kill-child", "--mount-proc", "sleep", "infinity"]
         process = subprocess.Popen(line, start_new_session=True)
         self.begun.append(process)
@@ -225,6 +221,14 @@ class Hosts:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
+@cache
+def own_address() -> str:
+    """Of this machine, as Ray has it."""
+    from ray.util import get_node_ip_address
+
+    return get_node_ip_address()
+
+
 class Process(Host):
     """A host that shares all but its folders with the others. port: of its node manager, by which doctor tells it."""
 
@@ -236,11 +240,7 @@ class Process(Host):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def name_of_old(self) -> str:
-        return "127.0.0.1"
+        return f"{own_address()}:{self.port}"
 
     def at(self, place: str) -> str:
         own = place.split("/")[0] in OWN
@@ -277,8 +277,8 @@ class Processes(Hosts):
     def start_ray(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        self.ray_address = f"127.0.0.1:{port}"
-        self.join("127.0.0.1", port)
+        self.ray_address = f"{own_address()}:{port}"
+        self.join(own_address(), port)
 
     def __exit__(self, *ignored: object) -> None:
         for host in self.hosts:

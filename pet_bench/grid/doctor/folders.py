@@ -16,7 +16,8 @@ from typing import Any
 
 ENTRIES = 20_000  # of a data folder that are looked at
 LINES = 512  # of a file that is replaced
-READS = 100  # of such a file before it is replaced for the last time
+CHANGES = 50  # of such a file that are to be seen before the last one
+REPLACING = 10.0  # seconds for them, where names are cached and few are seen
 LAST = "last"
 
 
@@ -54,8 +55,8 @@ def put(path: Path, text: str) -> None:
 
 def replace_often(probe: str, name: str, seconds: float) -> str:
     """Put a file over itself until whoever `watch`es it has seen enough, or so long; why that cannot be, or nothing."""
-    path, enough, end = Path(probe) / f"{name}.much", Path(probe) / f"{name}.enough", time.monotonic() + seconds
-    turn = 0
+    path, enough, turn = Path(probe) / f"{name}.much", Path(probe) / f"{name}.enough", 0
+    end = time.monotonic() + min(seconds, REPLACING)
     try:
         while not enough.exists() and time.monotonic() < end:
             put(path, f"{turn:08d}\n" * LINES)
@@ -70,20 +71,20 @@ def watch(probe: str, name: str, seconds: float) -> dict[str, Any]:
     """The fields of `facts.Watched`: what one sees of a file that is replaced all the while."""
     path, end = Path(probe) / f"{name}.much", time.monotonic() + seconds
     watched: dict[str, Any] = {"missing": 0, "torn": 0, "fault": "", "last": False}
-    reads, begun = 0, False
+    changes: set[str] = set()
     while time.monotonic() < end and not watched["last"]:
         try:
             lines = path.read_text().splitlines()
         except FileNotFoundError:
-            watched["missing"] += begun
+            watched["missing"] += bool(changes)
             continue
         except OSError as error:
             watched["fault"] = error.strerror or str(error)
             continue
-        begun, reads = True, reads + 1
+        changes.update(lines[:1])
         watched["torn"] += len(lines) != LINES or len(set(lines)) != 1
         watched["last"] = lines == [LAST] * LINES
-        if reads == READS:
+        if len(changes) >= CHANGES and not watched["last"]:
             (path.parent / f"{name}.enough").touch()
     return watched
 
