@@ -56,7 +56,7 @@ def why_no_namespaces() -> str:
         ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "sh", "-c", room],
         capture_output=True, text=True,
     )  # fmt: skip
-    return tried.stderr.strip()
+    return (tried.stderr.strip() or f"exit status {tried.returncode}") if tried.returncode else ""
 
 
 class Host:

@@ -43,6 +43,7 @@ def results_fine(facts: Facts, asked: Asked) -> str:
 
 def rename(facts: Facts, asked: Asked) -> Iterator[Problem]:
     """A result and a checkpoint are renamed to their places: whoever looks sees the old or the new one, and whole."""
+    whole = {node.name for node in facts.nodes if node.replaced == ""}
     for node in facts.nodes:
         if node.replaced:
             yield Problem("fault", f"cannot rename a file over another: {node.replaced}", node.name)
@@ -54,7 +55,7 @@ def rename(facts: Facts, asked: Asked) -> Iterator[Problem]:
             if said := [word for word, count in seen.items() if count]:
                 text = f"a file that it renames over another is at times {' and '.join(said)} to {node.name}"
                 yield Problem("fault", f"{text}: results would be lost there", other)
-            elif not watched.last:
+            elif not watched.last and other in whole:
                 yield Problem("fault", f"what it renames over another is not seen by {node.name}", other)
 
 
