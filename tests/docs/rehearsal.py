@@ -39,6 +39,8 @@ COMMANDS = [
     (r"^(pet-bench run --suite (?:counting|shapes) .*)", rf"\1 {SHORTLY}"),
     # of two methods in the place of all
     (r"^(pet-bench params (?!.*--method).*)", r"\1 --method lora --method vl-adapter"),
+    # nor other nodes (tests/grid/test_doctor_on_hosts.py has some)
+    (r"^(pet-bench doctor .*) --ray-address auto --nodes 4", r"\1"),
     # this machine may have no GPU
     (r"--gpus 0\.25", "--cpus 1"),
     # any other run: everything but the updates
@@ -63,6 +65,7 @@ REFUSED = [
 # What is not tried at all, and why.
 UNTRIED = [
     (r"^(?:\.venv/bin/)?pip install", "it would change the environment of the tests"),
+    (r"^(?:sbatch|kubectl|export HEAD=|examples/clusters/)", "no cluster is here; tests/examples/ has stand-ins"),
     (r"^\.venv/bin/jupyter", "another program; tests/test_notebooks.py runs what it is to show"),
 ]
 
