@@ -97,7 +97,7 @@ def outliers(results: Mapping[str, TrialResult]) -> dict[str, str]:
             suite, backbone, control = place
             middle = median(averages.values())
             away[suite, backbone, control] |= {id: average - middle for id, average in averages.items()}
-    found = {}
+    found = dict[str, str]()
     for distances in away.values():
         apart = [abs(distance) for distance in distances.values() if distance]
         scale = 1.4826 * median(apart) if len(apart) >= FEW else float("inf")

@@ -59,14 +59,12 @@ def _rows(grid: Grid) -> Iterator[dict[str, Any]]:
         trials = trials.drop_duplicates("id")
         if group.average.notna().sum() == 0:
             continue
-        first = group.loc[group.average.idxmax()]
+        ranked = group.sort_values("average", ascending=False, na_position="last", kind="stable")
+        first = ranked.iloc[0]
         marked = {(method, setup) for at, on, method, setup, score in grid.best
                   if (at, on, score) == (suite, backbone, "average")}  # fmt: skip
-        others = group[[key in marked for key in zip(group.method, group.setup, strict=True)]]
-        if not marked:
-            first = first.copy()
-            first.shown = f"none significantly ({first.shown} is highest)"
-        leading = [first.shown, *others.sort_values("average", ascending=False).shown.drop(first.name, errors="ignore")]
+        leading = [str(row["shown"]) for row in ranked.to_dict("records") if (row["method"], row["setup"]) in marked]
+        leading = leading or [f"none significantly ({first['shown']} is highest)"]
         more = f" and {len(leading) - SHOWN} more" if len(leading) > SHOWN else ""
         spread = f" ± {first['average std']:.2f}" if pd.notna(first["average std"]) else ""
         yield {
