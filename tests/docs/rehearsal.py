@@ -44,7 +44,8 @@ COMMANDS = [
     # this machine may have no GPU
     (r"--gpus 0\.25", "--cpus 1"),
     # any other run: everything but the updates
-    (r"^(pet-bench run (?!.*--dry-run|.*--executor inline).*)", r"\1 --dry-run --estimate earlier"),
+    (r"^(pet-bench run (?!.*--dry-run|.*--executor inline).*)", r"\1 --dry-run"),
+    (r"^(pet-bench run .*--dry-run(?!.*--estimate).*)", r"\1 --estimate earlier"),  # without a measured update
     (r"^(pet-bench rerun (?!.*--dry-run).*)", r"\1 --dry-run"),
     # the trials that there are have seen the mini world alone; one strength of one corruption says as much as all
     (r"^(pet-bench (?:report results/mine|evaluate) .*--data )~/datasets", r"\1~/mini"),

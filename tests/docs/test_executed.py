@@ -43,9 +43,10 @@ def reader(tmp_path_factory):
     (home := base / "home").mkdir()
     (work := base / "work").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"HOME": home, "PET_BENCH_CACHE": base / "cache", "COLUMNS": 100}.items():
+        for name, value in {"HOME": home, "PET_BENCH_CACHE": base / "cache"}.items():
             patch.setenv(name, str(value))
-        patch.delenv("PET_BENCH_RESULTS", raising=False)
+        for name in ("COLUMNS", "PET_BENCH_RESULTS"):  # as wide as what is printed
+            patch.delenv(name, raising=False)
         patch.chdir(work)
         patch.setattr(features, "clip_encoder", lambda *_, **__: features.Encoder(cells, ORIGIN))  # no weights are here
         yield settle(home, work)
