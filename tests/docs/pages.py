@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 FOLDERS = ("*.md", "docs/**/*.md", "examples/*.md", "notebooks/*.md", "results/*.md", "results/published/*.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for pattern in FOLDERS for path in ROOT.glob(pattern))
+TYPED = "docs/yours.md"  # as it stands, in its order, by test_path
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 

@@ -99,7 +99,8 @@ def _files(work: Path) -> None:
     some = {"name": "my_grid"} | yaml.safe_load((committed / "grid.yaml").read_text())
     some |= {"name": "my_grid", "methods": ["lora", "vl-adapter"]}
     (work / "my_grid.yaml").write_text(yaml.safe_dump(some))
-    shutil.copytree(committed, work / "results" / COMMITTED)
+    for folder in ("results", "committed"):
+        shutil.copytree(committed, work / folder / COMMITTED)
     ids = [trial.id for trial in Grid.from_yaml(work / "my_grid.yaml").trials]
     for name, kept in {"my_grid": ids, "full": ids, "a": ids[:4], "b": ids[3:]}.items():
         for id in kept:

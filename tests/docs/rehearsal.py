@@ -51,7 +51,8 @@ COMMANDS = [
     (r"^(pet-bench (?:report results/mine|evaluate) .*--data )~/datasets", r"\1~/mini"),
     (r"^(pet-bench evaluate .*)--corrupt (?:all|text)", r"\1--corrupt word-drop:1"),
     (r"^(pet-bench (?:evaluate|gates|score results/|import|export .* lmms-eval)(?!.*--data).*)", r"\1 --data ~/mini"),
-    (r"^(pet-bench report --all .*)", r"\1 --examples 1"),
+    # of one grid in the place of all
+    (r"^(pet-bench report --all .*)", r"\1 --out committed --examples 1"),
     (r"^(pet-bench pretrain .*)", r"\1 --steps 1"),
 ]
 PYTHON = [

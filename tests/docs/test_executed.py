@@ -23,13 +23,12 @@ from pet_bench.data.known import KNOWN
 from tests.conftest import ROOT
 from tests.data import test_hub_fetch
 from tests.data.test_features import ORIGIN, cells
-from tests.docs.pages import PAGES, steps, typed
+from tests.docs.pages import PAGES, TYPED, steps, typed
 from tests.docs.reader import settle
 from tests.docs.rehearsal import REFUSED, UNTRIED, found, rehearsed, rehearsed_python
 
 SHELLS = ("sh", "console")
 TRIED = (*SHELLS, "python", "yaml", "mermaid", "text")  # yaml: test_pages; mermaid: drawn by `make docs`
-TYPED = "docs/yours.md"  # by test_path, as it stands
 EXECUTED = [
     page for page in PAGES if page != TYPED and any(language in (*SHELLS, "python") for language, _ in steps(page))
 ]

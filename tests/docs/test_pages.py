@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -11,10 +12,12 @@ from pet_bench.grid.plan.spec import parse
 from pet_bench.pet import build_method
 from pet_bench.pet.method import restored
 from pet_bench.registry import METHODS
+from pet_bench.results.contributed import About
+from pet_bench.spec import validate
 from pet_bench.trial.check import check_designs
 from pet_bench.trial.resolve import known
 from tests.conftest import ROOT
-from tests.docs.pages import PAGES, blocks, text_of
+from tests.docs.pages import PAGES, TYPED, blocks, text_of
 from tests.reference.discover import fixtures
 from tests.vlms.attached import TINY, skipped
 
@@ -22,8 +25,8 @@ pytestmark = pytest.mark.xdist_group("pages")  # the generator describes each me
 GRID = {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["vl-pet-large"],
         "recipe": {"lr": 1e-3}}  # fmt: skip
 OURS = [name for name in METHODS.names() if METHODS.origin(name).startswith("pet_bench.")]
-BLOCKS = [parse_yaml(block, page) for page in PAGES for block in blocks(page, "yaml")]
-GRIDS = [block for block in BLOCKS if "file" not in block]
+BLOCKS = [parse_yaml(block, page) for page in PAGES if page != TYPED for block in blocks(page, "yaml")]
+GRIDS = [block for block in BLOCKS if not {"file", "by"} & block.keys()]
 
 
 def page(name):
@@ -63,9 +66,18 @@ def test_the_yaml_of_a_task_is_the_example():
     ]
 
 
+def test_the_yaml_about_results_is_what_a_contribution_has():
+    (about,) = [block for block in BLOCKS if "by" in block]
+    assert validate(About, about, "CONTRIBUTING.md").seen
+
+
 @pytest.mark.parametrize("block", GRIDS, ids=str)
-def test_the_yaml_is_a_grid_that_can_run(block):
-    """As it stands where it has a name; else it is keys of a grid."""
+def test_the_yaml_is_a_grid_that_can_run(block, tmp_path, monkeypatch):
+    """As it stands where it has a name; else it is keys of a grid. A reader's own checkpoint is a small one here."""
+    for backbone in block.get("backbones", ()):
+        if "/" in backbone:
+            shutil.copytree(ROOT / "pet_bench/mini/backbones/mini-llava", tmp_path / backbone)
+    monkeypatch.chdir(tmp_path)
     check_designs(parse(block if "name" in block else GRID | block).trials())
 
 
