@@ -21,7 +21,9 @@ INTRO = """\
 Every modification is, at a site that reads X (B, T, d) and writes H (B, T, d),
 
 ```text
-H' = s · G ⊙ (b · H + a · ΔH)        ΔH = f(H) (sequential) or f(X) (parallel),  G = g(X, Y, ΔH)
+H' = s · G ⊙ (b · H + a · ΔH)
+ΔH = f(H) (sequential) or f(X) (parallel)
+G  = g(X, Y, ΔH)
 ```
 
 A method expands to a design: **inserts** of this form, **doors** for what does not fit it, and selectors for what else
