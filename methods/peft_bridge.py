@@ -47,21 +47,18 @@ REFUSED = {
     "xlora": "it mixes LoRA adapters that were trained before, in peft's own forward pass",
 }
 USABLE = tuple(sorted(TYPES.keys() - REFUSED.keys()))
-# What the trial itself decides, and what needs data, a quantised model or another library before training.
-NO_OPTION = {
-    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers", "megatron_config", "megatron_core",
-    "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config",
-    "monteclora_config", "arrow_config", "kasa_config", "use_bdlora", "alora_invocation_tokens", "layer_replication",
-    "runtime_offload_base_weight", "use_qalora", "qalora_group_size",
-    "progressbar",
-}  # fmt: skip
-# Of those, what says where an adapter is from, and what it learned, which is taken with its tensors.
+# What says where an adapter is from and what it is put into.
 ABOUT = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers", "progressbar",
 }  # fmt: skip
-LEARNED = {"rank_pattern", "total_step", "r"}  # of AdaLoRA
+# What the trial itself decides, and what needs data, a quantised model or another library before training.
+NO_OPTION = ABOUT | {
+    "megatron_config", "megatron_core", "runtime_config", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "velora_config", "monteclora_config", "arrow_config", "kasa_config", "use_bdlora",
+    "alora_invocation_tokens", "layer_replication", "runtime_offload_base_weight", "use_qalora", "qalora_group_size",
+}  # fmt: skip
+LEARNED = {"rank_pattern", "total_step", "r"}  # of AdaLoRA, taken with its tensors
 NO_OPTION_OF = {"adalora": {"r", "use_dora", "rank_pattern", "total_step"}}
 NEEDS_DATA = {"eva", "corda", "loftq", "lora_ga"}  # initialisations of LoRA
 MOVED = {"c3a", "fourierft", "unilora", "vblora"}  # by where peft's defaults start

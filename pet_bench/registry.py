@@ -92,7 +92,7 @@ def hook_faults(cls: type) -> Iterator[str]:
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         yield f"{', '.join(missing)} is missing: the class is abstract"
     for name in {name: None for base in cls.__mro__[:-1] for name in vars(base)}:
-        if name == "variant":  # a family is asked for it, and peft's RoAd has an option of that name
+        if name == "variant":  # a family is asked for it; of its variants it may be the name of an option
             continue
         found, *inherited = [vars(base)[name] for base in cls.__mro__[:-1] if name in vars(base)]
         if any(map(isroutine, inherited)) and not isroutine(found):

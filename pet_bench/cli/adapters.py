@@ -89,7 +89,7 @@ def push(
     from pet_bench import __version__
     from pet_bench.results import store
     from pet_bench.results.exchange import hub
-    from pet_bench.trial.loaded import find_trial
+    from pet_bench.trial.loaded import adapter_of, find_trial
 
     if not hub.REPOSITORY.fullmatch(repository):
         raise UserError(f'a repository is OWNER/NAME, found "{repository}"')
@@ -97,7 +97,8 @@ def push(
     if folder.is_dir() and not store.find(source, []):
         files = hub.folder_files(folder)
     else:
-        files = hub.trial_files(find_trial(source, out))
+        adapter_of(path := find_trial(source, out))  # there is nothing to load without
+        files = hub.trial_files(path)
     size = 0
     for name, one in files.items():
         size += (count := len(one) if isinstance(one, bytes) else one.stat().st_size)

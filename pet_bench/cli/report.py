@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pet_bench.grid.plan.spec import Skipped
     from pet_bench.grid.plan.tuning import Tuning
+    from pet_bench.report.statistics.marking import Marks
     from pet_bench.results.aliases import Results as Loaded
     from pet_bench.results.frames import Collected
 
@@ -204,27 +205,17 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     from pet_bench.cli.tables import print_tables
     from pet_bench.files import write_text
     from pet_bench.report.costs import costs
-    from pet_bench.report.statistics import rank_notes, significantly_best
+    from pet_bench.report.statistics import significantly_best
     from pet_bench.report.summary import comparison, scored, tasks_of
-    from pet_bench.report.tables.beneath import notes, skipped_notes
     from pet_bench.report.tables.costs import LEAST, cost_notes, cost_sections
     from pet_bench.report.tables.views import markdown_sections, rich_sections, to_csv, to_markdown, to_rich
-    from pet_bench.results.provenance import commit
 
     if scored(results.frame).empty:
         where = ", ".join(map(str, results.folders))
         raise UserError(f'no trial of this grid is finished in "{where}": `pet-bench run` runs what is missing')
     with working("comparing methods"):
         table, marks = comparison(results.frame, results.skipped), significantly_best(results.frame, results.folders)
-    beneath = [
-        *_drawn(results.frame),
-        *skipped_notes(results.skipped),
-        *notes(results.frame, commit()[0]),
-        *marks.caption,
-        *marks.power,
-        *rank_notes(table),
-        *results.notes,
-    ]
+    beneath = _beneath(results, table, marks)
     views = to_rich(table, beneath, marks.best)
     print_tables(views, least=["parameters", "rank", "trainable %", *reversed(tasks_of(table))])
     written = [results.report / name for name in ("table.md", "table.csv")]
@@ -251,26 +242,40 @@ def _comparison(results: Results, page: Page | None) -> list[Path]:
     return written
 
 
+def _beneath(results: Results, table: pd.DataFrame, marks: Marks) -> list[str]:
+    """What is said under a comparison, in print, in files and on a page."""
+    from pet_bench.report.statistics import rank_notes
+    from pet_bench.report.tables.beneath import notes, skipped_notes
+    from pet_bench.results.provenance import commit
+
+    return [
+        *_drawn(results.frame),
+        *skipped_notes(results.skipped),
+        *notes(results.frame, commit()[0]),
+        *marks.caption,
+        *marks.power,
+        *rank_notes(table),
+        *results.notes,
+    ]
+
+
 def _site(root: Path, to: Path | None, page: Page, bare: Callable[[pd.DataFrame], pd.DataFrame] | None) -> None:
     """A page for every grid with finished trials in the folders of `root`, and the page before them."""
     from pet_bench.cli.page import write_page
     from pet_bench.files import write_text
     from pet_bench.report.page.site import Grid, site
     from pet_bench.report.statistics import significantly_best
-    from pet_bench.report.summary import scored
-    from pet_bench.report.tables.beneath import notes, skipped_notes
-    from pet_bench.results.provenance import commit
+    from pet_bench.report.summary import comparison, scored
 
     target, grids = to or root / "report" / "site", []
     for folder in sorted(path.parent for path in root.glob("*/grid.yaml")):
         with working(f"writing the page of {folder.name}"):
             results = _read([str(folder)], None)
-            frame = bare(results.frame) if bare else results.frame
+            frame = results.frame = bare(results.frame) if bare else results.frame
             if scored(frame).empty:
                 continue
             marks = significantly_best(frame, results.folders)
-            beneath = [*_drawn(frame), *skipped_notes(results.skipped), *notes(frame, commit()[0]), *marks.caption,
-                       *marks.power, *results.notes]  # fmt: skip
+            beneath = _beneath(results, comparison(frame, results.skipped), marks)
             write_page(
                 frame, results.collected(), target / folder.name, beneath, best=marks.best, skipped=results.skipped,
                 data=page.data, images=page.images, examples=page.examples, title=results.names[0],

@@ -21,6 +21,7 @@ from pet_bench.spec import MethodSpec, Scope, TrialSpec
 from pet_bench.trial.resolve import labelled, resolve
 
 CONFIG, WEIGHTS, VISUAL = "adapter_config.json", "adapter_model.safetensors", "visual.safetensors"
+READ = ("batch_size", "evaluation", "generation", "precision", "frozen")  # of a recipe, by a test
 UNUSED = {"lr": 1.0, "max_steps": 1, "valid_every": 0}  # what a recipe has, and no update reads
 
 
@@ -36,9 +37,9 @@ def imported_spec(
 ) -> TrialSpec:
     """The trial `peft:<type>` that has the weights of the adapter in `folder`, as peft's `save_pretrained` wrote it.
 
-    Of its recipe counts what a test reads: batch_size, evaluation, generation, frozen. seed: what is drawn where the
-    adapter says nothing. backbone: by default the one that the adapter was saved with. Raises UserError, before any
-    weights are read, for a folder that is no such adapter, tensors as a pickle, and options that no method has.
+    recipe: of what a test reads (`READ`). seed: what is drawn where the adapter says nothing. backbone: by default the
+    one that the adapter was saved with. Raises UserError, before any weights are read, for a folder that is no such
+    adapter, tensors as a pickle, options that no method has, and keys of a recipe that no test reads.
     """
     config = read_json(folder / CONFIG, f"{folder / CONFIG}")
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
@@ -49,6 +50,11 @@ def imported_spec(
     if not isinstance(said, str) or not said:
         raise UserError(f"{folder / CONFIG} does not say its backbone: give one with --backbone")
     backbone = next((name for name in BACKBONES.names() if hub_name(name) == said), said)
+    if odd := sorted((recipe or {}).keys() - {*READ}):
+        raise UserError.many(
+            f"recipe.{key} is nothing that a test reads, and this is not trained (possible: {', '.join(READ)})"
+            for key in odd
+        )
     cls: Any = METHODS.get(f"peft:{config['peft_type'].lower()}")
     method = MethodSpec(cls.name, cls.options_of(config), scope)
     spec = resolve(backbone, method, suite, seed, recipe={**(recipe or {}), **UNUSED}, protocol=protocol)

@@ -104,6 +104,13 @@ def test_each_adapter_is_a_trial_of_its_own(theirs, tmp_path):
     assert type(same).from_dict(json.loads(json.dumps(same.to_dict()))) == same
 
 
+def test_what_only_training_reads_cannot_be_set(theirs):
+    folder, _ = theirs()
+    with pytest.raises(UserError, match="this is not trained") as caught:
+        imported_spec(folder, SUITE, backbone="mini-llava", recipe={"lr": 0.1, "epochs": 3, "batch_size": 8})
+    assert [fault.split()[0] for fault in caught.value.faults] == ["recipe.epochs", "recipe.lr"]
+
+
 def changed(**values):
     def change(folder):
         config = json.loads((folder / CONFIG).read_text())

@@ -21,19 +21,14 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def trial_files(result: Path) -> Files:
-    """A finished trial's result, its tensors beside it as here, and its card for the front page. No predictions.
-
-    Raises UserError where its trained tensors are not there.
-    """
-    trial, folder = store.load(result), result.with_suffix("")
-    if not (folder / "adapter.safetensors").is_file():
-        raise UserError(f"{folder / 'adapter.safetensors'} is missing: there is nothing of trial {trial.id} to load")
+    """A finished trial's result, its tensors beside it as here, and its card for the front page; nothing else of it."""
+    folder = result.with_suffix("")
     inside = {
         f"{folder.name}/{name}": one
         for name, one in folder_files(folder).items()
-        if isinstance(one, Path) and name != CARD and not name.startswith(("predictions.", "transfer.", "robustness."))
+        if name.startswith("peft/") or (name.endswith(".safetensors") and name != store.CHECKPOINT)
     }
-    return {CARD: card(trial, beside="").encode(), result.name: result, **inside}
+    return {CARD: card(store.load(result), beside="").encode(), result.name: result, **inside}
 
 
 def folder_files(folder: Path) -> Files:
