@@ -21,7 +21,7 @@ def mini_image_text() -> Path:
     from pet_bench.data import patches
     from pet_bench.mini import language, world, write
 
-    return _drawn("mini-image-text", (world, language, write, patches), write.write_image_text)
+    return drawn("mini-image-text", (world, language, write, patches), write.write_image_text)
 
 
 def mini_image_text_v2() -> Path:
@@ -29,28 +29,28 @@ def mini_image_text_v2() -> Path:
     from pet_bench.data import patches
     from pet_bench.mini import language, world, write
 
-    def drawn(root: Path) -> None:
+    def written(root: Path) -> None:
         extract = partial(patches.patches, zero=world.BACKGROUND)
         write.write_image_text(root, sizes=write.SECOND, extract=extract, wordings=language.NAMED)
 
-    return _drawn("mini-image-text-v2", (world, language, write, patches), drawn)
+    return drawn("mini-image-text-v2", (world, language, write, patches), written)
 
 
 def mini_video_text() -> Path:
     """The mini world in motion, drawn once into the cache."""
     from pet_bench.mini import clip_language, clips, world, write_clips
 
-    return _drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
+    return drawn("mini-video-text", (world, clips, clip_language, write_clips), write_clips.write_video_text)
 
 
 def mini_video_text_v2() -> Path:
     """The mini world in motion in its second sizes, likewise: no description says where things go."""
     from pet_bench.mini import clip_language, clips, world, write_clips
 
-    def drawn(root: Path) -> None:
+    def written(root: Path) -> None:
         write_clips.write_video_text(root, sizes=write_clips.SECOND, moving=0)
 
-    return _drawn("mini-video-text-v2", (world, clips, clip_language, write_clips), drawn)
+    return drawn("mini-video-text-v2", (world, clips, clip_language, write_clips), written)
 
 
 def picture_patches(picture: Path, zero: float = 127.5) -> np.ndarray:
@@ -70,7 +70,7 @@ def centred_patches(picture: Path) -> np.ndarray:
     return picture_patches(picture, BACKGROUND)
 
 
-def _drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
+def drawn(name: str, sources: Iterable[ModuleType], write: Callable[[Path], None]) -> Path:
     """The folder that `write` fills, named after the source of what draws."""
     text = b"".join(Path(str(module.__file__)).read_bytes() for module in sources)
     root = cache_dir() / name / sha256(text).hexdigest()[:12]

@@ -6,41 +6,28 @@ beams choose decides what they score; in `mini-image-text-named` all say colours
 both, and larger. What that does: docs/evidence.md.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from pet_bench.data.cache import cache_dir
-from pet_bench.data.patches import patches
-from pet_bench.mini.language import NAMED
-from pet_bench.mini.world import BACKGROUND
-from pet_bench.mini.write import write_image_text
-from pet_bench.tasks.suites import MINI_IMAGE_TEXT, centred_patches
+from pet_bench.data import patches
+from pet_bench.mini import language, world, write
+from pet_bench.tasks.suites import MINI_IMAGE_TEXT, centred_patches, drawn
 
-CENTRE = {"extract": partial(patches, zero=BACKGROUND)}
-
-
-def drawn(name: str, changes: dict[str, Any]) -> Callable[[], Path]:
-    def folder() -> Path:
-        """Drawn once into the cache."""
-        root = cache_dir() / name
-        if not root.is_dir():
-            write_image_text(root, **changes)
-        return root
-
-    return folder
-
+SOURCES = (world, language, write, patches)
 
 CENTRED = replace(
     MINI_IMAGE_TEXT,
     name="mini-image-text-centred",
-    embedded=drawn("mini-image-text-centred", CENTRE),
+    embedded=partial(
+        drawn,
+        "mini-image-text-centred",
+        SOURCES,
+        partial(write.write_image_text, extract=partial(patches.patches, zero=world.BACKGROUND)),
+    ),
     extractor=centred_patches,
 )
 SAID_ALIKE = replace(
     MINI_IMAGE_TEXT,
     name="mini-image-text-named",
-    embedded=drawn("mini-image-text-named", {"wordings": NAMED}),
+    embedded=partial(drawn, "mini-image-text-named", SOURCES, partial(write.write_image_text, wordings=language.NAMED)),
 )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pet_bench.grid.execute.course import Outcome
-from pet_bench.grid.plan.planned import Group
 from pet_bench.grid.plan.search import ranking
 from pet_bench.grid.plan.spec import Grid
 from pet_bench.grid.plan.tuning import FOLDER, choose, searching, stages
@@ -26,11 +25,11 @@ def tune(grid: Grid, runtime: Runtime, run: Run, trials: Sequence[TrialSpec]) ->
     assert grid.tuning is not None
     here = replace(runtime, out=runtime.out / FOLDER)
     wanted = {(trial.backbone, trial.suite, trial.method.name) for trial in trials}
-    groups = {one.group for one in grid.plan().planned if _place(one.trial) in wanted}
+    groups = {one.group.uncontrolled for one in grid.plan().planned if _place(one.trial) in wanted}
     groups = {group for group in groups if not grid.tuning.values(group)}
     for search in stages(grid) if groups else ():
         tries = searching(grid, search)
-        planned = [one for one in tries.plan().planned if any(_same(one.group, group) for group in groups)]
+        planned = [one for one in tries.plan().planned if one.group in groups]
         outcome = run(tries, here, [one.trial for one in planned])
         if outcome.interrupted or outcome.elsewhere:
             return grid, outcome
@@ -42,8 +41,3 @@ def tune(grid: Grid, runtime: Runtime, run: Run, trials: Sequence[TrialSpec]) ->
 
 def _place(trial: TrialSpec) -> tuple[str, str, str]:
     return trial.backbone, trial.suite, trial.method.name
-
-
-def _same(one: Group, other: Group) -> bool:
-    """But for the control, of which tries have none."""
-    return replace(one, control="none") == replace(other, control="none")

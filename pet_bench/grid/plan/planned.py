@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pet_bench.grid.plan.space import Values
 from pet_bench.spec import Control, TrialSpec
@@ -17,6 +17,10 @@ class Group:
     method: str
     suite: str
     control: Control
+
+    @property
+    def uncontrolled(self) -> Group:
+        return replace(self, control="none")
 
     def __str__(self) -> str:
         control = "" if self.control == "none" else f" [{self.control}]"
