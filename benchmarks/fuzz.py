@@ -2,14 +2,14 @@
 
     python benchmarks/fuzz.py --seed 0 --n 2000
 
-Grid files, command lines, results, predictions, backbones, adapters, checkpoints, plug-ins, data folders, packed
-features, official downloads and predictions to score: small sound ones are made once, and each case is a copy of some
-of them, with one change, read by one command in a process of its own, with limits of time and memory and without Ray or
-a network. The change says what has to happen: a refusal (exit status 2, a line a fault), the same as without the
-change (a byte order mark), or either. Whatever happens, there must be no TRACEBACK; a broken input that is accepted is
-SILENT, an exit status of another kind is WRONGCODE, what does not end is a HANG, and an input or anything else that is
-not the command's output and has changed is ALTERED. Without its change every input must be accepted, which is tried
-first.
+Grid files, command lines, results, predictions, backbones, adapters, those of peft, checkpoints, plug-ins, data
+folders, packed features, official downloads and predictions to score: small sound ones are made once, and each case is
+a copy of some of them, with one change, read by one command in a process of its own, with limits of time and memory and
+without Ray or a network. The change says what has to happen: a refusal (exit status 2, a line a fault), the same as
+without the change (a byte order mark), or either. Whatever happens, there must be no TRACEBACK; a broken input that is
+accepted is SILENT, an exit status of another kind is WRONGCODE, what does not end is a HANG, and an input or anything
+else that is not the command's output and has changed is ALTERED. Without its change every input must be accepted, which
+is tried first.
 
 Prints progress, a table of kinds and verdicts, and one line a failure; with `--out FILE` each is a line of JSON, which
 `--replay FILE` tries again, and so does `--only NAME`. The same seed draws the same cases out of all there are
@@ -32,7 +32,7 @@ from pathlib import Path
 # kinds of input and their shares of the cases
 SHARES = {
     "grid": 18, "option": 14, "results": 18, "predictions": 8, "plug-in": 14, "data": 12, "packed": 2, "downloads": 6,
-    "scored": 6, "backbone": 8, "adapter": 2, "checkpoint": 2,
+    "scored": 6, "backbone": 8, "adapter": 2, "imported": 3, "checkpoint": 2,
 }  # fmt: skip
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",

@@ -278,7 +278,8 @@ def wrapped(model: Any) -> Any:
 def load_exported(model: nn.Module, folder: Path) -> None:
     """Load what `PeftDoor.export` wrote (`<folder>/adapter_config.json` …) into a model with the same method attached.
 
-    Raises UserError where the folder is unreadable, holds another type or does not fit.
+    Values may be of any floating type, as adapters are saved in halves too. Raises UserError where the folder is
+    unreadable, holds another type, does not fit, or a value is not finite.
     """
     wrapper, what = wrapped(model), f"{folder}"
     config = wrapper.active_peft_config
@@ -292,6 +293,13 @@ def load_exported(model: nn.Module, folder: Path) -> None:
     own = peft.get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
     if apart := sorted(own.keys() ^ weights.keys()):
         raise UserError(f"{what} does not fit: {', '.join(apart[:3])}")
+    whole = [name for name in weights if own[name].is_floating_point() and not weights[name].is_floating_point()]
+    faults = [f"{what}: {name} is of type {weights[name].dtype}, expected a floating one" for name in whole]
+    faults += [
+        f"{what}: {name} has values that are not finite" for name in weights if not weights[name].isfinite().all()
+    ]
+    if faults:
+        raise UserError.many(sorted(faults)[:20])
     if config.peft_type == PeftType.ADALORA:
         config.rank_pattern = saved.rank_pattern
     with _said(what):

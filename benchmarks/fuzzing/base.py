@@ -36,7 +36,7 @@ def make(base: Path) -> None:
     """Write all of them."""
     base.mkdir(parents=True, exist_ok=True)
     os.environ["PET_BENCH_CACHE"] = str(base.parent / "cache")
-    for part in (_data, _store, _results, _checkpoint, _backbones, _downloads, _submissions, _rest):
+    for part in (_data, _store, _results, _adapter, _checkpoint, _backbones, _downloads, _submissions, _rest):
         part(base)
 
 
@@ -48,6 +48,16 @@ def dump(path: Path, content: Any) -> None:
 def lines(path: Path, rows: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _done(*arguments: str) -> None:
+    from pet_bench.cli import main
+
+    try:
+        main([*arguments])
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"{arguments[0]}: exit status {end.code}") from end
 
 
 def _data(base: Path) -> None:
@@ -76,26 +86,14 @@ def _data(base: Path) -> None:
 
 def _store(base: Path) -> None:
     """Packed features, as a run leaves them in its cache."""
-    from pet_bench.cli import main
-
-    try:
-        main(["data", "pack", str(base / "data"), "--suite", "mini-image-text/nlvr2", "--out", str(base / "store")])
-    except SystemExit as end:
-        if end.code:
-            raise
+    _done("data", "pack", str(base / "data"), "--suite", "mini-image-text/nlvr2", "--out", str(base / "store"))
 
 
 def _run(base: Path, grid: dict, out: str, *options: str) -> None:
-    from pet_bench.cli import main
-
     file = base / f"{out}.yaml"
     dump(file, grid)
     where = ("--data", str(base / "data"), "--out", str(base / out), "--executor", "inline", "--device", "cpu")
-    try:
-        main(["run", str(file), *where, *options])
-    except SystemExit as end:
-        if end.code:
-            raise RuntimeError(f"{out}: exit status {end.code}") from end
+    _done("run", str(file), *where, *options)
     file.unlink()
 
 
@@ -116,6 +114,16 @@ def _results(base: Path) -> None:
     for file in (base / "results").glob("*.json"):
         result = json.loads(file.read_text())
         file.write_text(json.dumps(result | {"status": "done", "error": None}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _adapter(base: Path) -> None:
+    """One of the trials in peft's format."""
+    paths = sorted((base / "results").glob("*.json"))
+    trained = next(path for path in paths if json.loads(path.read_text())["spec"]["method"]["name"] == "lora")
+    _done("export", str(trained), "--format", "peft-adapter", "--out", str(base / "exported"))
+    (folder,) = (base / "exported").iterdir()
+    folder.rename(base / "adapter")
+    folder.parent.rmdir()
 
 
 def _checkpoint(base: Path) -> None:

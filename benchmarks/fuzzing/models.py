@@ -13,7 +13,7 @@ from fuzzing import mutations
 from fuzzing.case import Case, Expect, Mutation, Reader, product, sound
 from fuzzing.mutations import Rule
 
-KIND, ADAPTER, CHECKPOINT = "backbone", "adapter", "checkpoint"
+KIND, ADAPTER, IMPORTED, CHECKPOINT = "backbone", "adapter", "imported", "checkpoint"
 
 
 def metrics(work: Path, out: str) -> str:
@@ -144,6 +144,7 @@ def cases(base: Path) -> Iterator[Case]:
     for name in CONFIG:
         yield from _backbone(base, name)
     yield from _adapter(base)
+    yield from _imported(base)
     yield from _checkpoint(base)
 
 
@@ -228,6 +229,26 @@ def _adapter(base: Path) -> Iterator[Case]:
     yield from product(
         ADAPTER, bases, f"results/{id}/adapter.safetensors", [*_safetensors(), *more], [gates], place="adapter"
     )
+
+
+def _imported(base: Path) -> Iterator[Case]:
+    """An adapter in peft's format. What its configuration may say beyond type and rank is peft's to know."""
+    suite, where = ("--suite", "mini-image-text/nlvr2"), ("--data", "WORK/data", "--device", "cpu", "--out", "WORK/out")
+    read = Reader("import", ("import", "WORK/adapter", *suite, *where), writes=("out",), cost=2, understood=metrics)
+    bases = ("adapter", "data")
+    yield from sound(IMPORTED, bases, [read])
+    config = json.loads((base / "adapter" / "adapter_config.json").read_text())
+    rules = [
+        *(Rule(key, "*", "refuse") for key in ("peft_type", "r")),
+        Rule("*", "surrogate", "refuse"),
+        Rule("*", "doubled", "refuse"),
+        Rule("*", "*", "either"),
+    ]
+    values = {"peft_type": {"another": "IA3", "no type": "NOPE", "a path": "../../x"}}
+    changes = [*mutations.text(), mutations.missing(), *mutations.tree(config, rules, values)]
+    yield from product(IMPORTED, bases, "adapter/adapter_config.json", changes, [read])
+    for file in ("adapter_model", "visual"):
+        yield from product(IMPORTED, bases, f"adapter/{file}.safetensors", _safetensors(), [read])
 
 
 def _checkpoint(base: Path) -> Iterator[Case]:

@@ -88,6 +88,12 @@ FREE = {  # (command, option, value) that is well enough, or that only the machi
     ("run", "--checkpoint-every"),
     ("report", "--to"),
     ("show", "--out"),
+    ("doctor", "--out"),
+    ("doctor", "--data"),
+    ("doctor", "--plugin"),
+    ("import", "--out"),
+    ("push", "--message"),
+    ("push", "--out"),  # of a trial's id alone
 }
 LINES = {  # contradictions, slips, and what is not there
     "nothing": (),
@@ -185,6 +191,20 @@ LINES = {  # contradictions, slips, and what is not there
     "a plug-in of no name": ("list", "--plugin", ""),
     "a plug-in that is a folder": ("list", "--plugin", "WORK"),
     "a plug-in that is a long name": ("list", "--plugin", LONG),
+    "doctor of nothing": ("doctor", "nowhere.yaml"),
+    "doctor of a file of no YAML": ("doctor", "WORK/plain.txt"),
+    "import nowhere": ("import", "WORK/nowhere", "--suite", "mini-image-text/nlvr2"),
+    "import a file": ("import", "WORK/plain.txt", "--suite", "mini-image-text/nlvr2"),
+    "import nothing": ("import", "WORK/empty", "--suite", "mini-image-text/nlvr2"),
+    "import a trial": ("import", "WORK/results", "--suite", "mini-image-text/nlvr2"),
+    "import without a suite": ("import", "WORK/adapter"),
+    "import into a file": ("import", "WORK/adapter", "--suite", "mini-image-text/nlvr2", "--out", "WORK/plain.txt"),
+    "push nowhere": ("push", "WORK/nowhere", "owner/name", "--dry-run"),
+    "push nothing": ("push", "WORK/empty", "owner/name", "--dry-run"),
+    "push a file": ("push", "WORK/plain.txt", "owner/name", "--dry-run"),
+    "push to no owner": ("push", "WORK/adapter", "name", "--dry-run"),
+    "push to a path": ("push", "WORK/adapter", "../x/y", "--dry-run"),
+    "push to a long name": ("push", "WORK/adapter", f"owner/{LONG}", "--dry-run"),
     "data check nowhere": ("data", "check", "nowhere"),
     "data check a file": ("data", "check", "WORK/plain.txt"),
     "data check nothing": ("data", "check", "WORK/empty"),
@@ -229,6 +249,18 @@ BASES = {  # a sound command line of each command, whose options are then change
     "show": ("show", "lora", "--backbone", "mini-bart", "--suite", "mini-image-text"),
     "params": ("params", "--method", "lora", "--backbone", "mini-bart"),
     "score": ("score", "WORK/FILE", "--data", "WORK/data"),
+    "doctor": ("doctor", "WORK/grid.yaml", "--out", "WORK/out"),
+    "import": (
+        "import",
+        "WORK/adapter",
+        "--suite",
+        "mini-image-text/nlvr2",
+        "--data",
+        "WORK/data",
+        "--out",
+        "WORK/out",
+    ),
+    "push": ("push", "WORK/adapter", "owner/name", "--dry-run"),
     "data check": ("data", "check", "WORK/data", "--suite", "mini-image-text"),
     "data pack": ("data", "pack", "WORK/data", "--suite", "mini-image-text", "--out", "WORK/packed"),
 }
@@ -237,19 +269,26 @@ WRITES = {
     "gates": ("results/report",),
     "data pack": ("packed",),
     "export": ("results/report",),
+    "import": ("out",),
 }
-COSTS = {"report": 20.0, "gates": 5.0, "run": 2.0}
+SAID = {"doctor": ("fault  ",)}  # which is what it is asked for
+COSTS = {"report": 20.0, "gates": 5.0, "run": 2.0, "import": 2.0, "doctor": 2.0}
 
 
 def cases(base: Path) -> Iterator[Case]:
     file = _file(base)
-    bases = ("results", "data", "grid.yaml", "empty", "plain.txt")
+    bases = ("results", "data", "adapter", "grid.yaml", "empty", "plain.txt")
     readers = []
     for name, args in BASES.items():
         codes = frozenset({1, 2}) if name.startswith("data") else frozenset({2})
         arguments = tuple(one.replace("FILE", file) for one in args)
         reader = Reader(
-            name.replace(" ", "-"), arguments, codes, writes=WRITES.get(name, ()), cost=COSTS.get(name, 1.0)
+            name.replace(" ", "-"),
+            arguments,
+            codes,
+            said=SAID.get(name, ()),
+            writes=WRITES.get(name, ()),
+            cost=COSTS.get(name, 1.0),
         )
         readers.append((name, reader))
     yield from sound(KIND, bases, [reader for _, reader in readers])
@@ -262,6 +301,7 @@ def cases(base: Path) -> Iterator[Case]:
                     reader.name,
                     args,
                     reader.codes,
+                    reader.said,
                     writes=("",) if expect == "either" else reader.writes,
                     cost=reader.cost,
                 )

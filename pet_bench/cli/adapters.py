@@ -91,8 +91,7 @@ def push(
     from pet_bench.results.exchange import hub
     from pet_bench.trial.loaded import adapter_of, find_trial
 
-    if not hub.REPOSITORY.fullmatch(repository):
-        raise UserError(f'a repository is OWNER/NAME, found "{repository}"')
+    hub.check_name(repository)
     folder = Path(source)
     if folder.is_dir() and not store.find(source, []):
         files = hub.folder_files(folder)

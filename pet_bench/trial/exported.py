@@ -8,6 +8,7 @@ adapter `frozen.safetensors` with the words that the stock model lacks. `pet-ben
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,7 +98,8 @@ def _write_low_rank(trial: Loaded, folder: Path) -> None:
         modules_to_save=whole or None,
     )
     stock: Any = read_stock(find_backbone(trial.spec.backbone)).lm
-    wrapper: Any = get_peft_model(stock, config)
+    with warnings.catch_warnings(action="ignore"):  # peft's advice, as where it is attached
+        wrapper: Any = get_peft_model(stock, config)
     config.base_model_name_or_path = hub_name(trial.spec.backbone) or trial.spec.backbone  # not a folder here
     with torch.no_grad():
         for path, delta in updates.items():

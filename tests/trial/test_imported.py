@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import pet_bench
 from pet_bench.backbone import find_backbone
@@ -93,6 +93,40 @@ def test_what_peft_trained_computes_what_it_does_there(world, tmp_path, theirs, 
     assert result.parameters.trainable == sum(one.numel() for one in load_file(folder / WEIGHTS).values())
 
 
+def spoilt(value):
+    def change(tensor):
+        tensor.view(-1)[1] = value
+        return tensor
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoilt(float("nan")), "has values that are not finite"),
+        (spoilt(float("inf")), "has values that are not finite"),
+        (torch.Tensor.int, "is of type torch.int32, expected a floating one"),
+        (lambda tensor: tensor > 0, "is of type torch.bool, expected a floating one"),
+        (lambda tensor: tensor[:-1].contiguous(), "size mismatch"),
+        (torch.Tensor.bfloat16, None),
+    ],
+)
+def test_an_adapters_values_are_looked_at(world, tmp_path, theirs, change, message):
+    folder, _ = theirs()
+    tensors = load_file(folder / WEIGHTS)
+    first = next(iter(tensors))
+    save_file(tensors | {first: change(tensors[first])}, folder / WEIGHTS)
+    spec = imported_spec(folder, SUITE, backbone="mini-llava", scope=("language",), protocol=PART)
+    runtime = Runtime(tmp_path, world, "cpu", 1)
+    if message is None:
+        assert run_trial(spec, runtime, adapter_of=folder).status in store.FINISHED
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        run_trial(spec, runtime, adapter_of=folder)
+    assert all("\n" not in fault for fault in caught.value.faults)
+
+
 def test_each_adapter_is_a_trial_of_its_own(theirs, tmp_path):
     folder, _ = theirs()
     same = imported_spec(folder, SUITE, backbone="mini-llava")
@@ -132,6 +166,7 @@ def changed(**values):
         (changed(layer_replication=[[0, 1]]), r"layer_replication is \[\[0, 1\]\], which cannot be had here"),
         (changed(of_tomorrow=7), "of_tomorrow is 7, which cannot be had here"),
         (changed(base_model_name_or_path=None), "does not say its backbone: give one with --backbone"),
+        (changed(base_model_name_or_path=""), "does not say its backbone: give one with --backbone"),
         (changed(base_model_name_or_path="no-such"), 'unknown backbone "no-such"'),
     ],
 )

@@ -150,7 +150,8 @@ def test_what_cannot_be_pushed_is_one_line(hub, call, trial, tmp_path, monkeypat
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "name.txt").symlink_to("/etc/hostname")
     assert "is a link" in fault(tmp_path / "linked", "somebody/x")
-    assert "a repository is OWNER/NAME" in fault(trial, "my-lora")
+    for name in ("my-lora", "", "a/b/c", "../x/y", "a/-b", "a/b.git", f"a/{'x' * 100}", f"a/{'x' * 10_000}"):
+        assert "a repository is OWNER/NAME" in (said := fault(trial, name)) and len(said) < 300
     assert "is no trial" in fault("0123456789ab", "somebody/x")
     bare = shutil.copy(trial, tmp_path / trial.name)
     assert "adapter.safetensors is missing" in fault(bare, "somebody/x")

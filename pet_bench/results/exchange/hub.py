@@ -7,7 +7,7 @@ Needs `huggingface_hub` (extra `hub`). Nothing here is called but by `pet-bench 
 from __future__ import annotations
 
 import os
-import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,18 @@ from pet_bench.results.card import CARD, card
 
 RepositoryType = Literal["model", "dataset", "space"]
 Files = dict[str, Path | bytes]  # path in the repository → a file, or what is in it
-REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def check_name(repository: str) -> None:
+    """Raises UserError for what the hub would not take as a repository's name."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    with suppress(HFValidationError):
+        if "/" in repository:
+            return validate_repo_id(repository)
+    raise UserError(
+        f'a repository is OWNER/NAME, at most 96 letters, digits, "-", "_" and ".", found "{shortened(repository)}"'
+    )
 
 
 def trial_files(result: Path) -> Files:
