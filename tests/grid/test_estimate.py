@@ -277,8 +277,8 @@ def test_a_dry_run_checks_the_data_as_a_run_does(runtime, measured, tmp_path):
     grid, console = parse(GRID), Console(file=StringIO(), width=200)
     trials, root = grid.trials(), tmp_path / "holes"
     shutil.copytree(runtime.data, root)
-    next(root.rglob("*.h5")).unlink()
-    next(root.rglob("*nlvr*/*.json")).write_text("{")
+    min((root / "COCO").rglob("*.h5")).unlink()
+    (root / "nlvr" / "train.json").write_text("{")
     broken = replace(runtime, data=root)
     said = []
     for check in (

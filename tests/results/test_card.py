@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_it_says_what_the_result_says(make_result):
     text = ModelCard(card(result)).text
     for said in (result.id, "LoRA (Hu et al., ICLR 2022)", "`rank = 128`", "10 of 1,000 parameters", "1.00 %",
                  "| vqa | accuracy | test | 61.25 | 25.50 | 7 |", "Average over tasks: 50.62", "lr = 0.001",
-                 "commit `c0`", "`d0`", 'task "vqa": mine.py abababa', f"torch {torch.__version__}"):  # fmt: skip
+                 "commit `c0`", "`d0`", 'task "vqa": mine.py abababa', f"torch {version('torch')}"):  # fmt: skip
         assert said in text, said
     for unsaid in ("Suspect", "mini world", "Note", "control"):
         assert unsaid not in text, unsaid

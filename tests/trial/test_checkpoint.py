@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -358,7 +359,7 @@ def test_one_of_other_software_is_taken_up_and_said(stopped, whole, runtime):
     checkpoint.write(folder / NAME, about, state)
     result = run_trial(spec, runtime)
     assert result.run.notes == [
-        f"taken up at step 3 with other software than before (torch 1.0, now {torch.__version__})"
+        f"taken up at step 3 with other software than before (torch 1.0, now {version('torch')})"
     ]
     assert result.run.resumed == [3]
     assert_equal(result, runtime.out, expected, out)
