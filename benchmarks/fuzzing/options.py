@@ -75,6 +75,7 @@ BAD = {  # by what the command line says it takes
     ),
 }
 RUN = ("run", "--method", "lora", "--backbone", "mini-bart", "--dry-run", "--estimate", "earlier", "--out", "WORK/out")
+NLVR = ("--suite", "mini-image-text/nlvr2", "--data", "WORK/data")
 GRID = ("run", "WORK/grid.yaml", "--dry-run", "--estimate", "earlier", "--out", "WORK/out")
 FREE = {  # (command, option, value) that is well enough, or that only the machine can tell
     ("run", "--out"),
@@ -250,16 +251,7 @@ BASES = {  # a sound command line of each command, whose options are then change
     "params": ("params", "--method", "lora", "--backbone", "mini-bart"),
     "score": ("score", "WORK/FILE", "--data", "WORK/data"),
     "doctor": ("doctor", "WORK/grid.yaml", "--out", "WORK/out"),
-    "import": (
-        "import",
-        "WORK/adapter",
-        "--suite",
-        "mini-image-text/nlvr2",
-        "--data",
-        "WORK/data",
-        "--out",
-        "WORK/out",
-    ),
+    "import": ("import", "WORK/adapter", *NLVR, "--out", "WORK/out"),
     "push": ("push", "WORK/adapter", "owner/name", "--dry-run"),
     "data check": ("data", "check", "WORK/data", "--suite", "mini-image-text"),
     "data pack": ("data", "pack", "WORK/data", "--suite", "mini-image-text", "--out", "WORK/packed"),
