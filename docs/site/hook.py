@@ -6,12 +6,8 @@ link to is in the site too: pages as pages, other text as a page that shows it, 
 
 from __future__ import annotations
 
-import atexit
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import command_line
@@ -52,10 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=make()))
     for name in ASSETS:
         files.append(File.generated(config, name, abs_src_path=str(repository.ROOT / "docs/site" / name)))
-    folder = tempfile.mkdtemp(prefix="leaderboard-")
-    atexit.register(shutil.rmtree, folder)  # the site copies from it at its end
-    for address, path in leaderboard.written(Path(folder)):
-        files.append(File.generated(config, address, abs_src_path=str(path)))
+    for address, content in leaderboard.files():
+        files.append(File.generated(config, address, content=content))
     first = files.get_file_from_path("README.md")
     assert first is not None
     files.remove(first)

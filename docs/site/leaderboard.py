@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import repository
 
@@ -22,17 +23,19 @@ filtered tables, costs, plots, examples with what methods answered.
 """
 
 
-def written(to: Path) -> Iterator[tuple[str, Path]]:
-    """(address, file) of all that it consists of; raises FileNotFoundError where a grid has no page."""
+def files() -> Iterator[tuple[str, bytes]]:
+    """(address, content) of all that it consists of; raises FileNotFoundError where a grid that is kept has no page."""
     results = repository.ROOT / "results"
-    try:
-        with redirect_stdout(StringIO()):
-            main(["report", "--all", "--html", "--out", str(results), "--to", str(to)])
-    except SystemExit as end:
-        if end.code:
-            raise RuntimeError("the leaderboard cannot be made") from end
-    for grid in sorted(results.glob("*/grid.yaml")):
-        if not (page := to / grid.parent.name / "index.html").is_file():
-            raise FileNotFoundError(f"the leaderboard has no {page.relative_to(to)}")
-    for path in sorted(to.rglob("*.html")):
-        yield f"{FOLDER}/{path.relative_to(to).as_posix()}", path
+    with TemporaryDirectory() as folder:
+        to = Path(folder)
+        try:
+            with redirect_stdout(StringIO()):
+                main(["report", "--all", "--html", "--out", str(results), "--to", str(to)])
+        except SystemExit as end:
+            if end.code:
+                raise RuntimeError("the leaderboard cannot be made") from end
+        for kept in sorted(results.glob("*/about.yaml")):  # what only begins here, a demonstration say, may have none
+            if not (page := to / kept.parent.name / "index.html").is_file():
+                raise FileNotFoundError(f"the leaderboard has no {page.relative_to(to)}")
+        for path in sorted(to.rglob("*.html")):
+            yield f"{FOLDER}/{path.relative_to(to).as_posix()}", path.read_bytes()

@@ -46,10 +46,11 @@ def imported_spec(
         raise UserError(f"{folder / CONFIG} is no configuration of peft's: it has no peft_type")
     if not is_file(folder / WEIGHTS):
         raise UserError(f"{folder / WEIGHTS} is missing: adapters are read from safetensors alone")
-    said = config.get("base_model_name_or_path") if backbone is None else backbone
-    if not isinstance(said, str) or not said:
-        raise UserError(f"{folder / CONFIG} does not say its backbone: give one with --backbone")
-    backbone = next((name for name in BACKBONES.names() if hub_name(name) == said), said)
+    if backbone is None:
+        backbone = config.get("base_model_name_or_path")
+        if not isinstance(backbone, str) or not backbone:
+            raise UserError(f"{folder / CONFIG} does not say its backbone: give one with --backbone")
+    backbone = next((name for name in BACKBONES.names() if hub_name(name) == backbone), backbone)
     if odd := sorted((recipe or {}).keys() - {*READ}):
         raise UserError.many(
             f"recipe.{key} is nothing that a test reads, and this is not trained (possible: {', '.join(READ)})"

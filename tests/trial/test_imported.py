@@ -145,6 +145,13 @@ def test_what_only_training_reads_cannot_be_set(theirs):
     assert [fault.split()[0] for fault in caught.value.faults] == ["recipe.epochs", "recipe.lr"]
 
 
+def test_an_empty_backbone_is_not_none(theirs):
+    folder, _ = theirs()
+    changed(base_model_name_or_path="mini-llava")(folder)
+    with pytest.raises(UserError, match='backbone ""'):
+        imported_spec(folder, SUITE, backbone="")
+
+
 def changed(**values):
     def change(folder):
         config = json.loads((folder / CONFIG).read_text())

@@ -20,6 +20,7 @@ class Group:
 
     @property
     def uncontrolled(self) -> Group:
+        """Whose tries its values are: a control has none of its own."""
         return replace(self, control="none")
 
     def __str__(self) -> str:
