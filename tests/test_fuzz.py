@@ -25,7 +25,7 @@ from fuzzing.case import Case, Mutation, Reader, nothing, product, sample, sound
 from fuzzing.mutations import Raw, Rule, emit
 from fuzzing.sandbox import Sandbox, judge
 
-SAMPLE = "50" if EVERYTHING else "20"
+SAMPLE = "50" if EVERYTHING else "12"
 
 
 def refuses(arguments: list[str]) -> None:

@@ -34,7 +34,7 @@ COMMANDS = [
     # a method of a package that is not installed here (tests/examples/ does that): by its file
     (r"^(pet-bench .*(?:--method vera|vera\.yaml).*)", r"\1 --plugin examples/pet-bench-vera/pet_bench_vera.py"),
     # trials of two updates, where something later reads their results
-    (r"^(pet-bench soup .*)", r"\1 --data ~/mini"),
+    (r"^(pet-bench (?:soup|run mini-soup) ?.*)", r"\1 --data ~/mini"),
     (r"^(pet-bench run (?!.*--suite).*--plugin (?!.*vera).*)", rf"\1 --data ~/mini {SHORTLY}"),
     (r"^(pet-bench run --suite (?:counting|shapes) .*)", rf"\1 {SHORTLY}"),
     # of two methods in the place of all
@@ -57,6 +57,7 @@ COMMANDS = [
 ]
 PYTHON = [
     (r"(?<=from_yaml\(\")demo(?=\"\))", "results/demo"),
+    (r'(?<=grid\.run\()(?=executor="inline")', 'data="../home/mini", '),
     (r'(?<=suite="mini-image-text", )(?=out=)', 'recipe={"max_steps": 2, "batch_size": 8}, data="../home/mini", '),
 ]
 # What is refused here in one line, and a part of that line.

@@ -12,12 +12,12 @@ import pytest
 from pet_bench.grid.plan.spec import parse
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
-from tests.conftest import EVERYTHING, ROOT
+from tests.conftest import ROOT, everything
 from tests.grid.hosts import Hosts, why_no_namespaces
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
-    pytest.mark.skipif(not EVERYTHING, reason="`make test-all` runs the files for clusters"),
+    everything,
 ]
 FOLDER = ROOT / "examples" / "clusters"
 SIZES = Sizes(

@@ -26,7 +26,7 @@ from pet_bench.grid.plan.spec import parse
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime
-from tests.conftest import EVERYTHING
+from tests.conftest import EVERYTHING, everything
 from tests.grid.conftest import PLUGIN, processes_with, until
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -120,6 +120,7 @@ def test_a_trial_that_fits_no_node(plain, stand_in, cluster, out, tmp_path, caps
     assert attempts(out) == []
 
 
+@everything
 @pytest.mark.skipif(
     not Path("/proc/self/cwd").exists(), reason="unchecked: a node that does not see the results (no /proc/self/cwd)"
 )
@@ -247,6 +248,7 @@ def test_a_node_is_lost_in_the_middle(plain, stand_in, cluster, quiet, out):
     assert {id: result.status for id, result in results.items()} == dict.fromkeys(all_of_it, "done")
 
 
+@everything
 def test_what_schedules_is_lost_and_then_the_head(plain, stand_in, cluster, quiet, out):
     held = {"when": {"method": "full"}, "recipe": {"lr": stand_in.HOLD}}
     grid = parse(plain | {"overrides": [held], "resources": ONE})

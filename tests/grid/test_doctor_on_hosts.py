@@ -20,7 +20,7 @@ import pytest
 
 from pet_bench.grid.plan.spec import parse
 from pet_bench.results import store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.grid.conftest import PLUGIN, until
 from tests.grid.hosts import Host, Hosts, Processes, why_no_namespaces
 
@@ -250,6 +250,7 @@ def test_nothing_else_is_found(hosts, told, name):
 # a node that is lost --------------------------------------------------------------------------------------------------
 
 
+@everything
 def test_a_grid_ends_on_the_others_where_a_host_is_lost_in_the_middle(hosts, plain, stand_in):
     """And doctor then says which is gone."""
     head, _, lost = hosts.hosts

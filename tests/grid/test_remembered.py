@@ -22,6 +22,7 @@ from pet_bench.grid.plan.spec import load, parse, shipped
 from pet_bench.mini import __file__ as mini
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.count import count_parameters
+from tests.conftest import part
 
 pytestmark = pytest.mark.xdist_group("remembered")  # one process for all: what commands say is asked for once
 HEAVY = ("torch", "transformers")
@@ -52,7 +53,7 @@ def grid(**more):
     return {"name": "g", "suites": ["image-text"], "backbones": ["bart-base"], "methods": ["lora", "full"], **more}
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", part(sorted(shipped()), 12))
 def test_a_plan_is_read_back_as_it_was_made(name, cache, made):
     first, second = load(name).plan(), load(name).plan()
     assert second == first

@@ -185,7 +185,7 @@ def test_what_doors_have_gathered_is_kept(method, backbone, trial, whole, runtim
     assert_equal(result, runtime.out, expected, out)
 
 
-@pytest.mark.parametrize("method", part(METHODS.names(), 10))
+@pytest.mark.parametrize("method", part(METHODS.names(), 6))
 def test_every_method_goes_on_where_it_was(method, trial, whole, runtime):
     """Interrupted once, on one of the mini backbones; `make test-all`: every method, on both."""
     both = ["mini-bart", "mini-t5"]

@@ -104,10 +104,13 @@ def ran(gradients):
 
 @pytest.mark.parametrize(
     ("method", "count", "changes"),
-    [
-        ("hyperformer", 3, options(batch_size=61)),
-        (LORA, 2, options(batch_size=150, max_steps=6, epochs=2, valid_every=1, selection="best") | VQA),
-    ],
+    part(
+        [
+            ("hyperformer", 3, options(batch_size=61)),
+            (LORA, 2, options(batch_size=150, max_steps=6, epochs=2, valid_every=1, selection="best") | VQA),
+        ],
+        1,
+    ),
 )
 def test_two_are_one(method, count, changes, mini_trial, runtime, ran):
     """Parts of a batch count by their words or rows; of validations all processes take the same for the best."""

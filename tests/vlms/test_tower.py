@@ -30,6 +30,7 @@ from pet_bench.trial.measure import measure
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
 from pet_bench.trial.tower import keep_tower, key_of
+from tests.conftest import part
 from tests.data import roots
 from tests.vlms import tiny
 
@@ -172,19 +173,6 @@ class TestEveryFamily:
                 parameter.zero_()
         assert not torch.equal(twin.logits(inputs, targets), model.logits(inputs, targets))
 
-    def test_a_trial_does_not_depend_on_it(self, checkpoints, family, data, tmp_path):
-        results, tensors = [], []
-        for out, keep in ((tmp_path / "kept", True), (tmp_path / "run", False)):
-            spec = trial_of(checkpoints(family))
-            results.append(run_trial(spec, Runtime(out, data, "cpu", 1, keep_tower=keep)))
-            tensors.append(load_file(out / spec.id / "adapter.safetensors"))
-        kept, run = results
-        assert (kept.run.tower, run.run.tower) == ("kept", "run") and kept.run.notes == run.run.notes == []
-        assert kept.id == run.id and kept.metrics == run.metrics
-        assert [point.loss for point in kept.curve] == [point.loss for point in run.curve]
-        assert tensors[0].keys() == tensors[1].keys()
-        assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-
 
 # trials ---------------------------------------------------------------------------------------------------------------
 
@@ -201,6 +189,21 @@ def data(tmp_path, monkeypatch):
     for i, key in enumerate(keys):
         Image.fromarray(picture(i)).save(root / "COCO" / "images" / f"{key.split('/')[1]}.png")
     return root
+
+
+@pytest.mark.parametrize("family", part(sorted(PIXELS), 4))
+def test_a_trial_does_not_depend_on_it(checkpoints, family, data, tmp_path):
+    results, tensors = [], []
+    for out, keep in ((tmp_path / "kept", True), (tmp_path / "run", False)):
+        spec = trial_of(checkpoints(family))
+        results.append(run_trial(spec, Runtime(out, data, "cpu", 1, keep_tower=keep)))
+        tensors.append(load_file(out / spec.id / "adapter.safetensors"))
+    kept, run = results
+    assert (kept.run.tower, run.run.tower) == ("kept", "run") and kept.run.notes == run.run.notes == []
+    assert kept.id == run.id and kept.metrics == run.metrics
+    assert [point.loss for point in kept.curve] == [point.loss for point in run.curve]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
 def trial_of(path, seed=0, control="none", batch_size=3, **method):
