@@ -23,7 +23,8 @@ def agreements(filled: Filled, frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: backbone (as published), ours, column, without (the methods left out, joined by ", "), n, kendall,
     `kendall low`, `kendall high` (95 % by `report.statistics.agreement`), spearman and so on. Twice each: with all
-    methods that both have, and without the best and the worst published in the style's last column.
+    methods that both have, and without the best and the worst published in the style's last column; once where there
+    are none.
     """
     rows = []
     scores = primary_scores(with_same(frame[frame.control == "none"], filled.style)[0])
@@ -33,7 +34,7 @@ def agreements(filled: Filled, frame: pd.DataFrame) -> pd.DataFrame:
         ends = extremes(ranked[present].astype(float))
         for column in filled.style.columns:
             ours, theirs = _ours(scores, printed, column), printed.set_index("method")[f"{column.name} published"]
-            for without in ((), ends):
+            for without in dict.fromkeys(((), ends)):  # of a backbone without results there are no ends
                 place = {"backbone": backbone, "ours": printed.ours.iloc[0], "column": column.name}
                 rows.append(place | _row(agreement(ours, theirs, without)))
     return pd.DataFrame(rows)
