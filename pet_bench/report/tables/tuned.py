@@ -44,10 +44,10 @@ def tuning_notes(tuning: Tuning, seeds: int) -> Iterator[str]:
     sizes = f", then sizes ×{', ×'.join(f'{f:g}' for f in tuning.sizes)} of it at the best" if tuning.sizes else ""
     counts = sorted({len(one.tried) for one in tuning.chosen})
     tries = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    of_tries = ", ".join(map(str, tuning.seeds))
+    of_tries = f"seed{'s' * (len(tuning.seeds) > 1)} {', '.join(map(str, tuning.seeds))}"
     yield (
         f"tuned: {tries} tries a method and backbone, of rates {rates} of its own{sizes}, each by the validation "
-        f"splits with seed {of_tries}; then {seeds} seeds that no try had; what was chosen: tuning.md"
+        f"splits with {of_tries}; then {seeds} seeds that no try had; what was chosen: tuning.md"
     )
     if edges := [f"{one.method} on {one.backbone} ({key.removeprefix('recipe.')})"
                  for one in tuning.chosen for key in one.edges]:  # fmt: skip
