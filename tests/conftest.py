@@ -21,7 +21,7 @@ os.environ.pop("COLUMNS", None)  # of the terminal that xdist imagines
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 EVERYTHING = bool(os.environ.get("PET_BENCH_ALL"))  # `make test-all`: what `make test` has a part of
-everything = pytest.mark.skipif(not EVERYTHING, reason="`make test-all` runs it; others show most of it in less time")
+everything = pytest.mark.skipif(not EVERYTHING, reason="`make test-all` runs it")
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PET_BENCH_SHARED", ROOT.parent / "shared"))
 REFERENCE = ROOT / "tests" / "reference"

@@ -33,8 +33,9 @@ COMMANDS = [
     (r"^(pet-bench data convert ~/(\S+) )~/\S+", r"\1~/converted/\2"),
     # a method of a package that is not installed here (tests/examples/ does that): by its file
     (r"^(pet-bench .*(?:--method vera|vera\.yaml).*)", r"\1 --plugin examples/pet-bench-vera/pet_bench_vera.py"),
-    # trials of two updates, where something later reads their results
+    # on few examples
     (r"^(pet-bench (?:soup|run mini-soup) ?.*)", r"\1 --data ~/mini"),
+    # trials of two updates, where something later reads their results
     (r"^(pet-bench run (?!.*--suite).*--plugin (?!.*vera).*)", rf"\1 --data ~/mini {SHORTLY}"),
     (r"^(pet-bench run --suite (?:counting|shapes) .*)", rf"\1 {SHORTLY}"),
     # of two methods in the place of all
