@@ -470,6 +470,26 @@ def test_a_worker_the_scheduler_and_the_head_are_killed_one_after_another(plain,
     assert store.load(out / f"{trial['vl-adapter']}.json").run.accumulation == 2
 
 
+@ray
+def test_an_error_while_ray_runs_is_told_in_its_own_words(plain, stand_in, out, quiet, tmp_path):
+    """The head ends with the process that has failed, and is not what was at fault."""
+    plugin = tmp_path / "failing.py"
+    plugin.write_text("""
+from ray import tune
+from pet_bench.data.suite import Suite
+from pet_bench.spec import Visual
+
+def failing(**options):
+    raise AttributeError("this version has no such thing")
+
+tune.RunConfig = failing
+SUITE = Suite("odd-suite", ("vqa",), Visual(width=4, tokens=1, pooled=1))
+""")
+    with pytest.raises(UserError, match=r"^Ray cannot be used \(tried 2 times\).* no such thing$"):
+        run_grid(grid_of(plain, {"lora": None}), Runtime(out=out, plugins=(PLUGIN, str(plugin))), "ray", console=quiet)
+    assert "killed" not in quiet.file.getvalue()
+
+
 # two at once ----------------------------------------------------------------------------------------------------------
 
 

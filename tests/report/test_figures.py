@@ -178,7 +178,7 @@ def test_many_methods_stand_in_a_legend(make_result):
     alike = {name for name in names if sum(mark_of(name) == mark_of(other) for other in names) > 1}
     for axis, cost in zip(axes, COSTS, strict=True):
         front = table[pareto_front(table[cost], table.average)]
-        named = {text.get_text() for text in axis.texts if text.get_text() not in ("", RULE)}
+        named = {name for text in axis.texts if (name := text.get_text()) and not name.startswith(RULE)}
         assert named == set(front.method) | alike
 
 
@@ -240,16 +240,42 @@ def test_no_bar_goes_beyond_what_a_score_can_be(make_result):
         assert low < 0 and sorted(bars) == [pytest.approx((0, high)), (pytest.approx(95 - 50**0.5), 100)]
 
 
+def controlled(make_result, *scores):
+    """Two methods that score so, and two text-only controls, of which the better has 35 on one of two tasks."""
+    results = [make_result(method=name, vqa=vqa) for name, vqa in zip(("lora", "full"), scores, strict=True)]
+    for method, vqa in (("lora", 30), ("full", 35)):
+        results.append(make_result(method=method, control="text-only", vqa=vqa))
+    return figures.pareto_figure(store.to_frame(results))
+
+
 def test_controls_and_the_majority_are_lines(make_result):
-    results = [make_result(method="lora"), make_result(method="full")]
-    results += [
-        make_result(method=method, control="text-only", vqa=vqa) for method, vqa in (("lora", 30), ("full", 35))
-    ]
-    figure = figures.pareto_figure(store.to_frame(results))
+    figure = controlled(make_result, 5, 60)
     assert {"best text-only control (full)", RULE} <= {text.get_text() for text in figure.axes[0].texts}
     for axis in figure.axes:
         styles = [line.get_linestyle() for line in axis.lines if line.get_linestyle() in ("--", ":")]
         assert sorted(styles) == ["--", ":"]
+
+
+@pytest.mark.parametrize("scores, arrow", [((60, 61), "↓"), ((5, 6), "↑")])
+def test_a_control_far_off_is_named_at_the_edge_and_leaves_the_panel_to_the_methods(make_result, scores, arrow):
+    figure = controlled(make_result, *scores)
+    name = next(text for text in figure.axes[0].texts if text.get_text().startswith("best text-only control (full) "))
+    place = name.get_window_extent(figure.canvas.get_renderer())
+    assert name.get_text().endswith(arrow) and figure.axes[0].bbox.y0 <= place.y0 and place.y1 <= figure.axes[0].bbox.y1
+    for axis in figure.axes:
+        assert np.ptp(axis.get_ylim()) < 2 and "--" not in [line.get_linestyle() for line in axis.lines]
+
+
+def test_names_of_lines_in_one_place_are_apart(make_result):
+    results = [make_result(method="lora", vqa=60), make_result(method="full", vqa=5)]
+    results += [make_result(method="lora", control=control, vqa=30) for control in ("text-only", "noise")]
+    figure = figures.pareto_figure(store.to_frame(results))
+    boxes = [
+        text.get_window_extent(figure.canvas.get_renderer())
+        for text in figure.axes[0].texts
+        if text.get_text().startswith("best ")
+    ]
+    assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])
 
 
 def test_the_caption_explains_what_there_is(make_result):
@@ -314,7 +340,7 @@ def test_three_pareto_panels(make_result, tmp_path):
     assert [axis.get_xscale() for axis in figure.axes] == ["log", "linear", "linear"]
     for axis in figure.axes:
         shown = check_labels(axis, 11 + (axis is figure.axes[0]))
-        assert set(shown) - {RULE} == set(TABLE.method)
+        assert {name for name in shown if not name.startswith(RULE)} == set(TABLE.method)
         shown = [line for line in axis.lines if line.get_marker() in MARKERS]
         assert {line.get_markerfacecolor() for line in shown} > {"none"}  # some are on the front, some are not
 

@@ -98,6 +98,7 @@ def schedule(order: dict[str, Any], emit: Callable[[Event], None], ready: Callab
         grid = replace(grid, resources=_placed(grid.resources, runtime, own=address is None))
         _tune(grid, jobs, runtime, shared, order, emit)
     finally:
+        ending.set()
         ray.shutdown()
 
 
@@ -227,7 +228,6 @@ def _tune(
             callbacks=[watch, *callbacks(order["log"], runtime.out, grid.name, lambda line: emit(Note(line)))],
         ),
     ).fit()  # fmt: skip
-    ending.set()
     watch.close()
     if halt.fault:
         raise UserError(halt.fault)

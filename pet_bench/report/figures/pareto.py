@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter
 
 from pet_bench.report.bounds import bounds
 from pet_bench.report.costs import COSTS, costs
-from pet_bench.report.figures.labels import Label, legend_beside, place_labels
+from pet_bench.report.figures.labels import Label, legend_beside, place_labels, spread
 from pet_bench.report.figures.look import (
     BARS,
     MANY,
@@ -30,6 +30,7 @@ from pet_bench.report.marks import mark_of
 from pet_bench.report.summary import comparison, named, scored
 
 LEAST = 0.02  # of a cost: what a panel shows of it at least
+HIGHEST = 0.95  # of a panel: where a line's name stands that is to be inside
 
 
 def pareto_front(cost: pd.Series, score: pd.Series) -> pd.Series:
@@ -47,8 +48,8 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
 
     Methods on the Pareto front are filled and joined by a line of what is reached at most at a cost, the others open;
     † marks a method with suspect trials; of two in one place the lower is drawn larger. The best of each control and
-    the majority answer are lines. Where methods are more than `MANY`, all are named in a legend, and beside their
-    points only those on a front or whose mark another has too.
+    the majority answer are lines, or named at the edge they lie beyond (`_rules`). Where methods are more than `MANY`,
+    all are named in a legend, and beside their points only those on a front or whose mark another has too.
     """
     table = costs(frame)
     table = table.assign(name=named(table))
@@ -113,15 +114,28 @@ def _no_smaller(axis: Axes, costs: pd.Series) -> None:
 
 
 def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:
-    """Lines for the best of each control and for the majority answer, named in the first panel."""
-    best = rest.sort_values("average", ascending=False).drop_duplicates(["kind", "control"])
+    """The best of each control and the majority answer: a line each, named in the first panel.
+
+    One further off than the panel is high would press the methods into a corner: it is named at the edge, with its
+    score, and has no line.
+    """
+    low, high = row[0].get_ylim() if row[0].lines else (-np.inf, np.inf)
+    best = rest.sort_values("average").drop_duplicates(["kind", "control"], keep="last")
+    names = []
     for line in best.to_dict("records"):
         control, average = line["kind"] == "control", line["average"]
-        for axis in row:
-            axis.axhline(average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
-        text = f"best {line['control']} control ({line['method']})" if control else line["method"]
+        name = f"best {line['control']} control ({line['method']})" if control else line["method"]
+        if 2 * low - high <= average <= 2 * high - low:
+            for axis in row:
+                axis.axhline(average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
+        else:
+            name += f" {average:.4g} " + ("↓" if average < low else "↑")
+        names.append(name)
+    low, high = row[0].get_ylim()
+    heights = ((best.average - low) / (high - low) / HIGHEST).clip(0, 1).tolist()
+    for name, height in zip(names, spread(heights, 0.045), strict=True):
         row[0].annotate(
-            text, (0.005, average), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+            name, (0.005, HIGHEST * height), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
             fontsize=8, color=MUTED,
         )  # fmt: skip
 
