@@ -4,7 +4,7 @@ OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all test-lowest test-features docs lint coverage dist audit clean
+.PHONY: demo test test-all test-lowest test-features docs lint pyright mypy coverage dist audit clean
 
 demo: $(READY)  ## the demonstration grid, then its table, figures and page
 	$(BIN)/pet-bench run demo --out $(OUT)
@@ -46,8 +46,10 @@ docs: .venv/.docs  ## these pages and the reference as a site, site/index.html; 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/pyright
-	$(BIN)/mypy
+	$(MAKE) --jobs=2 pyright mypy
+
+pyright mypy: $(READY)
+	$(BIN)/$@
 
 clean:
 	rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from pet_bench.errors import UserError
 from pet_bench.pet import build_method, count, merge, trained_parameters
@@ -105,6 +105,14 @@ def test_other_models_keep_their_implementation(family):
     assert {stack.encoder.config._attn_implementation, stack.decoder.config._attn_implementation} == {IMPLEMENTATION}
     assert tiny_model(family).lm.config._attn_implementation == before != IMPLEMENTATION
     assert IMPLEMENTATION in AttentionInterface()
+
+
+@both
+def test_an_attention_that_would_not_be_edited_is_refused(family, monkeypatch):
+    """transformers 5.17 sets the whole model's, and not that of T5's stacks; another version might set none."""
+    monkeypatch.setattr(PreTrainedModel, "set_attn_implementation", lambda model, name: None)
+    with pytest.raises(UserError, match=r"^transformers 5\S+ does not let \w+Attention be edited"):
+        tiny(family)
 
 
 @both
