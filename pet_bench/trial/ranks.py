@@ -101,6 +101,7 @@ class Ranks:
 
 ALONE = Ranks()
 FOLLOWS = "pet_bench.trial.follow"  # what the others run
+ENDING = 10.0  # seconds until who does not end is killed
 
 
 @contextmanager
@@ -123,8 +124,9 @@ def together(spec: TrialSpec, runtime: Runtime) -> Iterator[Ranks]:
             _wait(others, meet.parent)
             with met(0, runtime, meet):
                 yield Ranks(0, runtime.ranks, runtime.shard)
-            for other in others:
-                other.wait()
+            for other in others:  # which have but to end, and with torch 2.6 may never do
+                with suppress(subprocess.TimeoutExpired):
+                    other.wait(ENDING)
         except RuntimeError as error:  # an exchange that one of them did not come to
             if lost := _lost(others):
                 raise RuntimeError(f"lost process {', '.join(lost)} of {runtime.ranks} of the trial") from error
