@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers import __version__ as version
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -71,11 +71,8 @@ def edit_attention(model: Model, module: nn.Module, edit: Edit) -> None:
     Raises UserError where the stock module would not ask for what was edited.
     """
     vars(module).setdefault("edits", []).append(edit)  # no parameters of the module: those are in `pet`
-    lm = model.lm
-    for part in lm.modules() if module.config._attn_implementation != IMPLEMENTATION else ():
-        # a stack with a copy of its model's configuration, as T5's, is passed over by transformers 5.17
-        if part is lm or (isinstance(part, PreTrainedModel) and type(part.config) is type(lm.config)):
-            part.set_attn_implementation(IMPLEMENTATION)
+    if model.lm.config._attn_implementation != IMPLEMENTATION:
+        model.lm.set_attn_implementation(IMPLEMENTATION)
     if module.config._attn_implementation != IMPLEMENTATION:
         raise UserError(f"transformers {version} does not let {type(module).__name__} be edited: take another version")
 

@@ -575,6 +575,11 @@ DAMAGE = {
 }  # fmt: skip
 
 
+if int(pa.__version__.partition(".")[0]) < 26:  # earlier ones can neither write nor read them
+    DAMAGE |= {"a row is null": (null(), SHARD, "row 0.features cannot be read")}
+    del DAMAGE["a vector is null"]
+
+
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_one_line_and_nothing_is_written(root, call, tmp_path, monkeypatch, name):
     """By `data pack`, with code 2; by `data check --all`, the same, with code 1."""

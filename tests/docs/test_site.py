@@ -45,7 +45,6 @@ def leaves(command, path="pet-bench"):
 
 
 def test_every_command_is_there_with_every_option(site):
-    pytest.importorskip("typer", minversion="0.29", reason="the site is made with this version, or a later one")
     text = site["command_line"].page()
     for path, command in leaves(TOP):
         about = section(text, f"## {path}")

@@ -109,7 +109,7 @@ def test_other_models_keep_their_implementation(family):
 
 @both
 def test_an_attention_that_would_not_be_edited_is_refused(family, monkeypatch):
-    """transformers 5.17 sets the whole model's, and not that of T5's stacks; another version might set none."""
+    """transformers 5.17 set the whole model's, and not that of T5's stacks; another version might set none."""
     monkeypatch.setattr(PreTrainedModel, "set_attn_implementation", lambda model, name: None)
     with pytest.raises(UserError, match=r"^transformers 5\S+ does not let \w+Attention be edited"):
         tiny(family)
