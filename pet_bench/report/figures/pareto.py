@@ -30,7 +30,7 @@ from pet_bench.report.marks import mark_of
 from pet_bench.report.summary import comparison, named, scored
 
 LEAST = 0.02  # of a cost: what a panel shows of it at least
-HIGHEST = 0.95  # of a panel: where a line's name stands that is to be inside
+NAME = 0.045  # of a panel's height: what the name of a line takes, above it or, where the next is near, below
 
 
 def pareto_front(cost: pd.Series, score: pd.Series) -> pd.Series:
@@ -116,8 +116,8 @@ def _no_smaller(axis: Axes, costs: pd.Series) -> None:
 def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:
     """The best of each control and the majority answer: a line each, named in the first panel.
 
-    One further off than the panel is high would press the methods into a corner: it is named at the edge, with its
-    score, and has no line.
+    One further off than half the panel's height would press the methods into a corner: it is named at the edge, with
+    its score, and has no line.
     """
     low, high = row[0].get_ylim() if row[0].lines else (-np.inf, np.inf)
     best = rest.sort_values("average").drop_duplicates(["kind", "control"], keep="last")
@@ -125,19 +125,21 @@ def _rules(row: Sequence[Axes], rest: pd.DataFrame) -> None:
     for line in best.to_dict("records"):
         control, average = line["kind"] == "control", line["average"]
         name = f"best {line['control']} control ({line['method']})" if control else line["method"]
-        if 2 * low - high <= average <= 2 * high - low:
+        if 1.5 * low - 0.5 * high <= average <= 1.5 * high - 0.5 * low:
             for axis in row:
                 axis.axhline(average, color=MUTED, linestyle="--" if control else ":", linewidth=1.1, zorder=1)
         else:
             name += f" {average:.4g} " + ("↓" if average < low else "↑")
         names.append(name)
     low, high = row[0].get_ylim()
-    heights = ((best.average - low) / (high - low) / HIGHEST).clip(0, 1).tolist()
-    for name, height in zip(names, spread(heights, 0.045), strict=True):
+    heights = ((best.average - low) / (high - low)).clip(0, 1).tolist()
+    under = [above - height < NAME for height, above in zip(heights, [*heights[1:], 2.0], strict=True)]
+    wanted = [height + NAME * (0.5 - below) for height, below in zip(heights, under, strict=True)]
+    inside = [(place - NAME / 2) / (1 - NAME) for place in wanted]
+    for name, place in zip(names, spread(inside, NAME / (1 - NAME)), strict=True):
         row[0].annotate(
-            name, (0.005, HIGHEST * height), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
-            fontsize=8, color=MUTED,
-        )  # fmt: skip
+            name, (0.005, NAME / 2 + place * (1 - NAME)), xycoords="axes fraction", fontsize=8, color=MUTED, va="center"
+        )
 
 
 def _dagger(row: dict) -> str:
