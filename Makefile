@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= results/demo
 BIN := .venv/bin
 READY := .venv/.ready
+PACKAGES := import site; print(site.getsitepackages()[0])
 
 .PHONY: demo test test-all test-lowest test-features docs lint pyright mypy coverage dist audit clean
 
@@ -70,7 +71,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
-.venv-features/.ready: pyproject.toml constraints.txt
+.venv-features/.ready: $(READY)  # sees what .venv has, which need not be there twice
 	$(PYTHON) -m venv .venv-features
+	$(BIN)/python -c "$(PACKAGES)" > "$$(.venv-features/bin/python -c "$(PACKAGES)")/base.pth"
 	.venv-features/bin/pip install --quiet -c constraints.txt -e ".[test,features]"
 	touch $@

@@ -48,7 +48,7 @@ def nobodys_home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("name", part(NOTEBOOKS, 3))
+@pytest.mark.parametrize("name", part(NOTEBOOKS, 2))
 def test_it_runs_from_top_to_bottom(name, nobodys_home):
     done = run(load(name))
     outputs = [(cell.id, output) for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]

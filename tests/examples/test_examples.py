@@ -19,7 +19,7 @@ from pet_bench.registry import METHODS, METRICS, SUITES, TASKS, load_plugin
 from pet_bench.results import store
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.count import count_parameters, describe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.mini.conftest import SMALL
 from tests.pet import test_methods as properties
 from tests.tiny import tiny_batch, tiny_model
@@ -98,6 +98,7 @@ def test_the_package_once_installed_is_a_method_like_any_other(call, world, tmp_
     assert result.parameters.groups["encoder.delta"] == 2 * 2 * (64 + 85)  # layers, projections, d and r
 
 
+@everything  # tests/docs/ executes its pages
 def test_the_loose_file_runs_with_a_flag(call, world, tmp_path):
     changes = [part for key, value in RECIPE.items() for part in ("--set", f"recipe.{key}={value}")]
     where = ["--suite", "mini-image-text/nlvr2", "--data", world, "--out", tmp_path / "out", "--executor", "inline"]
@@ -107,6 +108,7 @@ def test_the_loose_file_runs_with_a_flag(call, world, tmp_path):
     assert "ΔH = tanh(a) (W_u" in call("show", "gated-adapter", *plugin)
 
 
+@everything
 def test_a_task_with_its_metric_and_suite_in_one_file(call, tmp_path):
     changes = [part for key, value in RECIPE.items() for part in ("--set", f"recipe.{key}={value}")]
     out = tmp_path / "out"

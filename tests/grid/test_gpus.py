@@ -16,6 +16,7 @@ from pet_bench.grid.execute.run import run_grid
 from pet_bench.grid.execute.supervise import Cluster
 from pet_bench.grid.plan.spec import parse
 from pet_bench.spec import Runtime
+from tests.conftest import everything
 from tests.grid.conftest import PLUGIN, until
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -87,6 +88,7 @@ def test_fractions_pack(seen, nodes):
     assert Counter(seen(6, 0.5, together=6)) == {(one, ("0",), 1): 2, (two, ("0",), 1): 2, (two, ("1",), 1): 2}
 
 
+@everything
 def test_two_of_a_trial_lie_together(seen, nodes):
     """There is only one node with two, where one trial follows another with a process for each."""
     assert seen(2, 2, together=1) == [(nodes[1][2], ("0", "1"), 2)] * 2

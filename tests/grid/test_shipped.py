@@ -13,7 +13,7 @@ from pet_bench.grid.plan.spec import SHIPPED, load, shipped
 from pet_bench.pet import build_method
 from pet_bench.spec import MethodSpec
 from pet_bench.trial.check import check_designs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, part
 
 PUBLISHED = ROOT / "results" / "published"
 TABLES = {
@@ -70,7 +70,7 @@ def design(backbone, method):
 built = set()
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", part(shipped(), 12))
 def test_every_trial_of_a_shipped_grid_can_be_built(name):
     trials = trials_of(name)
     assert len({trial.id for trial in trials}) == len(trials) > 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from pet_bench import load_results
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.mini.write_clips import ClipSizes, write_video_text
 from pet_bench.spec import MethodSpec, Runtime
 from pet_bench.trial.resolve import resolve
 from pet_bench.trial.run import run_trial
-from tests.conftest import EVERYTHING
+from tests.conftest import ROOT, everything
 
 pytestmark = pytest.mark.xdist_group("sight")  # the trials are run once
 
@@ -31,7 +32,7 @@ SUITES = {
 }
 
 
-@pytest.fixture(scope="module", params=[*SUITES] if EVERYTHING else ["mini-image-text"])
+@pytest.fixture(scope="module", params=SUITES)
 def trials(request, tmp_path_factory):
     """Metrics of vl-adapter with sight and without, and what they must differ by."""
     write, backbone, epochs, margins = SUITES[request.param]
@@ -50,6 +51,7 @@ def trials(request, tmp_path_factory):
     return found["none"], found["text-only"], margins
 
 
+@everything
 def test_sight_is_what_the_scores_are_made_of(trials):
     seeing, blind, margins = trials
     assert seeing.keys() == blind.keys() == margins.keys()
@@ -61,8 +63,19 @@ def test_sight_is_what_the_scores_are_made_of(trials):
             assert with_sight > without + margin, (task, with_sight, without)
 
 
+@everything
 def test_without_sight_a_method_stays_near_the_majority(trials):
     _, blind, margins = trials
     for task, margin in margins.items():
         if margin >= 1:  # of captions the majority is one sentence, which every method learns to better
             assert blind[task].value == pytest.approx(blind[task].majority, abs=7), task
+
+
+@pytest.mark.parametrize("grid", ["mini-tuned-bart", "mini-tuned-t5"])
+def test_in_committed_results_every_method_sees(grid):
+    """In each task it has more than where no image was there to learn from or to be tested on."""
+    frame = load_results(ROOT / "results" / grid)
+    scores = frame[frame.primary].groupby(["method", "task", "metric", "control"]).value.mean().unstack()
+    assert scores.notna().all(axis=None) and scores.index.get_level_values("method").nunique() > 4
+    margin = scores.index.get_level_values("metric").map({"accuracy": 3, "CIDEr": 20})
+    assert (scores["none"] > scores["text-only"] + margin).all()

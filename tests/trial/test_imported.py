@@ -22,6 +22,7 @@ from pet_bench.trial.exported import write_adapter
 from pet_bench.trial.imported import CONFIG, VISUAL, WEIGHTS, imported_spec
 from pet_bench.trial.loaded import load_trial
 from pet_bench.trial.run import run_trial
+from tests.conftest import part
 from tests.trial.test_exported import logits
 
 SUITE = "mini-image-text/vqa"
@@ -34,8 +35,8 @@ def predicted(out, result):
 
 @pytest.mark.parametrize(
     ("backbone", "method"),
-    [("mini-bart", "lora"), ("mini-bart", "peft:lora"), ("mini-t5", "dora"), ("mini-llama", "lora"),
-     ("mini-llava", "lora"), ("mini-llama", "peft:ia3")],
+    part([("mini-bart", "lora"), ("mini-bart", "peft:lora"), ("mini-t5", "dora"), ("mini-llama", "lora"),
+          ("mini-llava", "lora"), ("mini-llama", "peft:ia3")], 3),
 )  # fmt: skip
 def test_what_a_trial_exports_answers_as_it_did(world, tmp_path, backbone, method):
     """The stock word tables of bart and t5 lack words, which are drawn: another seed would draw others."""
