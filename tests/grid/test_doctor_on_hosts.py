@@ -114,10 +114,13 @@ def nothing(host: Host) -> None:
 
 AHEAD = "import time\nread = time.time\ntime.time = lambda: read() + 300\n"
 NO_LOCKS = """
-import errno, fcntl
+import errno, fcntl, os
 
-def flock(file, kind):
-    raise OSError(errno.ENOLCK, "No locks available")
+def flock(file, kind, real=fcntl.flock):
+    where = os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
+    if "/shared/" in where:  # Ray's own lie elsewhere
+        raise OSError(errno.ENOLCK, "No locks available")
+    return real(file, kind)
 
 fcntl.flock = flock
 """
