@@ -34,7 +34,7 @@ from pet_bench.grid.plan.status import checkpoint_step, status
 from pet_bench.mini.write import Sizes, write_image_text
 from pet_bench.results import store
 from pet_bench.spec import Runtime
-from tests.conftest import EVERYTHING
+from tests.conftest import EVERYTHING, everything
 from tests.grid.conftest import PLUGIN, processes_with, until
 
 MARK = "PET_BENCH_TEST"
@@ -470,6 +470,7 @@ def test_a_worker_the_scheduler_and_the_head_are_killed_one_after_another(plain,
     assert store.load(out / f"{trial['vl-adapter']}.json").run.accumulation == 2
 
 
+@everything
 @ray
 def test_an_error_while_ray_runs_is_told_in_its_own_words(plain, stand_in, out, quiet, tmp_path):
     """The head ends with the process that has failed, and is not what was at fault."""
@@ -746,6 +747,7 @@ def test_a_checkpoint_that_cannot_be_used(short, undisturbed, out, pet_bench, da
     assert assert_as_undisturbed(out, *expected).run.resumed == []
 
 
+@everything  # each of them alone is above, and in tests/grid/test_run.py
 @ray
 def test_the_command_is_killed_then_interrupted_then_left_to_end(
     world, undisturbed, out, tmp_path, pet_bench, processes
