@@ -65,7 +65,8 @@ def faults(folder: Path, known: Fingerprints) -> Iterator[str]:
     if about:
         far = outliers(results)
         for id in sorted(far.keys() - about.seen.keys()):
-            yield f"{folder / f'{id}.json'}: {far[id]}: look into it, and say in {ABOUT} what it is (seen: {{{id}: …}})"
+            place, words = folder / f"{id}.json", f'seen: {{"{id}": …}}'  # quoted, since YAML takes 12e3 for a number
+            yield f"{place}: {far[id]}: look into it, and say in {ABOUT} what it is ({words})"
         for id in sorted(about.seen.keys() - far.keys()):
             yield f"{folder / ABOUT}: seen names {id}, which is no outlier here"
     yield from _files(folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from pet_bench.cli import main
 from pet_bench.results import store
 from pet_bench.results.contributed import ABOUT, LARGEST, faults, outliers
+from pet_bench.strict_yaml import parse_yaml
 from tests.conftest import ROOT
 
 METHODS = ("lora", "full", "bitfit", "lst")
@@ -81,7 +84,10 @@ def test_an_outlier_has_to_be_spoken_of(folder, make_result):
     store.save(result, folder)
     (fault,) = faults(folder, {})
     assert result.id in fault and "from the median of its seeds" in fault
-    (folder / ABOUT).write_text(f'by: somebody\nseen: {{{result.id}: "a seed that never leaves chance"}}\n')
+    words = re.search(r"\((seen: .+)\)$", fault)[1].replace("…", "a seed that never leaves chance")
+    for id in (result.id, "228e01748429", "012345678901"):  # the second would be a number without its quotes
+        assert parse_yaml(words.replace(result.id, id), "advice")["seen"].keys() == {id}
+    (folder / ABOUT).write_text(f"by: somebody\n{words}\n")
     assert not [*faults(folder, {})]
     (folder / f"{result.id}.json").unlink()
     (fault,) = faults(folder, {})
