@@ -73,7 +73,8 @@ def edit_attention(model: Model, module: nn.Module, edit: Edit) -> None:
     vars(module).setdefault("edits", []).append(edit)  # no parameters of the module: those are in `pet`
     if model.lm.config._attn_implementation != IMPLEMENTATION:
         model.lm.set_attn_implementation(IMPLEMENTATION)
-    if module.config._attn_implementation != IMPLEMENTATION:
+    config: Any = module.config
+    if config._attn_implementation != IMPLEMENTATION:
         raise UserError(f"transformers {version} does not let {type(module).__name__} be edited: take another version")
 
 
