@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,16 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
     A process that is killed may leave `.<name>.<letters>` behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    temporary = path.with_name(f".{path.name}.{_letters()}")
+    try:  # named before it is made: an interruption at any point finds it
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp is private to its user; a result is as readable as any other file
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -63,16 +59,21 @@ def filling(root: Path) -> Iterator[Path]:
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty")
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    draft = root.with_name(f".{root.name}-{_letters()}")
     try:
+        draft.mkdir()
         yield draft
-        draft.chmod(0o755)
         if root.exists():
             root.rmdir()
         draft.rename(root)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _letters() -> str:
+    """Eight that no other writer has."""
+    return secrets.token_urlsafe(6)
 
 
 def write_text(path: Path, text: str) -> None:

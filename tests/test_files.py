@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+from functools import partial
 
 import pytest
 import yaml
@@ -11,6 +14,7 @@ from pet_bench.errors import UserError
 from pet_bench.files import (
     BOM,
     dump_yaml,
+    filling,
     is_file,
     is_folder,
     parse_json,
@@ -187,3 +191,43 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         draft.write_text("half")
         raise RuntimeError
     assert [(one.name, one.read_text("utf-8")) for one in path.parent.iterdir()] == [("file", "é")]
+
+
+def interrupted(call, line):
+    """Whether Ctrl-C came in time: before the call's so-manieth line, those of libraries too."""
+    left = iter(range(line))
+
+    def trace(frame, event, argument):
+        if event == "line" and next(left, None) is None:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def fill(root):
+    with filling(root) as draft:
+        (draft / "file").write_text("new")
+
+
+@pytest.mark.parametrize(("write", "old"), [(lambda root: write_text(root / "file", "new"), ["old"]), (fill, [])])
+def test_an_interruption_at_any_line_leaves_what_was_there_or_what_is_new(tmp_path, write, old):
+    for line in itertools.count():
+        root = tmp_path / f"at-{line}"
+        root.mkdir()
+        for text in old:
+            (root / "file").write_text(text)
+        early = interrupted(partial(write, root), line)
+        assert not list(tmp_path.rglob(".*"))
+        assert [path.read_text() for path in root.glob("*")] in ([old, ["new"]] if early else [["new"]])
+        if not early:
+            break
+    assert line > 50

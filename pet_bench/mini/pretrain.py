@@ -18,7 +18,6 @@ choices. So the course on clips begins with one or the other (`ClipExercise.samp
 from __future__ import annotations
 
 import csv
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from pet_bench.errors import UserError
-from pet_bench.files import read_text
+from pet_bench.files import filling, read_text
 from pet_bench.mini.clip_language import CLIP_TASKS
 from pet_bench.mini.readers import FRAMES, Inputs, Reader, exercise, load_reader
 from pet_bench.mini.world import GRID
@@ -120,15 +119,9 @@ def pretrain(
     reader = load_reader(start) if start else Reader.new(name, seed)
     set_dropout(reader.lm, DROPOUT_WHILE_READING)
     curve = train(reader, rng, name, course, steps)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with filling(out) as draft:
         reader.save(draft)
         record(draft, curve, f"{name} OUT --course {course} --seed {seed} --steps {steps}", before)
-        draft.chmod(0o755)
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 Curve = list[tuple[int, str, str, float]]  # step, form, task, loss
