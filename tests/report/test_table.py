@@ -275,6 +275,8 @@ def test_how_trials_ran_is_one_line(make_result, monkeypatch, tmp_path):
     "cell, text",
     [
         (Cell.of(1.005, 0.5, 3), "1.00 ± 0.50"),
+        (Cell.of(73.24499999999998), "73.25"),  # the mean of the same ten scores,
+        (Cell.of(73.245), "73.25"),  # added in another order
         (Cell.of(-2.5, None), "−2.50"),
         (Cell.of(pd.NA, 0.5), "–"),
         (Cell.of(float("nan")), "–"),

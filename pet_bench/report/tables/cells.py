@@ -37,8 +37,12 @@ class Cell:
 
     @classmethod
     def of(cls, mean: Any, std: Any = None, n: Any = 0, role: Role = Role.SCORE, best: bool = False) -> Cell:
-        """Of values in a frame, in which pandas has its own ways to say that there is none."""
-        mean, std = (nan if pd.isna(value) else float(value) for value in (mean, std))
+        """Of values in a frame, in which pandas has its own ways to say that there is none.
+
+        Of a sum that ends in a half, the order of addition would say which way it is rounded: digits after the twelfth
+        are not its own.
+        """
+        mean, std = (nan if pd.isna(value) else float(f"{value:.12g}") for value in (mean, std))
         return cls(mean, std, n=0 if pd.isna(n) else int(n), role=role, best=best)
 
     def texts(self) -> tuple[str, str]:
