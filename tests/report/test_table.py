@@ -230,6 +230,22 @@ def test_a_trial_is_named_with_its_place_where_there_are_several(make_result):
 
 
 @pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([3], "seed 3"), ([1, 0], "seeds 0 and 1"), ([2, 1, 0, 7], "seeds 0 to 2 and 7"),
+        ([0, 1, 2, 5, 9], "seeds 0 to 2, 5 and 9"), ([4, 5, 6, 7], "seeds 4 to 7"),
+    ],
+)  # fmt: skip
+def test_trials_that_are_suspect_for_one_reason_are_one_line(make_result, seeds, said):
+    results = [make_result(seed=seed, status="suspect", error="collapsed") for seed in seeds]
+    other = make_result(seed=99, status="suspect", error="the loss is nan")
+    beneath = notes(store.to_frame([*results, other]))
+    assert [note for note in beneath if note.startswith("† suspect")] == [
+        f"† suspect: lora, {said}: collapsed", "† suspect: lora, seed 99: the loss is nan",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     "commits, this, line",
     [
         (["a" * 40] * 2, "a" * 40, None),

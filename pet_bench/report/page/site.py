@@ -15,7 +15,7 @@ import pandas as pd
 from pet_bench.report.page.numbers import Key
 from pet_bench.report.summary import comparison, named, scored
 
-HEADS = ("grid", "suite", "backbone", "methods", "seeds", "trials", "hours", "leading", "average")
+HEADS = ("grid", "backbone", "average", "leading", "methods", "seeds", "trials", "hours", "suite")
 NUMBERS = {"methods", "seeds", "trials", "hours", "average"}
 SHOWN = 4  # methods that lead, at most
 NOTES = (
@@ -81,5 +81,5 @@ def _rows(grid: Grid) -> Iterator[dict[str, Any]]:
 
 
 def _cell(name: str, value: Any, kind: str = "td") -> str:
-    text = "" if name in NUMBERS else ' class="text"'
+    text = "" if name in NUMBERS else f' class="text {name}"'
     return f"<{kind}{text}>{value}</{kind}>"

@@ -34,13 +34,13 @@ def notes(frame: pd.DataFrame, commit: str | None = None) -> list[str]:
     if len(unused):
         counts = {str(status): n for status, n in unused.status.value_counts().items()}
         lines.append("not in any mean: " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items()))
-    names = _names(frame)
+    places = len(frame[["suite", "backbone"]].drop_duplicates())
     for mark, group in (("† suspect", trials), ("suspect, not in any mean", unused)):
-        for trial in group[group.status == "suspect"].to_dict("records"):
-            lines.append(f"{mark}: {names[trial['id']]}: {trial['error']}")
+        for reason, alike in group[group.status == "suspect"].groupby("error", sort=False, dropna=False):
+            lines += [f"{mark}: {name}: {reason}" for name in _names(alike, places)]
     lines += _scopes(trials)
-    lines += _ran(trials, names)
-    lines += _lacking(trials, names)
+    lines += _ran(trials, places)
+    lines += _lacking(trials, places)
     for suite, group in trials.groupby("suite", sort=False):
         if (count := group.data.nunique(dropna=False)) > 1:
             lines.append(f"caution: the results of {suite} were made with {count} different versions of the data")
@@ -67,28 +67,27 @@ def _scopes(trials: pd.DataFrame) -> list[str]:
     return [f"{how}: {', '.join(dict.fromkeys(group.named))}" for how, group in grouped]
 
 
-def _ran(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+def _ran(trials: pd.DataFrame, places: int) -> list[str]:
     """A line on those that did not run with all weights in float32, whole batches and the same software throughout."""
-    split, other = trials[trials.accumulation > 1], trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
     which = {
-        f"{how}frozen weights in {kept}": [names[id] for id in trials.id[trials.frozen == kept]]
+        f"{how}frozen weights in {kept}": _names(trials[trials.frozen == kept], places)
         for kept, how in (("bfloat16", ""), ("4bit", "quantised, "))
     }
-    which |= {
-        "in parts of each batch": [
-            f"{names[row['id']]} (accumulation {row['accumulation']:.0f})" for row in split.to_dict("records")
-        ],
-        "resumed with other software than they began with": [names[id] for id in other.id],
-    }
-    line = "; ".join(f"{how}: {', '.join(trials)}" for how, trials in which.items() if trials)
+    split = trials[trials.accumulation > 1].groupby("accumulation", sort=False)
+    which["in parts of each batch"] = [
+        f"{name} (accumulation {parts:.0f})" for parts, group in split for name in _names(group, places)
+    ]
+    other = trials[trials.notes.str.contains(OTHER_SOFTWARE, regex=False)]
+    which["resumed with other software than they began with"] = _names(other, places)
+    line = "; ".join(f"{how}: {', '.join(names)}" for how, names in which.items() if names)
     return [line] if line else []
 
 
-def _lacking(trials: pd.DataFrame, names: dict[str, str]) -> list[str]:
+def _lacking(trials: pd.DataFrame, places: int) -> list[str]:
     """A line for each set of examples that trials left out for want of a feature."""
     return [
         f"caution: without examples whose images are missing ({which}): "
-        + ("all trials" if len(group) == len(trials) else ", ".join(names[id] for id in group.id))
+        + ("all trials" if len(group) == len(trials) else ", ".join(_names(group, places)))
         for which, group in trials[trials.dropped.ne("")].groupby("dropped", sort=False)
     ]
 
@@ -108,13 +107,26 @@ def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
     return [f"made with another commit of pet-bench ({one[:7]}) than this code ({commit[:7]})" for one in other]
 
 
-def _names(frame: pd.DataFrame) -> dict[str, str]:
-    """Trial id → `lora, text-only, seed 0`, where need be with backbone and suite."""
-    several = len(frame[["suite", "backbone"]].drop_duplicates()) > 1
-    return {
-        row["id"]: row["method"]
-        + ("" if row["control"] == "none" else f", {row['control']}")
-        + f", seed {row['seed']}"
-        + (f", {row['suite']} on {row['backbone']}" if several else "")
-        for row in frame.drop_duplicates("id").to_dict("records")
-    }
+def _names(trials: pd.DataFrame, places: int) -> list[str]:
+    """`lora, text-only, seeds 0 to 4`, with suite and backbone where the table has several places."""
+    return [
+        method
+        + ("" if control == "none" else f", {control}")
+        + f", {_seeds(sorted(seeds))}"
+        + (f", {suite} on {backbone}" if places > 1 else "")
+        for (method, control, suite, backbone), seeds in trials.groupby(
+            ["method", "control", "suite", "backbone"], sort=False
+        ).seed
+    ]
+
+
+def _seeds(seeds: list[int]) -> str:
+    """`seed 3`, `seeds 0 to 4, 7 and 9`."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    texts = [text for run in runs for text in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
+    return ("seed " if len(seeds) == 1 else "seeds ") + " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
