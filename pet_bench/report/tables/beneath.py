@@ -110,9 +110,7 @@ def _made(trials: pd.DataFrame, commit: str | None) -> list[str]:
 def _names(trials: pd.DataFrame, places: int) -> list[str]:
     """`lora, text-only, seeds 0 to 4`, with suite and backbone where the table has several places."""
     return [
-        method
-        + ("" if control == "none" else f", {control}")
-        + f", {_seeds(sorted(seeds))}"
+        f"{method}{'' if control == 'none' else f', {control}'}, {_seeds(sorted(seeds))}"
         + (f", {suite} on {backbone}" if places > 1 else "")
         for (method, control, suite, backbone), seeds in trials.groupby(
             ["method", "control", "suite", "backbone"], sort=False
