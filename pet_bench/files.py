@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 from pet_bench.errors import UserError
@@ -40,9 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{_letters()}")
     try:  # named before it is made: an interruption at any point finds it
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(S_IMODE(mode))  # a writer may have put a file of its own there, private to its user
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

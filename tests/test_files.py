@@ -8,7 +8,9 @@ import sys
 from functools import partial
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from pet_bench.errors import UserError
 from pet_bench.files import (
@@ -191,6 +193,22 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         draft.write_text("half")
         raise RuntimeError
     assert [(one.name, one.read_text("utf-8")) for one in path.parent.iterdir()] == [("file", "é")]
+
+
+def replaced(draft):
+    private = draft.with_name("private")
+    private.touch(mode=0o600)
+    private.replace(draft)
+
+
+@pytest.mark.parametrize(
+    "fill", [lambda draft: draft.write_text("x"), replaced, lambda draft: save_file({"x": torch.ones(1)}, draft)]
+)
+def test_a_file_is_as_readable_as_any_other(tmp_path, fill):
+    (tmp_path / "other").touch()
+    with replacing(tmp_path / "file") as draft:
+        fill(draft)
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def interrupted(call, line):
