@@ -322,6 +322,7 @@ def _figures(results: Results) -> list[Path]:
         question_types_figure,
         write,
     )
+    from pet_bench.report.figures.axes import without_chosen
     from pet_bench.results import frames
 
     order = {id: place for place, id in enumerate(results.frame.id.unique())}
@@ -331,6 +332,8 @@ def _figures(results: Results) -> list[Path]:
             rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
             for rows in (made(collected) for made in (frames.curves, frames.breakdowns, frames.settings))
         )
+    if len(results.tuning) == len(results.folders):
+        settings = without_chosen(settings, results.tuning)
     figures = {
         "pareto": partial(pareto_figure, results.frame),
         "learning_curves": partial(learning_curves_figure, curves),

@@ -16,10 +16,11 @@ from pet_bench.grid.plan.spec import load
 from pet_bench.registry import METHODS
 from pet_bench.report import figures
 from pet_bench.report.figures import curves, labels, look, parts
-from pet_bench.report.figures.axes import axes_of, short, text
+from pet_bench.report.figures.axes import axes_of, short, text, without_chosen
 from pet_bench.report.marks import OTHERS, mark_of
 from pet_bench.results import store
-from pet_bench.results.frames import _flat
+from pet_bench.results.frames import _flat, load_settings
+from tests.conftest import ROOT
 
 TASKS = ("vqa", "coco-caption")
 BEST = "m0"
@@ -329,6 +330,17 @@ def test_the_axis_of_scope_calls_that_of_the_family_the_default():
     (scope,) = axes_of(resolved("ablation-scope")[1])
     values = ["language", "default", "language, projector, vision", "vision"]
     assert found([scope]) == {("scope", "lora"): values, ("scope", "adapter"): values}
+
+
+def test_tuned_setups_are_set_side_by_side_whatever_rate_was_chosen_for_each():
+    folder = ROOT / "results/mini-tuned-ablation"
+    tuning, settings = load(folder).tuning, load_settings(folder)
+    assert settings["recipe.lr"].nunique() > 1
+    axes = axes_of(without_chosen(settings, [tuning]))
+    assert {axis.setting for axis in axes} == {
+        "method.bottleneck", "method.gate", "method.gate_padding", "method.scale", "method.train",
+    }  # fmt: skip
+    assert {setup for axis in axes for line in axis.lines for setup in line.setups} == set(settings.setup)
 
 
 def test_the_axes_of_an_ablation_of_widths_are_numbers_and_methods_share_them():

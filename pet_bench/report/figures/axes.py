@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pet_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from pet_bench.grid.plan.tuning import Tuning
 
 NONE = "none"
 UNSET = {"method.scope": "default"}  # what a missing value of a setting says, where it is not "none"
@@ -105,6 +108,13 @@ def axes_of(settings: pd.DataFrame) -> list[Axis]:
             reference = panel[0][3] if one else None
             axes.append(Axis(suite, backbone, setting, tuple(line for _, line, _, _ in panel), companions, reference))
     return axes
+
+
+def without_chosen(settings: pd.DataFrame, tunings: Iterable[Tuning]) -> pd.DataFrame:
+    """Settings of tuned trials without what of the recipe was tuned: a rate belongs to the setting that it was chosen
+    for, and two trials that are tuned alike are equal but for that one."""
+    chosen = {key for tuning in tunings for one in tuning.chosen for key in one.values}
+    return settings.drop(columns=[key for key in chosen if key.startswith("recipe.")], errors="ignore")
 
 
 def _also(setup: pd.Series, usual: pd.Series, companions: Iterable[str]) -> str:
