@@ -332,7 +332,7 @@ def _figures(results: Results) -> list[Path]:
             rows[rows.id.isin(order)].sort_values("id", key=lambda ids: ids.map(order), kind="stable")
             for rows in (made(collected) for made in (frames.curves, frames.breakdowns, frames.settings))
         )
-    if len(results.tuning) == len(results.folders):
+    if len(results.tuning) == len(results.folders):  # all are tuned
         settings = without_chosen(settings, results.tuning)
     figures = {
         "pareto": partial(pareto_figure, results.frame),
